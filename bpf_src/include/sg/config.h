@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Load-time constants. The verifier removes what is switched off. */
+#ifndef SG_CONFIG_H
+#define SG_CONFIG_H
+
+#include "types.h"
+
+enum sg_feature {
+	SG_F_NAT = 1 << 0, /* stateless NAT46/64 */
+};
+
+struct sg_config {
+	__u32 features;	       /* enum sg_feature */
+	sg_ifindex_t slow_dev; /* where packets go that need fragmenting or an ICMP error of our own */
+	__u32 l2_len;	       /* bytes of link header on the devices this program serves: 14, or 0 on layer-3 devices */
+	__u32 icmp_rate;       /* ICMP errors of our own per second and source; 0 means none are sent */
+	__u32 icmp_burst;
+	__u32 pad;
+};
+
+#endif

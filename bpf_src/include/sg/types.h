@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Every struct that crosses between BPF and user space. Layouts of Python are generated from the BTF of these. */
+#ifndef SG_TYPES_H
+#define SG_TYPES_H
+
+#include <linux/types.h>
+
+/* A typedef that user space fills with the index of a device it is given by name. */
+typedef __u32 sg_ifindex_t;
+
+/* The one address type: IPv4 is stored as ::ffff:a.b.c.d (RFC 4291 2.5.5.2), so one code path serves both families. */
+struct sg_addr {
+	union {
+		__u8 b[16];
+		__be32 w[4];
+		__be64 d[2];
+	};
+};
+
+#define SG_NAT_MAX_GW 16
+#define SG_NAT_MAX_RANGE 16
+#define SG_NAT_MAX_STAT 1024
+
+/* Bits of sg_nat_gw.flags. */
+enum sg_gw_flag {
+	SG_GW_PREFIX = 1 << 0,	       /* prefix, mask and prefix_len are set */
+	SG_GW_WKP_STRICT = 1 << 1,     /* RFC 6052 3.1: non-global IPv4 is not represented under 64:ff9b::/96 */
+	SG_GW_ZERO_TC = 1 << 2,	       /* RFC 7915 4.1: traffic class 0 instead of a copy of TOS */
+	SG_GW_FIXED_TOS = 1 << 3,      /* RFC 7915 5.1: TOS from the configuration instead of a copy */
+	SG_GW_UDP_ZERO_CALC = 1 << 4,  /* RFC 7915 4.5 (2): compute a missing UDP checksum instead of dropping */
+	SG_GW_MSS_CLAMP = 1 << 5,      /* lower the MSS of TCP SYNs to what both sides can carry */
+	SG_GW_ICMP_QUIET = 1 << 6,     /* RFC 7915 4.4: no ICMP error for packets discarded as untranslatable */
+	SG_GW_HAIRPIN_OFF = 1 << 7,    /* RFC 7757 4.2.2 explicit mappings are not hairpinned */
+};
+
+/* One NAT46Gateway, stateless part. */
+struct sg_nat_gw {
+	struct sg_addr prefix; /* RFC 6052 prefix, zero beyond prefix_len */
+	struct sg_addr mask;   /* prefix_len ones */
+	struct sg_addr pool6791; /* IPv4 sources for ICMP errors of untranslatable routers (RFC 6791), :: where there is none */
+	__u32 flags;	       /* enum sg_gw_flag */
+	__u16 low_mtu;	       /* lowest-ipv6-mtu of RFC 7915 4.1, bytes */
+	__u16 stat;	       /* index in sg_nat_stats */
+	__u8 prefix_len;       /* bits: 32, 40, 48, 56, 64 or 96 */
+	__u8 tos;	       /* with SG_GW_FIXED_TOS */
+	__u8 pool6791_len;     /* IPv4 prefix length of pool6791, 0 to 32 */
+	__u8 pad[5];
+};
+
+/* IPv4 destinations that are represented under a gateway's prefix. */
+struct sg_nat_range {
+	__be32 addr;
+	__be32 mask;
+	__u16 gw; /* index in sg_nat_table.gw */
+	__u16 pad;
+};
+
+/* Everything that decides a translation, but for explicit mappings; swapped as a whole. */
+struct sg_nat_table {
+	__u32 n_gw;
+	__u32 n_range;
+	__u32 gen;   /* generation of the mappings in sg_nat_map that belong to this table */
+	__u32 n_map; /* how many there are; 0 saves the look-up */
+	struct sg_nat_range range[SG_NAT_MAX_RANGE];
+	struct sg_nat_gw gw[SG_NAT_MAX_GW];
+};
+
+enum sg_map_kind {
+	SG_MAP_EAM = 0,	  /* RFC 7757 explicit address mapping */
+	SG_MAP_RANGE = 1, /* an IPv4 range beyond SG_NAT_MAX_RANGE */
+};
+
+/* Longest-prefix key: `prefixlen` counts gen's 32 bits and the address' bits (IPv4 /n is 32 + 96 + n). */
+struct sg_map_key {
+	__u32 prefixlen;
+	__u32 gen;
+	struct sg_addr addr;
+};
+
+struct sg_map_val {
+	struct sg_addr to; /* first address of the other side's prefix */
+	__u8 len;	   /* bits of this side's prefix within 128 (IPv4 /n is 96 + n) */
+	__u8 to_len;	   /* the same of the other side's */
+	__u8 kind;	   /* enum sg_map_kind */
+	__u8 pad;
+	__u16 gw;
+	__u16 pad2;
+};
+
+/* What the gateway's own packets need to know of a device; filled by the node for every device with an address. Key 0 holds the
+ * node's default. */
+struct sg_dev {
+	struct sg_addr addr6; /* a global IPv6 address of the device, :: where it has none */
+	struct sg_addr addr4; /* the same for IPv4, as ::ffff:a.b.c.d */
+	__u32 mtu;
+	__u32 pad;
+};
+
+struct sg_count {
+	__u64 packets; /* segments of a GSO super-packet count one each */
+	__u64 bytes;   /* of layer 3, as received */
+};
+
+struct sg_nat_stat {
+	struct sg_count to4; /* IPv6 to IPv4, translated */
+	struct sg_count to6; /* IPv4 to IPv6, translated */
+};
+
+#endif
