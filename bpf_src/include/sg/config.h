@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Load-time constants. The verifier removes what is switched off. */
 #ifndef SG_CONFIG_H
 #define SG_CONFIG_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Why a packet took the way it took: one number, one counter, one name for every verdict. Numbers never change meaning; new ones are
  * appended before SG_REASON_MAX. PASS: left untouched for the kernel. OK: done. SLOW: handed to the next hook. DROP: dropped. */
 #ifndef SG_DROP_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every struct that crosses between BPF and user space. Layouts of Python are generated from the BTF of these. */
 #ifndef SG_TYPES_H
 #define SG_TYPES_H
