@@ -1,0 +1,137 @@
+"""NodeAgent: the one way into the node package for standalone mode and for the in-cluster watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+
+from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
+from sixgate.errors import ApplyError, BpfError
+from sixgate.node.events import KernelEvents
+from sixgate.node.options import NodeOptions
+from sixgate.node.reconcile import Reconciler
+
+log = logging.getLogger(__name__)
+
+StatusSink = Callable[[NodeConfigStatus], Awaitable[None]]
+
+
+class NodeAgent:
+    """Keeps this node as its NodeConfig wants it.
+
+    `apply` and `down` block and must not run at the same time as each other; `run` calls `apply` in a thread of its
+    own, so it may be awaited beside other tasks. Dying at any point is safe: all state is in pins and in the state
+    directory, and the next `apply` goes on from there.
+    """
+
+    def __init__(self, options: NodeOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._options = options
+        self._reconciler = Reconciler(options, clock=clock)
+        self._status = NodeConfigStatus()
+
+    @property
+    def status(self) -> NodeConfigStatus:
+        """What the last `apply` reported."""
+        return self._status
+
+    def apply(self, spec: NodeConfigSpec) -> NodeConfigStatus:
+        """Make the node as `spec` says and report. Never raises for what the kernel refuses: that is in the status."""
+        try:
+            self._status = self._reconciler.reconcile(spec)
+        except (ApplyError, BpfError, OSError) as error:
+            log.error("NodeConfig not applied: %s", error)
+            self._status = self._status.model_copy(update={"ready": False, "message": str(error)})
+        return self._status
+
+    def apply_document(self, document: Mapping[str, Any]) -> NodeConfigStatus:
+        """The same for the `spec` of a NodeConfig that was not parsed yet; a document that cannot be read is refused
+        whole, and what runs keeps running."""
+        version = document.get("formatVersion")
+        if version != FORMAT_VERSION:
+            return self._refuse(
+                f"The NodeConfig has format version {version!r}; this node reads version {FORMAT_VERSION}, "
+                "so nothing was changed."
+            )
+        try:
+            spec = NodeConfigSpec.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            return self._refuse(
+                f"The NodeConfig cannot be read: spec.{where}: {first['msg']}, found {first['input']!r:.80}; "
+                "nothing was changed."
+            )
+        return self.apply(spec)
+
+    def down(self) -> list[str]:
+        """Take everything of sixgate off this node; returns a sentence for each thing that could not be removed."""
+        return self._reconciler.down()
+
+    async def run(self, source: AsyncIterator[NodeConfigSpec], on_status: StatusSink | None = None) -> None:
+        """Apply every spec of `source`, the newest one again whenever the kernel reports a change, a failed action is
+        due for another try, or `resync_s` passed. Returns when `source` ends or the task is cancelled; the data plane
+        stays as it is. `on_status` gets each report that differs from the one before."""
+        wake = asyncio.Event()
+        latest: list[NodeConfigSpec] = []
+        reader = asyncio.create_task(self._read(source, latest, wake))
+        # One thread for all kernel work: netlink sockets of pyroute2 belong to the thread that made them.
+        with KernelEvents() as events, ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(events.fileno(), lambda: events.drain() and wake.set())
+            try:
+                await self._serve(reader, latest, wake, pool, on_status)
+            finally:
+                loop.remove_reader(events.fileno())
+                reader.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reader
+
+    @staticmethod
+    async def _read(source: AsyncIterator[NodeConfigSpec], latest: list[NodeConfigSpec], wake: asyncio.Event) -> None:
+        async for spec in source:
+            latest[:] = [spec]
+            wake.set()
+
+    async def _serve(
+        self,
+        reader: asyncio.Task[None],
+        latest: list[NodeConfigSpec],
+        wake: asyncio.Event,
+        pool: ThreadPoolExecutor,
+        on_status: StatusSink | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        reported: NodeConfigStatus | None = None
+        applied: NodeConfigSpec | None = None
+        while True:
+            waiter = asyncio.create_task(wake.wait())
+            await asyncio.wait({waiter, reader}, timeout=self._pause(), return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            if latest and latest[0] is applied and wake.is_set():
+                await asyncio.sleep(self._options.settle_s)  # events come in bursts
+            wake.clear()
+            if latest:
+                applied = latest[0]
+                status = await loop.run_in_executor(pool, self.apply, applied)
+                if on_status is not None and status != reported:
+                    await on_status(status)
+                reported = status
+            if reader.done():
+                reader.result()
+                return
+
+    def _pause(self) -> float:
+        due = self._reconciler.next_retry_s()
+        return self._options.resync_s if due is None else max(0.05, min(due, self._options.resync_s))
+
+    def _refuse(self, message: str) -> NodeConfigStatus:
+        log.error("%s", message)
+        self._status = self._status.model_copy(update={"ready": False, "message": message})
+        return self._status

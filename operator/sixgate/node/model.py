@@ -1,0 +1,275 @@
+"""What a node wants and what it has, as plain values: the input of `diff`.
+
+`Desired` is a NodeConfig after `resolve` has looked up devices and encoded keys and values; `Observed` is what
+`observe` read from pins, netlink and /proc. Neither holds a file descriptor, so two of them can be compared, printed
+and made up in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sixgate.errors import Problem
+
+Owners = tuple[str, ...]
+Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
+
+HOOKS = ("tc-ingress", "tc-egress", "xdp")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A network device as netlink shows it; `addresses` are (address, prefix length, scope, flags, made by sixgate)."""
+
+    name: str
+    ifindex: int
+    kind: str = ""
+    up: bool = True
+    loopback: bool = False
+    port: bool = False  # of a bridge
+    ours: bool = False
+    alias: str = ""
+    group: int = 0
+    mtu: int = 1500
+    peer_ifindex: int = 0
+    ethernet: bool = True
+    addresses: tuple[AddressSeen, ...] = ()
+    xdp_id: int = 0
+    xdp_transmit: bool | None = None  # None: this kernel does not tell
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressSeen:
+    address: str  # canonical text without prefix length
+    prefix_len: int
+    scope: int = 0  # 0 is global
+    flags: int = 0
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """What must be equal for a program to use a pinned map. `map_type` is the kernel's number, sizes in bytes."""
+
+    map_type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapPin:
+    pin: str  # file name under maps/
+    map_id: int
+    shape: MapShape
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProgName:
+    """One loaded program: object, program and the hash of object digest and resolved constants."""
+
+    object: str
+    program: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.object}:{self.program}:{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgPin:
+    name: ProgName
+    prog_id: int
+    map_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hook:
+    device: str
+    hook: str  # one of HOOKS
+
+    def __str__(self) -> str:
+        return f"{self.hook} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPin:
+    """A pinned bpf_link; `ifindex` is 0 once its device is gone. `target` is `xdp`, `tcx-ingress` or `tcx-egress`."""
+
+    hook: Hook
+    link_id: int
+    prog_id: int
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """One program found on a hook by asking the hook. `link_id` is 0 for clsact filters and netlink XDP."""
+
+    prog_id: int
+    link_id: int = 0
+    clsact: bool = False  # our filter: handle and priority are ours
+    mode: str = ""  # xdp: native, generic, offloaded
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSeen:
+    map: str
+    outer_key: bytes
+    inner_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class InnerPin:
+    map: str
+    outer_key: str  # as in the file name
+    digest: str
+    map_id: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RouteKey:
+    """A route as the kernel keeps it; `device` is empty for the kinds that have none."""
+
+    destination: str
+    device: str
+    via: str
+    table: int
+    mtu: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    release: str
+    tcx: bool
+    bpffs: bool = True
+    sys_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the state directory keeps of this boot."""
+
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # path under /proc/sys to the original value
+    prog_ids: frozenset[int] = frozenset()  # every program that was loaded
+    qdiscs: frozenset[str] = frozenset()  # devices whose clsact qdisc was made here
+    tables: frozenset[str] = frozenset()  # maps whose contents come from a NodeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the node has. Map contents are there only for maps that were asked for."""
+
+    kernel: Kernel
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    defaults: Mapping[int, str] = field(default_factory=dict)  # address family (4, 6) to device of the default route
+    maps: Mapping[str, MapPin] = field(default_factory=dict)  # by pin name
+    programs: Mapping[ProgName, ProgPin] = field(default_factory=dict)
+    links: Mapping[Hook, LinkPin] = field(default_factory=dict)
+    attached: Mapping[Hook, tuple[Attached, ...]] = field(default_factory=dict)
+    entries: Mapping[str, Contents] = field(default_factory=dict)  # by pin name
+    slots: Mapping[str, tuple[SlotSeen, ...]] = field(default_factory=dict)  # by pin name
+    inner: tuple[InnerPin, ...] = ()
+    routes: tuple[RouteKey, ...] = ()  # only those marked as ours
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)  # asked for; None where the file is missing
+    offloads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # own devices to what is still switched on
+    remembered: Remembered = Remembered()
+
+    def device_by_index(self, ifindex: int) -> Device | None:
+        return next((d for d in self.devices.values() if d.ifindex == ifindex), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectWant:
+    """One object to be loaded with one set of constants. `constants` is canonical JSON."""
+
+    name: str
+    key: str
+    constants: str
+    programs: tuple[str, ...]
+    maps: tuple[tuple[str, MapShape], ...]
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class HookWant:
+    hook: Hook
+    ifindex: int
+    prog: ProgName
+    required: bool
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class TableWant:
+    """Whole contents of one map. `array`: the kernel never deletes entries, they go back to zero."""
+
+    map: str
+    contents: Contents
+    array: bool
+    owners: Owners
+    entry_owners: Mapping[bytes, Owners] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWant:
+    map: str
+    outer_key: bytes
+    contents: Contents
+    digest: str
+    shape: MapShape  # of the inner map
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class LinkWant:
+    name: str
+    kind: str
+    peer: str
+    mtu: int
+    offloads: bool
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class AddressWant:
+    device: str
+    address: str
+    prefix_len: int
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class RouteWant:
+    route: RouteKey
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlWant:
+    path: str
+    value: str
+    owners: Owners
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the node wants, encoded; `problems` is what could not be resolved and is left out of everything else.
+
+    `frozen` names objects that could not be resolved just now: whatever runs of them stays.
+    """
+
+    objects: tuple[ObjectWant, ...] = ()
+    hooks: tuple[HookWant, ...] = ()
+    tables: tuple[TableWant, ...] = ()
+    slots: tuple[SlotWant, ...] = ()
+    swapped: tuple[str, ...] = ()  # maps of maps that are filled by slots
+    links: tuple[LinkWant, ...] = ()
+    addresses: tuple[AddressWant, ...] = ()
+    routes: tuple[RouteWant, ...] = ()
+    sysctls: tuple[SysctlWant, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    frozen: frozenset[str] = frozenset()
