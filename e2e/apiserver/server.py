@@ -217,7 +217,7 @@ class ApiServer:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls setsid and prctl
             )
 
     def _end(self, name: str) -> None:
