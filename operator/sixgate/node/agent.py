@@ -8,15 +8,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.events import KernelEvents
-from sixgate.node.options import NodeOptions
 from sixgate.node.reconcile import Reconciler
+
+if TYPE_CHECKING:
+    from sixgate.node.options import NodeOptions
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 RTPROT_SIXGATE = 83  # marks our routes; unused in iproute2's rt_protos
 _NLMSG_HEADER = struct.Struct("=IHHII")

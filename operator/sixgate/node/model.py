@@ -7,10 +7,13 @@ and made up in a test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sixgate.errors import Problem
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sixgate.errors import Problem
 
 Owners = tuple[str, ...]
 Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
@@ -57,6 +60,14 @@ class MapShape:
     value_size: int
     max_entries: int
     flags: int
+
+    @property
+    def is_array(self) -> bool:
+        return self.map_type in (2, 6)  # BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY
+
+    @property
+    def is_outer(self) -> bool:
+        return self.map_type in (12, 13)  # BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,7 @@ class InnerPin:
     outer_key: str  # as in the file name
     digest: str
     map_id: int
+    shape: MapShape
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -192,6 +204,7 @@ class ObjectWant:
     programs: tuple[str, ...]
     maps: tuple[tuple[str, MapShape], ...]
     owners: Owners
+    inner: Mapping[str, MapShape] = field(default_factory=dict)  # of its maps of maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +224,7 @@ class TableWant:
     contents: Contents
     array: bool
     owners: Owners
-    entry_owners: Mapping[bytes, Owners] = field(default_factory=dict)
+    entry_owners: Mapping[bytes, Owners] = field(default_factory=dict)  # where they differ from `owners`
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,17 +272,19 @@ class SysctlWant:
 class Desired:
     """What the node wants, encoded; `problems` is what could not be resolved and is left out of everything else.
 
-    `frozen` names objects that could not be resolved just now: whatever runs of them stays.
+    `frozen` names objects, `frozen_maps` maps that could not be resolved just now: whatever there is of them stays.
+    `notes` are findings that degrade nothing.
     """
 
     objects: tuple[ObjectWant, ...] = ()
     hooks: tuple[HookWant, ...] = ()
     tables: tuple[TableWant, ...] = ()
     slots: tuple[SlotWant, ...] = ()
-    swapped: tuple[str, ...] = ()  # maps of maps that are filled by slots
     links: tuple[LinkWant, ...] = ()
     addresses: tuple[AddressWant, ...] = ()
     routes: tuple[RouteWant, ...] = ()
     sysctls: tuple[SysctlWant, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
     frozen: frozenset[str] = frozenset()
+    frozen_maps: frozenset[str] = frozenset()
