@@ -43,6 +43,8 @@ enum sg_reason {
 	SG_DROP_RATE,		   /* ICMP error withheld by the rate limit */
 	SG_DROP_RESIZE,		   /* the kernel refused to change the packet's size */
 	SG_DROP_REDIRECT,	   /* the kernel refused to send the packet */
+	SG_SLOW_REWRITE,	   /* what stands behind the headers must be read or rewritten */
+	SG_OK_66,		   /* hairpinned between two IPv6 hosts (RFC 7757 4) */
 	SG_REASON_MAX,
 };
 

@@ -38,13 +38,15 @@ struct sg_nat_gw {
 	struct sg_addr prefix; /* RFC 6052 prefix, zero beyond prefix_len */
 	struct sg_addr mask;   /* prefix_len ones */
 	struct sg_addr pool6791; /* IPv4 sources for ICMP errors of untranslatable routers (RFC 6791), :: where there is none */
+	struct sg_addr pool6791_6; /* the same for IPv6 sources of routers that only an IPv4 address has, :: where there is none */
 	__u32 flags;	       /* enum sg_gw_flag */
 	__u16 low_mtu;	       /* lowest-ipv6-mtu of RFC 7915 4.1, bytes */
 	__u16 stat;	       /* index in sg_nat_stats */
 	__u8 prefix_len;       /* bits: 32, 40, 48, 56, 64 or 96 */
 	__u8 tos;	       /* with SG_GW_FIXED_TOS */
 	__u8 pool6791_len;     /* IPv4 prefix length of pool6791, 0 to 32 */
-	__u8 pad[5];
+	__u8 pool6791_6_len;   /* IPv6 prefix length of pool6791_6, 64 to 128 */
+	__u8 pad[4];
 };
 
 /* IPv4 destinations that are represented under a gateway's prefix. */

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The packet as tc sees it. ctx_xdp.h has the same functions for XDP; a hook includes one of them before any feature. */
+#ifndef SG_CTX_H
+#define SG_CTX_H
+
+#include "csum.h"
+
+typedef struct __sk_buff sg_ctx;
+
+#define SG_HOOK_IS_XDP 0
+#define SG_ACT_PASS TC_ACT_OK
+#define SG_ACT_DROP TC_ACT_SHOT
+
+SG_INLINE void *sg_data(const sg_ctx *ctx)
+{
+	return (void *)(long)ctx->data;
+}
+
+SG_INLINE void *sg_data_end(const sg_ctx *ctx)
+{
+	return (void *)(long)ctx->data_end;
+}
+
+/* Bytes of the frame, all of it. */
+SG_INLINE __u32 sg_frame_len(const sg_ctx *ctx)
+{
+	return ctx->len;
+}
+
+SG_INLINE __u32 sg_ifindex(const sg_ctx *ctx)
+{
+	return ctx->ifindex;
+}
+
+/* True where `len` bytes can be reached through sg_data(); headers that a driver left in page fragments are pulled. */
+SG_INLINE bool sg_reach(sg_ctx *ctx, __u32 len)
+{
+	if (likely(sg_data(ctx) + len <= sg_data_end(ctx)))
+		return true;
+	if (ctx->len < len || bpf_skb_pull_data(ctx, len))
+		return false;
+	return sg_data(ctx) + len <= sg_data_end(ctx);
+}
+
+SG_INLINE __be16 sg_eth_proto(const sg_ctx *ctx)
+{
+	/* A tag that hardware took off means that the packet is for a VLAN device above. */
+	return ctx->vlan_present ? 0 : (__be16)ctx->protocol;
+}
+
+SG_INLINE __u32 sg_gso_size(const sg_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
+SG_INLINE __u32 sg_segments(const sg_ctx *ctx)
+{
+	return ctx->gso_segs ? ctx->gso_segs : 1;
+}
+
+SG_INLINE long sg_load(sg_ctx *ctx, __u32 off, void *to, __u32 len)
+{
+	return bpf_skb_load_bytes(ctx, off, to, len);
+}
+
+/* Keeps skb->csum of CHECKSUM_COMPLETE true. */
+SG_INLINE long sg_store(sg_ctx *ctx, __u32 off, const void *from, __u32 len)
+{
+	return bpf_skb_store_bytes(ctx, off, from, len, BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Adds `diff` to a TCP or UDP checksum. With CHECKSUM_PARTIAL the field holds the pseudo header only: the helper knows. */
+SG_INLINE long sg_l4_csum(sg_ctx *ctx, __u32 off, __u64 diff, bool udp)
+{
+	return bpf_l4_csum_replace(ctx, off, 0, sg_csum_fold(diff), BPF_F_PSEUDO_HDR | (udp ? BPF_F_MARK_MANGLED_0 : 0));
+}
+
+/* Cuts what stands behind the IP packet (padding of short frames). */
+SG_INLINE long sg_trim(sg_ctx *ctx, __u32 len)
+{
+	return bpf_skb_change_tail(ctx, len, 0);
+}
+
+/* Replaces the first `old_len` bytes of layer 3 by `new_len` bytes of undefined content, and the protocol. GSO stays whole. */
+SG_INLINE long sg_resize(sg_ctx *ctx, __u32 old_len, __u32 new_len, __be16 proto)
+{
+	int rest = (int)new_len - (int)old_len;
+	long err;
+
+	if (ctx->protocol != proto) {
+		rest += proto == bpf_htons(ETH_P_IP) ? 20 : -20;
+		/* Segments of a super-packet of 64 KB and more count against no 16-bit length; its jumbo header goes first, or
+		 * the kernel would take it for payload. */
+		if (rest < 0 && proto == bpf_htons(ETH_P_IP)) {
+			err = bpf_skb_adjust_room(ctx, rest, BPF_ADJ_ROOM_NET,
+						  BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+			if (err)
+				return err;
+			rest = 0;
+		}
+		err = bpf_skb_change_proto(ctx, proto, 0);
+		if (err)
+			return err;
+	}
+	if (!rest)
+		return 0;
+	return bpf_skb_adjust_room(ctx, rest, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+}
+
+#endif

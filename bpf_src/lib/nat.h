@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The stateless gateway's place in a hook: who is this packet for, and which way is it translated. */
+#ifndef SG_NAT_H
+#define SG_NAT_H
+
+#include "xlat46.h"
+#include "xlat64.h"
+
+/* Fills `w` where a gateway claims the destination. */
+SG_INLINE bool sg_nat_claim(sg_ctx *ctx, struct sg_work *w, __be16 proto, __u64 *header_sum)
+{
+	__u32 l3 = sg_cfg.l2_len, off;
+	struct sg_pkt *p = &w->pkt;
+	struct ipv6hdr *ip6;
+	struct iphdr *ip;
+	__u32 *word;
+
+	p->l3 = l3;
+	if (proto == bpf_htons(ETH_P_IPV6)) {
+		if (!sg_reach(ctx, l3 + SG_V6_LEN))
+			return false;
+		ip6 = sg_data(ctx) + l3;
+		if ((void *)(ip6 + 1) > sg_data_end(ctx) || (*(__u8 *)ip6 >> 4) != 6)
+			return false;
+		sg_parse_ip6(p, ip6);
+		return sg_nat_match6(w->t, &p->daddr, &w->dst);
+	}
+	if (!sg_reach(ctx, l3 + SG_V4_LEN))
+		return false;
+	ip = sg_data(ctx) + l3;
+	if ((void *)(ip + 1) > sg_data_end(ctx) || (*(__u8 *)ip >> 4) != 4)
+		return false;
+	sg_parse_ip4(p, ip);
+	word = (__u32 *)ip;
+	*header_sum = 0;
+	for (off = 0; off < SG_V4_LEN / 4; off++)
+		*header_sum += word[off];
+	return sg_nat_match4(w->t, p->daddr.w[3], &w->dst);
+}
+
+/* Frames that were not sent to this machine alone are none of a gateway's business. */
+SG_INLINE bool sg_is_unicast(sg_ctx *ctx)
+{
+	struct ethhdr *eth = sg_data(ctx);
+
+	if (sg_cfg.l2_len != ETH_HLEN)
+		return true;
+	return (void *)(eth + 1) <= sg_data_end(ctx) && !(eth->h_dest[0] & 1);
+}
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Sending from tc: the kernel fills in the link header and keeps its neighbours alive. */
+#ifndef SG_SEND_H
+#define SG_SEND_H
+
+#include "route.h"
+
+SG_INLINE void sg_redir_neigh(const struct sg_route *rt, struct bpf_redir_neigh *nh)
+{
+	__builtin_memset(nh, 0, sizeof(*nh));
+	nh->nh_family = rt->fib.family;
+	if (rt->fib.family == AF_INET)
+		nh->ipv4_nh = rt->fib.ipv4_dst;
+	else
+		__builtin_memcpy(nh->ipv6_nh, rt->fib.ipv6_dst, 16);
+}
+
+/* Where a packet goes; found before anything is written. */
+struct sg_hop {
+	struct sg_route rt;
+	__u32 mtu;
+	__u32 local; /* left to this host */
+};
+
+SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr, bool v4,
+				     __u8 proto, __u8 tos, __be32 ports)
+{
+	enum sg_reason reason = sg_route(ctx, &hop->rt, saddr, daddr, v4, proto, tos, ports);
+
+	hop->mtu = hop->rt.mtu;
+	hop->local = hop->rt.local;
+	return reason;
+}
+
+/* The verdict for a packet that is ready to go. */
+SG_INLINE int sg_hop_send(sg_ctx *ctx __attribute__((unused)), const struct sg_hop *hop, enum sg_reason *reason)
+{
+	struct bpf_redir_neigh nh;
+	long ret;
+
+	if (hop->local)
+		return TC_ACT_OK;
+	sg_redir_neigh(&hop->rt, &nh);
+	ret = bpf_redirect_neigh(hop->rt.fib.ifindex, &nh, sizeof(nh), 0);
+	if (ret != TC_ACT_REDIRECT)
+		*reason = SG_DROP_REDIRECT;
+	return ret;
+}
+
+/* The frame's own EtherType, for whoever reads the link header before it is rewritten. */
+SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
+{
+	if (sg_cfg.l2_len == ETH_HLEN)
+		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
+}
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Sending from XDP: link headers come from a small cache of next hops per CPU. */
+#ifndef SG_SEND_H
+#define SG_SEND_H
+
+#include "route.h"
+
+/* Devices that can take a redirected frame; filled by the node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 256);
+} sg_tx SEC(".maps");
+
+#define SG_NH_SLOTS 1024
+#define SG_NH_LIFETIME_JIFFIES 250 /* 0.25 to 2.5 s, as HZ is 1000 to 100 */
+
+struct sg_nexthop {
+	struct sg_addr daddr;
+	struct sg_addr saddr;
+	__u64 until; /* jiffies */
+	__u32 in_ifindex;
+	__u32 ifindex;
+	__u32 mtu;
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u8 tos;
+	__u8 pad[7];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_nexthop);
+	__uint(max_entries, SG_NH_SLOTS);
+} sg_nh_cache SEC(".maps");
+
+SG_INLINE bool sg_addr_eq(const struct sg_addr *a, const struct sg_addr *b)
+{
+	return !((a->d[0] ^ b->d[0]) | (a->d[1] ^ b->d[1]));
+}
+
+/* Where a packet goes; found before anything is written. */
+struct sg_hop {
+	struct sg_nexthop *nh;
+	__u32 mtu;
+	__u32 local; /* never: XDP leaves such packets to tc */
+};
+
+/* The cached next hop of a pair of addresses. A miss or an entry past its time is looked up anew, and that packet is left to tc, where
+ * the kernel's neighbour code sees it: so an entry in use is confirmed or probed by the kernel about once a second, as for any traffic.
+ * The source is part of the key because policy rules may ask for it. */
+SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr, bool v4,
+				     __u8 proto, __u8 tos, __be32 ports __attribute__((unused)))
+{
+	__u64 mix = (daddr->d[1] ^ daddr->d[0] ^ (saddr->d[1] << 7)) * 0x9e3779b97f4a7c15ULL;
+	__u32 slot = (mix >> 40) & (SG_NH_SLOTS - 1);
+	struct sg_nexthop *nh = bpf_map_lookup_elem(&sg_nh_cache, &slot);
+	__u64 now = bpf_jiffies64();
+	struct sg_route rt;
+
+	hop->local = false;
+	if (!nh)
+		return SG_SLOW_XDP;
+	if (likely(now < nh->until && sg_addr_eq(&nh->daddr, daddr) && sg_addr_eq(&nh->saddr, saddr) && nh->tos == tos &&
+		   nh->in_ifindex == sg_ifindex(ctx))) {
+		hop->nh = nh;
+		hop->mtu = nh->mtu;
+		return nh->ifindex ? 0 : SG_SLOW_XDP;
+	}
+	nh->until = 0;
+	nh->daddr = *daddr;
+	nh->saddr = *saddr;
+	nh->tos = tos;
+	nh->in_ifindex = sg_ifindex(ctx);
+	nh->ifindex = 0;
+	if (sg_route(ctx, &rt, saddr, daddr, v4, proto, tos, 0))
+		return SG_SLOW_XDP;
+	nh->mtu = rt.mtu;
+	__builtin_memcpy(nh->dmac, rt.fib.dmac, 6);
+	__builtin_memcpy(nh->smac, rt.fib.smac, 6);
+	/* Ways that only tc can go are remembered as such; one whose neighbour is not known yet is asked for again. */
+	if (!rt.local && (rt.fib.ifindex == nh->in_ifindex || bpf_map_lookup_elem(&sg_tx, &rt.fib.ifindex)))
+		nh->ifindex = rt.fib.ifindex;
+	if (rt.local || !nh->ifindex || (nh->dmac[0] | nh->dmac[1] | nh->dmac[2] | nh->dmac[3] | nh->dmac[4] | nh->dmac[5]))
+		nh->until = now + SG_NH_LIFETIME_JIFFIES;
+	return SG_SLOW_NEIGH;
+}
+
+SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason *reason)
+{
+	const struct sg_nexthop *nh = hop->nh;
+	struct ethhdr *eth = sg_data(ctx);
+	long ret;
+
+	if ((void *)(eth + 1) > sg_data_end(ctx)) {
+		*reason = SG_DROP_RESIZE;
+		return XDP_DROP;
+	}
+	__builtin_memcpy(eth->h_dest, nh->dmac, 6);
+	__builtin_memcpy(eth->h_source, nh->smac, 6);
+	if (nh->ifindex == sg_ifindex(ctx))
+		return XDP_TX;
+	ret = bpf_redirect_map(&sg_tx, nh->ifindex, XDP_DROP);
+	if (ret != XDP_REDIRECT)
+		*reason = SG_DROP_REDIRECT;
+	return ret;
+}
+
+#endif
