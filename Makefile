@@ -1,0 +1,55 @@
+# Everything starts here. `make help` lists what there is; nothing has to be installed first but make, git and python3.
+SHELL := /bin/sh
+PY := .venv/bin/python
+VECTORS ?= ../shared/nat64/siit_vectors.json
+JSON ?=
+export JSON VECTORS
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap bpf generate format lint test demo bench bench-nat64 conformance fuzz clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+bootstrap: ## install what is missing: Debian packages, .venv from the lock file
+	@tools/bootstrap.sh
+
+bpf: bootstrap ## compile bpf_src to build/bpf
+	@$(PY) tools/build_bpf.py
+
+generate: bpf ## write generated files anew: layouts, CRDs, reference
+	@$(PY) tools/gen_layouts.py
+	@$(PY) tools/gen_crds.py
+	@$(PY) tools/gen_reference.py
+
+format: bootstrap ## bring Python and C into shape
+	@.venv/bin/ruff format -q .
+	@.venv/bin/ruff check -q --fix .
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+lint: bootstrap ## ruff, mypy, import-linter, clang-format, generated files up to date
+	@tools/run_tests.sh lint
+
+test: bootstrap ## lint and every tier of tests that this machine can run
+	@tools/run_tests.sh
+
+demo: bpf ## real traffic through a gateway, in network namespaces; removes what it made
+	@$(PY) -m e2e.demo
+
+conformance: bpf ## replay the RFC 7915 vectors of VECTORS=FILE
+	@$(PY) -m e2e.conformance --vectors $(VECTORS)
+
+fuzz: bpf ## malformed packets through the programs
+	@$(PY) -m pytest -q tests/bpf -k fuzz
+
+bench-nat64: bpf ## figures of the translator against plain forwarding and tayga; JSON=FILE for machines
+	@tools/bootstrap.sh --bench
+	@$(PY) -m bench.nat64 $(if $(JSON),--json $(JSON)) --vectors $(VECTORS)
+
+bench: bpf ## every benchmark; writes docs/benchmarks.md
+	@tools/bootstrap.sh --bench
+	@$(PY) -m bench.all --vectors $(VECTORS) --render docs/benchmarks.md
+
+clean: ## remove what was built, but not .venv
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +

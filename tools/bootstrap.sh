@@ -1,0 +1,115 @@
+#!/bin/sh
+# Installs what sixgate needs to be built, tested and shown: Debian packages (as root, and only those that are missing) and
+# the Python packages of requirements-dev.lock in .venv. Does nothing, quickly, when all of it is there.
+#
+#   tools/bootstrap.sh [--bench]      --bench: also the peers that benchmarks compare with
+#
+# Needs Debian 12 or later (or a distribution with the same package names) and python3 >= 3.11. Environment: VENV, the
+# virtual environment to make (default .venv); PYTHON, the interpreter to make it with (default python3).
+set -eu
+cd "$(dirname "$0")/.."
+VENV=${VENV:-.venv}
+PYTHON=${PYTHON:-python3}
+LOCK=requirements-dev.lock
+
+# What must be there, and the package that brings it. A file, where there is no command.
+NEEDS='
+clang clang
+llvm-strip llvm
+clang-format clang-format
+cc gcc
+/usr/include/stdio.h libc6-dev
+/usr/include/bpf/bpf_helpers.h libbpf-dev
+bpftool bpftool
+ip iproute2
+tc iproute2
+ss iproute2
+nsenter util-linux
+flock util-linux
+ethtool ethtool
+curl curl
+iperf3 iperf3
+ping iputils-ping
+traceroute traceroute
+git git
+/etc/ssl/certs/ca-certificates.crt ca-certificates
+'
+if [ "${1:-}" = --bench ]; then
+	NEEDS="$NEEDS
+tayga tayga"
+fi
+PATH=$PATH:/usr/sbin:/sbin
+
+have() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null 2>&1 ;;
+	esac
+}
+
+missing_packages() {
+	echo "$NEEDS" | while read -r thing package; do
+		[ -z "$thing" ] || have "$thing" || echo "$package"
+	done
+	# Debian keeps the part of venv that makes environments in a package of its own.
+	"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+install_packages() {
+	if ! command -v apt-get >/dev/null 2>&1; then
+		echo "bootstrap: these Debian packages are needed and there is no apt-get to install them: $1" >&2
+		exit 1
+	fi
+	if [ "$(id -u)" != 0 ]; then
+		echo "bootstrap: these packages are needed, and only root can install them; run as root: apt-get install $1" >&2
+		exit 1
+	fi
+	echo "bootstrap: installing Debian packages: $1"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q </dev/null >/dev/null
+	# shellcheck disable=SC2086  # a list of words
+	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 $1 </dev/null >/dev/null
+}
+
+if ! command -v "$PYTHON" >/dev/null 2>&1; then
+	echo "bootstrap: $PYTHON is needed (version 3.11 or later) and is not in PATH" >&2
+	exit 1
+fi
+if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+	echo "bootstrap: Python 3.11 or later is needed, $PYTHON is $("$PYTHON" -V | cut -d' ' -f2); set PYTHON=..." >&2
+	exit 1
+fi
+packages=$(missing_packages | sort -u | tr '\n' ' ')
+[ -z "$packages" ] || install_packages "$packages"
+packages=$(missing_packages | sort -u | tr '\n' ' ')
+if [ -n "$packages" ]; then
+	echo "bootstrap: installed, and still not usable: $packages" >&2
+	exit 1
+fi
+
+mkdir -p build
+# One bootstrap at a time: a second caller waits and then finds everything done.
+exec 9>build/.bootstrap.lock
+flock 9
+stamp=$(sha256sum "$LOCK" | cut -d' ' -f1)
+if [ "$(cat "$VENV/.lock-sha256" 2>/dev/null)" != "$stamp" ]; then
+	echo "bootstrap: making $VENV from $LOCK"
+	rm -f "$VENV/.lock-sha256"
+	"$PYTHON" -m venv --clear "$VENV"
+	"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r "$LOCK"
+	echo "$stamp" >"$VENV/.lock-sha256"
+fi
+# The project itself is used from its source tree: a path file and a command, as an editable installation would make.
+site=$(echo "$VENV"/lib/python3.*/site-packages)
+[ "$(cat "$site/sixgate.pth" 2>/dev/null)" = "$PWD/operator" ] || echo "$PWD/operator" >"$site/sixgate.pth"
+if [ ! -x "$VENV/bin/sixgate" ]; then
+	{
+		echo "#!$(cd "$VENV/bin" && pwd)/python"
+		echo 'import sys'
+		echo
+		echo 'from sixgate.cli import main'
+		echo
+		echo 'sys.exit(main())'
+	} >"$VENV/bin/sixgate"
+	chmod +x "$VENV/bin/sixgate"
+fi

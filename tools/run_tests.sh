@@ -1,0 +1,110 @@
+#!/bin/sh
+# Everything that must hold before a change goes in. The last line of output is pytest's own.
+#
+#   tools/run_tests.sh [lint] [PYTEST ARGUMENTS ...]
+#
+# Runs every lint, then every tier of tests that this machine can run in one pytest call, and says of each tier that it cannot
+# run why not. Exit code 0 where all lints and all tests that ran passed. Environment: JOBS, parallel workers (default: cores).
+set -u
+cd "$(dirname "$0")/.."
+BIN=$PWD/.venv/bin
+JOBS=${JOBS:-$(nproc)}
+failed=
+
+say() {
+	printf '== %s\n' "$*"
+}
+
+# step NAME COMMAND...: silent where it succeeds, its whole output where it fails.
+step() {
+	name=$1
+	shift
+	if output=$("$@" 2>&1 </dev/null); then
+		say "$name: ok"
+	else
+		say "$name: FAILED"
+		printf '%s\n' "$output"
+		failed="$failed $name"
+	fi
+}
+
+# Paths that `make generate` writes.
+generated_state() {
+	find crds charts docs operator/sixgate -type f ! -name '*.pyc' -exec sha256sum {} + | sort -k2
+}
+
+check_generated() {
+	generated_state >build/generated.before
+	make --no-print-directory generate || return 1
+	generated_state >build/generated.after
+	if ! diff build/generated.before build/generated.after; then
+		echo "These files differ from what \`make generate\` writes; run it and commit the result."
+		return 1
+	fi
+}
+
+check_c_format() {
+	git ls-files -z '*.c' '*.h' | xargs -0 -r clang-format --dry-run -Werror
+}
+
+lint() {
+	step "ruff check" "$BIN/ruff" check .
+	step "ruff format" "$BIN/ruff" format --check .
+	step "mypy" "$BIN/mypy" -p sixgate -p e2e -p bench -p tools
+	step "import-linter" "$BIN/lint-imports" --no-cache
+	step "clang-format" check_c_format
+	step "generated files" check_generated
+}
+
+# Why this machine cannot run tests that load BPF programs; empty where it can.
+bpf_obstacle() {
+	if [ "$(id -u)" != 0 ]; then
+		echo "not root"
+	elif ! bpftool prog list >/dev/null 2>&1; then
+		echo "the bpf system call is not permitted: $(bpftool prog list 2>&1 | head -1)"
+	fi
+}
+
+# Why this machine cannot make network namespaces.
+netns_obstacle() {
+	if [ "$(id -u)" != 0 ]; then
+		echo "not root"
+	elif ! unshare --net --mount true 2>/dev/null; then
+		echo "network namespaces are not permitted: $(unshare --net --mount true 2>&1 | head -1)"
+	elif ! unshare --net ip link add a type veth peer name b 2>/dev/null; then
+		echo "the kernel makes no veth devices: $(unshare --net ip link add a type veth peer name b 2>&1 | head -1)"
+	fi
+}
+
+tier() {
+	if [ ! -d "$1" ] || [ -z "$(find "$1" -name 'test_*.py')" ]; then
+		return
+	fi
+	if [ -n "$2" ]; then
+		say "tier $1 cannot run on this machine: $2"
+	else
+		tiers="$tiers $1"
+	fi
+}
+
+tools/bootstrap.sh || exit 1
+PATH=$PATH:/usr/sbin:/sbin
+step "build" "$BIN/python" tools/build_bpf.py
+lint
+if [ "${1:-}" = lint ]; then
+	[ -z "$failed" ]
+	exit
+fi
+tiers=
+tier tests/unit ""
+tier tests/rfc ""
+tier tests/bpf "$(bpf_obstacle)"
+obstacle=$(netns_obstacle)
+tier tests/netns "${obstacle:-$(bpf_obstacle)}"
+say "tests: $tiers, $JOBS at a time"
+[ -z "$failed" ] || say "failed before the tests:$failed"
+# shellcheck disable=SC2086  # a list of directories
+"$BIN/python" -m pytest -q -n "$JOBS" --dist worksteal $tiers "$@"
+status=$?
+[ -z "$failed" ] || exit 1
+exit $status
