@@ -43,12 +43,12 @@ class Attachment(Model):
     hook: Literal["tc-ingress", "tc-egress", "xdp"] = Field(description="Where the program is attached.")
     devices: tuple[str, ...] = Field(
         min_length=1,
-        description="Device names or shell patterns; `auto` means every uplink that the node finds: up, not loopback, not a "
-        "port of a bridge, not made by sixgate, and with a global address or a default route.",
+        description="Device names or shell patterns; `auto` means every uplink that the node finds: up, not loopback, "
+        "not a port of a bridge, not made by sixgate, and with a global address or a default route.",
     )
     required: bool = Field(
         default=True,
-        description="False where the program is an acceleration: a device that refuses it is reported and the rest goes on.",
+        description="False where the program is an acceleration: a device that refuses it is reported, no more.",
     )
 
 
@@ -56,7 +56,9 @@ class BpfObject(Owned):
     """One prebuilt object file, loaded once per distinct set of constants."""
 
     name: str = Field(pattern=r"^sg_[a-z0-9_]+$", description="File name without `.bpf.o`.")
-    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of the object file; another one is refused.")
+    digest: str = Field(
+        pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of the object file; another one is refused."
+    )
     constants: dict[str, JsonValue] = Field(
         default_factory=dict, description="Values of `const volatile` variables by name; structs as objects."
     )
@@ -111,7 +113,7 @@ class Route(Owned):
 class Sysctl(Owned):
     key: str = Field(
         pattern=r"^net(/[A-Za-z0-9_.@-]+)+$",
-        description="Path under /proc/sys; a part `@attached` stands for every device that some program is attached to.",
+        description="Path under /proc/sys; a part `@attached` stands for every device that has a program.",
     )
     value: str
 
@@ -120,7 +122,9 @@ class NodeConfigSpec(Model):
     """What sixgate wants on one node."""
 
     format_version: Literal[1] = Field(description="Version of this document's format; a node refuses others whole.")
-    revision: str = Field(default="", description="Hash of everything else in spec; what the node has applied is named by it.")
+    revision: str = Field(
+        default="", description="Hash of everything else in spec; what the node has applied is named by it."
+    )
     objects: tuple[BpfObject, ...] = ()
     tables: tuple[Table, ...] = ()
     links: tuple[Link, ...] = ()
@@ -147,7 +151,9 @@ class ItemResult(Model):
 class DeviceReport(Model):
     name: str
     ifindex: int
-    hooks: dict[str, str] = Field(default_factory=dict, description="Hook to what is attached, `tcx`, `clsact`, `xdp-native`.")
+    hooks: dict[str, str] = Field(
+        default_factory=dict, description="Hook to what is attached, `tcx`, `clsact`, `xdp-native`."
+    )
 
 
 class NodeConfigStatus(Model):

@@ -1,0 +1,196 @@
+"""What the kinds share: the base of their models, rules that hold in Python and in CEL, selectors, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from sixgate.api.nodeconfig import ObjectMeta
+from sixgate.errors import Ref
+
+GROUP = "sixgate.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of one model, said once for both worlds: `cel` for the API server, `holds` for everybody else.
+
+    `cel` stays within has/size/all/exists/==/oldSelf, isIP/isCIDR and ip()/cidr() of Kubernetes 1.31. `holds` is None
+    for a transition rule (`oldSelf`), which only the API server can check. `cel` is empty where the rule costs more
+    than the API server's budget; then it becomes a condition.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool] | None = None
+    field: str = ""
+
+
+class Spec(BaseModel):
+    """Base of everything a user writes: camelCase only, unknown fields refused, rules checked after the fields."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True)
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> Self:
+        broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        wanted = [
+            {"rule": rule.cel, "message": rule.message} | ({"fieldPath": rule.field} if rule.field else {})
+            for rule in cls.rules
+            if rule.cel
+        ]
+        if wanted:
+            schema["x-kubernetes-validations"] = wanted
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`; priority 1 shows with `-o wide` only."""
+
+    name: str
+    path: str
+    kind: str = "string"
+    priority: int = 0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """What a CRD says of a kind beside its schema."""
+
+    plural: str
+    singular: str
+    short: str
+    columns: tuple[Column, ...]
+
+
+LabelKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    ),
+]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+
+
+def _values_fit_operator(requirement: Any) -> bool:
+    return (requirement.operator in {"In", "NotIn"}) == bool(requirement.values)
+
+
+class LabelRequirement(Spec):
+    """One requirement on labels; all requirements of a selector must hold."""
+
+    rules = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "values must be given with In and NotIn and left out with Exists and DoesNotExist",
+            _values_fit_operator,
+        ),
+    )
+
+    key: LabelKey = Field(description="Label key.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How the label's value is compared with `values`."
+    )
+    values: tuple[LabelValue, ...] = Field(
+        default=(), max_length=64, description="Values for In and NotIn; empty for Exists and DoesNotExist."
+    )
+
+
+class LabelSelector(Spec):
+    """Selects by labels. It must name at least one label: an empty selector never means everything."""
+
+    rules = (
+        Rule(
+            "(has(self.matchLabels) && size(self.matchLabels) > 0) || "
+            "(has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+            "a selector must name at least one label; an empty one does not select everything",
+            lambda selector: bool(selector.match_labels or selector.match_expressions),
+        ),
+    )
+
+    match_labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=32, description="Labels and the values they must have."
+    )
+    match_expressions: tuple[LabelRequirement, ...] = Field(
+        default=(), max_length=32, description="Requirements on labels; all must hold."
+    )
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Whether `labels` satisfy this selector, as Kubernetes defines it (NotIn holds for an absent label)."""
+        if any(labels.get(key) != value for key, value in self.match_labels.items()):
+            return False
+        return all(_requirement_holds(requirement, labels) for requirement in self.match_expressions)
+
+
+def _requirement_holds(requirement: LabelRequirement, labels: dict[str, str]) -> bool:
+    present = requirement.key in labels
+    match requirement.operator:
+        case "In":
+            return present and labels[requirement.key] in requirement.values
+        case "NotIn":
+            return not present or labels[requirement.key] not in requirement.values
+        case "Exists":
+            return present
+        case _:
+            return not present
+
+
+DevicePattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=15,
+        pattern=r"^[^/\s:]+$",
+        description="A device name, a shell pattern such as `eth*`, or `auto` for every uplink that the node finds.",
+    ),
+]
+
+StrictBool = Annotated[bool, Field(strict=True)]
+StrictInt = Annotated[int, Field(strict=True)]
+
+
+class KindSpec(Spec):
+    """Base of the four specs: each says first on which nodes it holds."""
+
+    node_selector: LabelSelector = Field(description="Nodes that this object is for; must name at least one label.")
+
+
+class UserObject(BaseModel):
+    """Base of the user's kinds: metadata and spec as read; status is written, never read."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, frozen=True)
+
+    info: ClassVar[KindInfo]
+
+    metadata: ObjectMeta
+    spec: KindSpec
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(type(self).__name__, self.metadata.name)
+
+    @property
+    def age_key(self) -> tuple[str, str, str]:
+        """Sorts the older first, then by name: the order in which objects keep what they have."""
+        return (self.metadata.creation_timestamp, self.metadata.name, type(self).__name__)

@@ -1,0 +1,57 @@
+"""What plan must know of each kind: its claims, what is supported, which BPF objects it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+from sixgate.api.addr import Address
+from sixgate.api.base import UserObject
+from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.plan.claims import Claim
+from sixgate.plan.nat46 import objects_needed
+
+
+def claims_of(item: UserObject) -> Iterator[Claim]:
+    """Everything that `item` wants for itself alone."""
+    match item:
+        case NAT46Gateway():
+            yield from _gateway_claims(item)
+        case _:
+            return
+
+
+def not_supported(item: UserObject) -> str:
+    """The part of `item` whose data plane is not there yet, empty if all of it is."""
+    if not isinstance(item, NAT46Gateway):
+        return f"the kind {item.ref.kind}"
+    parts = {"spec.stateful": item.spec.stateful, "spec.services": item.spec.services, "spec.dns64": item.spec.dns64}
+    return " and ".join(field for field, part in parts.items() if part)
+
+
+def bpf_objects_of(item: UserObject) -> tuple[str, ...]:
+    """BPF objects that `item` needs on its nodes."""
+    return objects_needed(item) if isinstance(item, NAT46Gateway) else ()
+
+
+def _gateway_claims(gateway: NAT46Gateway) -> Iterator[Claim]:
+    spec = gateway.spec
+    if spec.prefix is not None:
+        yield Claim(spec.prefix, "spec.prefix", per_node=True)
+    if spec.stateless is not None:
+        for number, cidr in enumerate(spec.stateless.ipv4_cidrs):
+            yield Claim(cidr, f"spec.stateless.ipv4CIDRs[{number}]", per_node=True)
+        for number, mapping in enumerate(spec.stateless.mappings):
+            yield Claim(mapping.ipv4, f"spec.stateless.mappings[{number}].ipv4", per_node=True)
+            yield Claim(mapping.ipv6, f"spec.stateless.mappings[{number}].ipv6", per_node=True)
+    if spec.stateful is not None:
+        for number, pool in enumerate(spec.stateful.pools):
+            ports = (pool.ports.first, pool.ports.last)
+            yield Claim(pool.cidr, f"spec.stateful.pools[{number}].cidr", per_node=False, ports=ports)
+    for number, service in enumerate(spec.services):
+        ports = (service.port, service.port)
+        yield _host(service.vip, f"spec.services[{number}].vip", service.protocol, ports)
+
+
+def _host(address: Address, field: str, protocol: str = "", ports: tuple[int, int] = (0, 65535)) -> Claim:
+    return Claim(ip_network(address), field, per_node=False, protocol=protocol, ports=ports)

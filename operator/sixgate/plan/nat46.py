@@ -1,0 +1,178 @@
+"""Stateless NAT46Gateways of one node, in order of age, as tables of the data plane."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network
+
+from sixgate.api.nat46gateway import NAT46Gateway, StatelessSpec
+from sixgate.plan.nodeplan import (
+    KIND_EAM,
+    KIND_RANGE,
+    MAX_RANGES,
+    MAX_STATS,
+    AttachmentPlan,
+    ConfigPlan,
+    Feature,
+    GatewayFlag,
+    GatewayPlan,
+    MappingPlan,
+    NatPlan,
+    NodePlan,
+    ObjectPlan,
+    RangePlan,
+)
+
+SLOW_DEVICE = "sg-slow0"
+SLOW_PEER = "sg-slow1"
+ETHERNET_HEADER_BYTES = 14
+DEFAULT_ICMP_RATE = 100
+DEFAULT_ICMP_BURST = 100
+
+
+def stateless_node(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> NodePlan:
+    """The plan of a node that does `gateways`, all of them stateless and compatible, oldest first."""
+    return NodePlan(objects=_objects(gateways, digests), config=_config(gateways), nat=_nat(gateways))
+
+
+def objects_needed(gateway: NAT46Gateway) -> tuple[str, ...]:
+    """Names of the BPF objects without which this gateway cannot work."""
+    return ("sg_tc", "sg_slow") if gateway.spec.acceleration == "Disabled" else ("sg_tc", "sg_slow", "sg_xdp")
+
+
+def _objects(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> tuple[ObjectPlan, ...]:
+    owners = tuple(gateway.ref for gateway in gateways)
+    uplink = AttachmentPlan("sg_uplink_tc", "tc-ingress", _devices(gateways))
+    slow = AttachmentPlan("sg_slow_tc", "tc-ingress", (SLOW_PEER,))
+    objects = [
+        ObjectPlan("sg_tc", digests["sg_tc"], owners, (uplink,)),
+        ObjectPlan("sg_slow", digests["sg_slow"], owners, (slow,)),
+    ]
+    native = tuple(gateway for gateway in gateways if gateway.spec.acceleration == "Native")
+    willing = tuple(gateway for gateway in gateways if gateway.spec.acceleration == "BestEffort")
+    must = _devices(native)
+    may = tuple(device for device in _devices(willing) if device not in must)
+    attachments = tuple(
+        AttachmentPlan("sg_uplink_xdp", "xdp", devices, required)
+        for devices, required in ((must, True), (may, False))
+        if devices
+    )
+    if attachments:
+        accelerated = tuple(gateway.ref for gateway in gateways if gateway.spec.acceleration != "Disabled")
+        objects.append(ObjectPlan("sg_xdp", digests["sg_xdp"], accelerated, attachments))
+    return tuple(objects)
+
+
+def _devices(gateways: tuple[NAT46Gateway, ...]) -> tuple[str, ...]:
+    return tuple(sorted({device for gateway in gateways for device in gateway.spec.devices}))
+
+
+def _config(gateways: tuple[NAT46Gateway, ...]) -> ConfigPlan:
+    limits = [gateway.spec.icmp_rate_limit for gateway in gateways if gateway.spec.icmp_rate_limit is not None]
+    return ConfigPlan(
+        features=Feature.NAT,
+        slow_device=SLOW_DEVICE,
+        slow_peer=SLOW_PEER,
+        l2_len=ETHERNET_HEADER_BYTES,
+        icmp_rate=min((limit.per_second for limit in limits), default=DEFAULT_ICMP_RATE),
+        icmp_burst=min((limit.burst for limit in limits), default=DEFAULT_ICMP_BURST),
+    )
+
+
+def _nat(gateways: tuple[NAT46Gateway, ...]) -> NatPlan:
+    stats = stat_indexes(tuple(gateway.metadata.name for gateway in gateways))
+    planned: list[GatewayPlan] = []
+    cidrs: list[tuple[IPv4Network, int]] = []
+    mappings: list[MappingPlan] = []
+    for index, gateway in enumerate(gateways):
+        stateless = gateway.spec.stateless
+        assert stateless is not None
+        planned.append(_gateway(gateway, stateless, stats[index]))
+        cidrs.extend((network, index) for network in sorted(stateless.ipv4_cidrs))
+        mappings.extend(_explicit(stateless, index))
+    ranges = tuple(
+        RangePlan(int(network.network_address), int(network.netmask), index) for network, index in cidrs[:MAX_RANGES]
+    )
+    mappings.extend(_range_mapping(network, index) for network, index in cidrs[MAX_RANGES:])
+    ordered = tuple(sorted(mappings, key=lambda m: (m.addr, m.length)))
+    return NatPlan(tuple(gateway.ref for gateway in gateways), tuple(planned), ranges, ordered, _generation(ordered))
+
+
+def _gateway(gateway: NAT46Gateway, stateless: StatelessSpec, stat: int) -> GatewayPlan:
+    prefix = gateway.spec.prefix
+    flags = {
+        GatewayFlag.PREFIX: prefix is not None,
+        GatewayFlag.WKP_STRICT: stateless.strict_well_known_prefix,
+        GatewayFlag.ZERO_TC: stateless.traffic_class == "Zero",
+        GatewayFlag.FIXED_TOS: stateless.tos is not None,
+        GatewayFlag.UDP_ZERO_CALC: stateless.udp_zero_checksum == "Compute",
+        GatewayFlag.MSS_CLAMP: stateless.mss_clamp,
+        GatewayFlag.ICMP_QUIET: stateless.icmp_errors == "Quiet",
+        GatewayFlag.HAIRPIN_OFF: not stateless.hairpinning,
+    }
+    source4, source6 = stateless.icmp_source_cidr, stateless.icmp_source_ipv6_cidr
+    return GatewayPlan(
+        owner=gateway.ref,
+        prefix=str(prefix.network_address) if prefix else "::",
+        mask=str(prefix.netmask) if prefix else "::",
+        prefix_len=prefix.prefixlen if prefix else 0,
+        pool6791=str(source4.network_address) if source4 else "::",
+        pool6791_len=source4.prefixlen if source4 else 0,
+        pool6791_6=str(source6.network_address) if source6 else "::",
+        pool6791_6_len=source6.prefixlen if source6 else 0,
+        flags=int(sum(flag for flag, is_set in flags.items() if is_set)),
+        low_mtu=stateless.lowest_ipv6_mtu,
+        stat=stat,
+        tos=stateless.tos or 0,
+    )
+
+
+def _explicit(stateless: StatelessSpec, gateway: int) -> Iterator[MappingPlan]:
+    for mapping in stateless.mappings:
+        yield _entry(mapping.ipv4, mapping.ipv6, KIND_EAM, gateway)
+        yield _entry(mapping.ipv6, mapping.ipv4, KIND_EAM, gateway)
+
+
+def _range_mapping(network: IPv4Network, gateway: int) -> MappingPlan:
+    return _entry(network, None, KIND_RANGE, gateway)
+
+
+def _entry(this: IPv4Network | IPv6Network, that: IPv4Network | IPv6Network | None, kind: int, gw: int) -> MappingPlan:
+    length = _bits128(this)
+    return MappingPlan(
+        addr=str(this.network_address),
+        length=length,
+        to=str(that.network_address) if that is not None else "::",
+        to_length=_bits128(that) if that is not None else 0,
+        kind=kind,
+        gateway=gw,
+        key_length=32 + length,
+    )
+
+
+def _bits128(network: IPv4Network | IPv6Network) -> int:
+    return network.prefixlen + (96 if network.version == 4 else 0)
+
+
+def _generation(mappings: tuple[MappingPlan, ...]) -> int:
+    """A number for these very mappings; 0 is kept for none."""
+    if not mappings:
+        return 0
+    return int.from_bytes(hashlib.sha256(repr(mappings).encode()).digest()[:4], "big") or 1
+
+
+def stat_indexes(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Counter slots of a node's gateways: by hash of the name, the next free one where two hashes meet.
+
+    Older gateways come first, so a younger one that goes never moves an older one's counters.
+    """
+    taken: set[int] = set()
+    indexes = []
+    for name in names:
+        index = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % MAX_STATS
+        while index in taken:
+            index = (index + 1) % MAX_STATS
+        taken.add(index)
+        indexes.append(index)
+    return tuple(indexes)

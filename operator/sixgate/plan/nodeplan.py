@@ -1,0 +1,127 @@
+"""What one node is to do: plain values that a template writes down without deciding anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from sixgate.errors import Ref
+
+
+class Feature(IntFlag):
+    """`enum sg_feature` of config.h; a test compares the two."""
+
+    NAT = 1 << 0
+
+
+class GatewayFlag(IntFlag):
+    """`enum sg_gw_flag` of types.h; a test compares the two."""
+
+    PREFIX = 1 << 0
+    WKP_STRICT = 1 << 1
+    ZERO_TC = 1 << 2
+    FIXED_TOS = 1 << 3
+    UDP_ZERO_CALC = 1 << 4
+    MSS_CLAMP = 1 << 5
+    ICMP_QUIET = 1 << 6
+    HAIRPIN_OFF = 1 << 7
+
+
+MAX_GATEWAYS = 16  # SG_NAT_MAX_GW
+MAX_RANGES = 16  # SG_NAT_MAX_RANGE
+MAX_STATS = 1024  # SG_NAT_MAX_STAT
+KIND_EAM = 0  # SG_MAP_EAM
+KIND_RANGE = 1  # SG_MAP_RANGE
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentPlan:
+    program: str
+    hook: str
+    devices: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPlan:
+    """One BPF object file and where its programs go."""
+
+    name: str
+    digest: str
+    owners: tuple[Ref, ...]
+    attachments: tuple[AttachmentPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigPlan:
+    """`struct sg_config`: constants of every program of the node; rates per second and source."""
+
+    features: Feature
+    slow_device: str
+    slow_peer: str
+    l2_len: int
+    icmp_rate: int
+    icmp_burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """`struct sg_nat_gw`; addresses as text, `::` where there is none."""
+
+    owner: Ref
+    prefix: str
+    mask: str
+    prefix_len: int
+    pool6791: str
+    pool6791_len: int
+    pool6791_6: str
+    pool6791_6_len: int
+    flags: int
+    low_mtu: int
+    stat: int
+    tos: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangePlan:
+    """`struct sg_nat_range`; address and mask as numbers in host order."""
+
+    addr: int
+    mask: int
+    gateway: int
+
+
+@dataclass(frozen=True, slots=True)
+class MappingPlan:
+    """One entry of `sg_nat_map`; lengths in bits of the 128-bit form (IPv4 /n is 96 + n)."""
+
+    addr: str
+    length: int
+    to: str
+    to_length: int
+    kind: int
+    gateway: int
+    key_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class NatPlan:
+    """Stateless translation of one node: everything that is swapped as a whole, and the mappings of its generation."""
+
+    owners: tuple[Ref, ...]
+    gateways: tuple[GatewayPlan, ...]
+    ranges: tuple[RangePlan, ...]
+    mappings: tuple[MappingPlan, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """All features of one node. Two nodes with equal plans get the same document."""
+
+    objects: tuple[ObjectPlan, ...] = ()
+    config: ConfigPlan | None = None
+    nat: NatPlan | None = None
+
+
+EMPTY = NodePlan()

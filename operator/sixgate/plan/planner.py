@@ -1,0 +1,173 @@
+"""From a snapshot to a plan per node. Pure: the same snapshot in any order gives the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sixgate.api.base import UserObject
+from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.errors import Problem, Ref
+from sixgate.plan.claims import Claim, ClaimIndex
+from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
+from sixgate.plan.nat46 import stateless_node
+from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
+from sixgate.plan.select import NodeIndex, NodeSet, bits_of
+from sixgate.plan.snapshot import Snapshot
+
+CONFLICTED = "Conflicted"
+NOT_SUPPORTED = "NotSupportedYet"
+NO_NODES = "NoNodes"
+TOO_MANY = "TooManyGateways"
+DUPLICATE = "Duplicate"
+OBJECT_MISSING = "ObjectMissing"
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan for every node of the snapshot, empty where nothing is wanted, and what is wrong with whose object.
+
+    `selected` are the nodes that an object's selector means, `programmed` those of them whose plan contains it.
+    """
+
+    nodes: Mapping[str, NodePlan]
+    problems: tuple[Problem, ...]
+    selected: Mapping[Ref, tuple[str, ...]]
+    programmed: Mapping[Ref, tuple[str, ...]]
+
+
+def plan(snapshot: Snapshot) -> PlanResult:
+    """What every node is to do. Of two objects that contradict each other the older keeps what it has."""
+    run = _Run(snapshot)
+    for item in run.in_order:
+        run.admit(item)
+    return run.result()
+
+
+def _canonical(item: UserObject) -> tuple[tuple[str, str, str], str, str]:
+    return (item.age_key, item.metadata.uid, item.model_dump_json(by_alias=True))
+
+
+class _Run:
+    """One computation: objects are admitted oldest first, each against what those before it have."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.index = NodeIndex(snapshot.nodes)
+        self.problems: list[Problem] = []
+        self.in_order = self._unique(snapshot.objects)
+        self.admitted: list[UserObject] = []
+        self.holds: list[NodeSet] = []
+        self.holds_everywhere: list[bool] = []
+        self.claims = ClaimIndex()
+        self.gateways_at_least: list[NodeSet] = [0] * MAX_GATEWAYS
+        self.selected: dict[Ref, NodeSet] = {}
+        self.programs: list[tuple[NAT46Gateway, NodeSet]] = []
+
+    def _unique(self, objects: tuple[UserObject, ...]) -> list[UserObject]:
+        """Objects by age; of two with one name (two files may say the same) the first in that order counts."""
+        kept: dict[Ref, UserObject] = {}
+        by_age = sorted(objects, key=lambda item: item.age_key)
+        if len({item.ref for item in by_age}) != len(by_age):
+            by_age.sort(key=_canonical)
+        for item in by_age:
+            if item.ref in kept:
+                self._blame(item, DUPLICATE, "is declared twice; the older declaration counts")
+            else:
+                kept[item.ref] = item
+        return list(kept.values())
+
+    def _blame(self, item: UserObject, reason: str, text: str, field: str = "") -> None:
+        self.problems.append(Problem(item.ref, reason, f"{item.ref} {text}", field))
+
+    def admit(self, item: UserObject) -> None:
+        selected = self.index.select(item.spec.node_selector)
+        self.selected[item.ref] = selected
+        if not selected:
+            self._blame(item, NO_NODES, "has a spec.nodeSelector that matches no node", "spec.nodeSelector")
+        held, everywhere = self._claim(item, selected)
+        unsupported = not_supported(item)
+        if unsupported:
+            self._blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
+        elif isinstance(item, NAT46Gateway) and everywhere:
+            self._program(item, held)
+
+    def _claim(self, item: UserObject, selected: NodeSet) -> tuple[NodeSet, bool]:
+        """The nodes on which nobody older has what `item` claims, and whether it may hold addresses at all."""
+        held, everywhere = selected, True
+        claims = tuple(claims_of(item))
+        blamed: set[int] = set()
+        for claim in claims:
+            for owner, other in self.claims.overlapping(claim):
+                per_node = claim.per_node or other.per_node
+                shared = self.holds[owner] & selected
+                if (per_node and not shared) or (not per_node and not self.holds_everywhere[owner]):
+                    continue
+                held &= ~shared if per_node else 0
+                everywhere = everywhere and per_node
+                if owner not in blamed:
+                    blamed.add(owner)
+                    self._blame_conflict(item, claim, self.admitted[owner], other, shared if per_node else 0)
+        number = len(self.admitted)
+        self.admitted.append(item)
+        self.holds.append(held)
+        self.holds_everywhere.append(everywhere)
+        for claim in claims:
+            self.claims.add(number, claim)
+        return held, everywhere
+
+    def _blame_conflict(self, item: UserObject, mine: Claim, older: UserObject, its: Claim, shared: NodeSet) -> None:
+        where = f" on {self._named(shared)}" if shared else ""
+        text = f"wants {mine} ({mine.field}), but {older.ref} is older and has {its} ({its.field}){where}"
+        self._blame(item, CONFLICTED, text, mine.field)
+
+    def _named(self, nodes: NodeSet) -> str:
+        names = self.index.names_of(nodes)
+        if len(names) <= MAX_NAMED:
+            return ", ".join(names)
+        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED} more nodes"
+
+    def _program(self, item: NAT46Gateway, held: NodeSet) -> None:
+        missing = [name for name in bpf_objects_of(item) if name not in self.snapshot.digests]
+        if missing:
+            self._blame(item, OBJECT_MISSING, f"needs the BPF object {missing[0]}, which is not among the built ones")
+            return
+        full = held & self.gateways_at_least[-1]
+        if full:
+            text = f"is one gateway too many on {self._named(full)}: a node holds at most {MAX_GATEWAYS}"
+            self._blame(item, TOO_MANY, text, "spec.nodeSelector")
+        held &= ~full
+        for count in range(MAX_GATEWAYS - 1, 0, -1):
+            self.gateways_at_least[count] |= self.gateways_at_least[count - 1] & held
+        self.gateways_at_least[0] |= held
+        self.programs.append((item, held))
+
+    def result(self) -> PlanResult:
+        names_of = self.index.names_of
+        return PlanResult(
+            nodes=self._node_plans(),
+            problems=tuple(sorted(self.problems)),
+            selected={ref: names_of(nodes) for ref, nodes in sorted(self.selected.items())},
+            programmed={item.ref: names_of(nodes) for item, nodes in sorted(self.programs, key=lambda p: p[0].ref)},
+        )
+
+    def _node_plans(self) -> dict[str, NodePlan]:
+        """Nodes with the same objects share one plan, so that later steps can share their work."""
+        by_set: dict[NodeSet, list[int]] = {}
+        for number, (_, nodes) in enumerate(self.programs):
+            by_set.setdefault(nodes, []).append(number)
+        sets_at: list[list[NodeSet]] = [[] for _ in self.index.names]
+        for nodes in by_set:
+            for bit in bits_of(nodes):
+                sets_at[bit].append(nodes)
+        known: dict[tuple[NodeSet, ...], NodePlan] = {(): EMPTY}
+        plans: dict[str, NodePlan] = {}
+        for name, sets in zip(self.index.names, sets_at, strict=True):
+            key = tuple(sets)
+            if key not in known:
+                numbers = sorted(number for nodes in sets for number in by_set[nodes])
+                gateways = tuple(self.programs[number][0] for number in numbers)
+                known[key] = stateless_node(gateways, self.snapshot.digests)
+            plans[name] = known[key]
+        return plans

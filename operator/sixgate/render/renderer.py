@@ -1,0 +1,134 @@
+"""jinja2 templates turn a NodePlan into the spec of a NodeConfig.
+
+Each feature has one template; each writes a JSON object whose lists are joined with those of the others. What they
+wrote is parsed by the NodeConfig model before anybody gets to see it, so a template cannot publish nonsense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, Template
+from pydantic import ValidationError
+
+from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec
+from sixgate.errors import Problem, Ref, RenderError
+from sixgate.plan.nodeplan import NodePlan
+from sixgate.plan.planner import PlanResult
+
+RENDER_FAILED = "RenderFailed"
+SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls")
+TEMPLATES = ("objects.json.j2", "nat46.json.j2")
+
+
+class TemplateFailed(RenderError):
+    """A template failed for these objects of users: shown as a condition on each, and nothing is published."""
+
+    def __init__(self, template: str, refs: tuple[Ref, ...], finding: str) -> None:
+        names = ", ".join(str(ref) for ref in refs) or "a node without objects"
+        super().__init__(f"the template {template} must write a part of a NodeConfig for {names}: {finding}")
+        self.template = template
+        self.refs = refs
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Documents by node. A node that is missing keeps what it has; `problems` say why."""
+
+    specs: Mapping[str, NodeConfigSpec]
+    problems: tuple[Problem, ...] = field(default=())
+
+
+class Renderer:
+    """Compiled templates; a site's own in `overrides` go before those of the same name that ship.
+
+    Equal plans are rendered once: the last result of every plan in use is kept.
+    """
+
+    def __init__(self, overrides: Path | None = None) -> None:
+        loaders: list[BaseLoader] = [PackageLoader("sixgate.render", "templates")]
+        if overrides is not None:
+            loaders.insert(0, FileSystemLoader(overrides))
+        self._environment = Environment(
+            loader=ChoiceLoader(loaders),
+            undefined=StrictUndefined,
+            autoescape=False,
+            auto_reload=False,
+            trim_blocks=True,
+        )
+        self._templates: dict[str, Template] = {}
+        self._known: dict[NodePlan, NodeConfigSpec] = {}
+
+    def render(self, plan: NodePlan) -> NodeConfigSpec:
+        """The spec for one node, its revision set. RenderError names template, objects and finding."""
+        known = self._known.get(plan)
+        return known if known is not None else self._render(plan)
+
+    def render_all(self, result: PlanResult) -> Rendered:
+        """The specs of all nodes; a plan whose template fails becomes a Problem of each object in it."""
+        shared: dict[int, NodeConfigSpec | TemplateFailed] = {}
+        in_use: dict[NodePlan, NodeConfigSpec] = {}
+        specs: dict[str, NodeConfigSpec] = {}
+        problems: set[Problem] = set()
+        for node, plan in result.nodes.items():
+            if id(plan) not in shared:
+                try:
+                    shared[id(plan)] = in_use[plan] = self.render(plan)
+                except TemplateFailed as failure:
+                    shared[id(plan)] = failure
+                    problems |= {Problem(ref, RENDER_FAILED, str(failure)) for ref in failure.refs}
+            outcome = shared[id(plan)]
+            if isinstance(outcome, NodeConfigSpec):
+                specs[node] = outcome
+        self._known = in_use
+        return Rendered(specs, tuple(sorted(problems)))
+
+    def _render(self, plan: NodePlan) -> NodeConfigSpec:
+        body: dict[str, Any] = {section: [] for section in SECTIONS}
+        owners = tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
+        for name in _templates_of(plan):
+            refs = plan.nat.owners if plan.nat is not None and name == "nat46.json.j2" else owners
+            variables = {"plan": plan, "nat": plan.nat, "owners": [str(ref) for ref in refs]}
+            part = self._part(name, refs, variables)
+            for section, items in part.items():
+                body[section].extend(items)
+        return NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **body}).hashed()
+
+    def _part(self, name: str, refs: tuple[Ref, ...], variables: dict[str, Any]) -> dict[str, list[Any]]:
+        """What one template wrote, checked by itself, so that an error names its template."""
+        try:
+            if name not in self._templates:
+                self._templates[name] = self._environment.get_template(name)
+            part = json.loads(self._templates[name].render(variables))
+        except Exception as error:  # a site's own template may raise whatever Python can
+            raise TemplateFailed(name, refs, _finding(error)) from error
+        if not isinstance(part, dict) or not set(part) <= set(SECTIONS):
+            wanted = ", ".join(SECTIONS)
+            raise TemplateFailed(
+                name, refs, f"it must write one JSON object with some of {wanted}, and wrote something else"
+            )
+        try:
+            NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **part})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise TemplateFailed(name, refs, f"{where} of its output is wrong: {first['msg']}") from error
+        return part
+
+
+def _templates_of(plan: NodePlan) -> tuple[str, ...]:
+    return tuple(
+        name for name, wanted in zip(TEMPLATES, (bool(plan.objects), plan.nat is not None), strict=True) if wanted
+    )
+
+
+def _finding(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"its output is not JSON (line {error.lineno}: {error.msg})"
+    line = getattr(error, "lineno", None)
+    where = f" in line {line}" if line else ""
+    return f"{type(error).__name__}{where}: {error}"
