@@ -22,11 +22,22 @@ struct sg_options {
 	__u32 pad;
 };
 
-static long sg_option(__u32 i __attribute__((unused)), struct sg_options *o)
-{
-	__u32 at = o->at;
-	__u8 kind, size;
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_options);
+	__uint(max_entries, 1);
+} sg_opt_buf SEC(".maps");
 
+static long sg_option(__u32 i __attribute__((unused)), __u32 *key)
+{
+	struct sg_options *o = bpf_map_lookup_elem(&sg_opt_buf, key);
+	__u8 kind, size;
+	__u32 at;
+
+	if (!o)
+		return 1;
+	at = o->at;
 	if (at >= o->len || at >= SG_IPOPT_SPACE)
 		return 1;
 	sg_opaque(at);
@@ -56,20 +67,25 @@ static long sg_option(__u32 i __attribute__((unused)), struct sg_options *o)
 /* RFC 7915 4.1: options are dropped, but an unexpired source route is not. Also checks the header checksum, options included. */
 SG_GLOBAL int sg_check_options(sg_ctx *ctx, __u32 off, __u32 len, __u64 sum)
 {
-	struct sg_options o = { .len = len };
-	__u32 i;
+	__u32 zero = 0, i;
+	struct sg_options *o = bpf_map_lookup_elem(&sg_opt_buf, &zero);
 
+	if (!o)
+		return SG_DROP_BAD_HEADER;
+	o->len = len;
+	o->at = 0;
+	o->reason = 0;
 	for (i = 0; i < SG_IPOPT_SPACE; i += 4) {
 		if (i >= len)
 			break;
-		if (sg_load(ctx, off + i, o.b + i, 4))
+		if (sg_load(ctx, off + i, o->b + i, 4))
 			return SG_DROP_TRUNCATED;
-		sum += *(__u32 *)(o.b + i);
+		sum += *(__u32 *)(o->b + i);
 	}
 	if (sg_csum_fold(sum) != 0xffff)
 		return SG_DROP_BAD_HEADER;
-	bpf_loop(SG_IPOPT_SPACE, sg_option, &o, 0);
-	return o.reason;
+	bpf_loop(SG_IPOPT_SPACE, sg_option, &zero, 0);
+	return o->reason;
 }
 
 SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, struct sg_work *w, __u64 header_sum)

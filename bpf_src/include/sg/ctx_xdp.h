@@ -23,7 +23,12 @@ SG_INLINE void *sg_data_end(const sg_ctx *ctx)
 
 SG_INLINE __u32 sg_frame_len(const sg_ctx *ctx)
 {
-	return ctx->data_end - ctx->data;
+	void *data = sg_data(ctx), *end = sg_data_end(ctx);
+
+	/* In 64 bits: the verifier allows no 32-bit arithmetic on pointers. */
+	sg_opaque(end);
+	sg_opaque(data);
+	return (__u32)(end - data);
 }
 
 SG_INLINE __u32 sg_ifindex(const sg_ctx *ctx)
