@@ -3,5 +3,17 @@
 from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanResult, plan
 from sixgate.plan.snapshot import Endpoint, EndpointSlice, NodeInfo, Snapshot
+from sixgate.plan.status import NodeReport, first_status, object_status
 
-__all__ = ["Endpoint", "EndpointSlice", "NodeInfo", "NodePlan", "PlanResult", "Snapshot", "plan"]
+__all__ = [
+    "Endpoint",
+    "EndpointSlice",
+    "NodeInfo",
+    "NodePlan",
+    "NodeReport",
+    "PlanResult",
+    "Snapshot",
+    "first_status",
+    "object_status",
+    "plan",
+]
