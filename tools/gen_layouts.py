@@ -2,8 +2,8 @@
 
     python tools/gen_layouts.py [--objects build/bpf] [--source bpf_src] [--out FILE] [--check]
 
-Run after tools/build_bpf.py. Maps and structs come from the BTF of the built objects. clang leaves out enums that no type
-uses: they come from the BTF of a probe that has one variable of each, and their comments from the header.
+Run after tools/build_bpf.py. Maps and structs come from the BTF of the built objects. clang leaves out enums that no
+type uses: they come from the BTF of a probe with one variable of each, and their comments from the header.
 With --check nothing is written and exit code 1 says that the file is not what the objects say.
 """
 
