@@ -101,7 +101,7 @@ class RestoreSysctl(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadObject(Action):
-    """Load all programs of an object with `constants` (canonical JSON). `maps` are (map name, pin name) pairs: an
+    """Load all programs of an object with `constants` (canonical JSON). `maps` are (map name, pin path) pairs: an
     existing pin is used, a missing one is made."""
 
     name: str

@@ -86,7 +86,12 @@ class NodeAgent:
         # One thread for all kernel work: netlink sockets of pyroute2 belong to the thread that made them.
         with KernelEvents() as events, ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool:
             loop = asyncio.get_running_loop()
-            loop.add_reader(events.fileno(), lambda: events.drain() and wake.set())
+
+            def heard() -> None:
+                if events.drain():
+                    wake.set()
+
+            loop.add_reader(events.fileno(), heard)
             try:
                 await self._serve(reader, latest, wake, pool, on_status)
             finally:

@@ -176,7 +176,8 @@ def _surplus_network(want: Desired, have: Observed) -> Iterator[act.Action]:
     routes = {item.route for item in want.routes}
     yield from (act.RemoveRoute(route=route) for route in sorted(set(have.routes) - routes))
     paths = {item.path for item in want.sysctls}
-    yield from (act.RestoreSysctl(path=path) for path in sorted(set(have.remembered.sysctls) - paths))
+    if not want.frozen:  # an object that could not be resolved may still run on a device whose sysctls were set
+        yield from (act.RestoreSysctl(path=path) for path in sorted(set(have.remembered.sysctls) - paths))
     addresses = {(item.device, item.address, item.prefix_len) for item in want.addresses}
     kept = {name for link in want.links for name in (link.name, link.peer) if name}
     for device in sorted(have.devices.values(), key=lambda d: d.ifindex):

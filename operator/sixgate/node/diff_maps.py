@@ -38,7 +38,7 @@ class MapPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Pins:
-    """For every wanted map: the file it is, or will be, pinned as; `present` where that file is there and fits."""
+    """For every wanted map: the path it is, or will be, pinned at; `present` where that file is there and fits."""
 
     pin: Mapping[str, str]
     present: frozenset[str]
@@ -71,13 +71,16 @@ def _choose_pins(want: Desired, have: Observed) -> _Pins:
     for item in want.objects:
         for name, shape in item.maps:
             usable = [
-                file for file in (name, name + names.NEW_LAYOUT) if _fits(have, file, shape, item.inner.get(name))
+                file
+                for file in (names.map_path(name), names.new_map_path(name))
+                if _fits(have, file, shape, item.inner.get(name))
             ]
             if usable:
                 pin[name] = usable[0]
                 present.add(name)
             else:
-                pin[name] = name + names.NEW_LAYOUT if name in have.maps else name
+                taken = names.map_path(name) in have.maps
+                pin[name] = names.new_map_path(name) if taken else names.map_path(name)
     return _Pins(pin, frozenset(present))
 
 
@@ -107,7 +110,7 @@ def _loads(want: Desired, have: Observed, pins: _Pins) -> Iterator[act.Action]:
                 yield act.Unpin(path=names.prog_path(name), owners=item.owners)
     for lost_map in sorted(missing):
         if pins.pin[lost_map] in have.maps:
-            yield act.Unpin(path=names.map_path(pins.pin[lost_map]))
+            yield act.Unpin(path=pins.pin[lost_map])
     for item, lost in todo:
         yield act.LoadObject(
             name=item.name,
@@ -234,15 +237,15 @@ def _drop(
 
 def _finish(want: Desired, tables: tuple[TableWant, ...], have: Observed, pins: _Pins) -> Iterator[act.Action]:
     """The last step of a changed layout, and maps that nothing wants."""
-    frozen_pins = {name for name in have.maps if want.frozen}  # an unresolved object may use any of them
     for name, file in sorted(pins.pin.items()):
-        if file != name:
-            yield act.RenameMap(pin=file, to=name, needs=frozenset({f"map {name}"}))
-        elif name + names.NEW_LAYOUT in have.maps:
-            yield act.Unpin(path=names.map_path(name + names.NEW_LAYOUT))
+        if file != names.map_path(name):
+            yield act.RenameMap(pin=file, to=names.map_path(name), needs=frozenset({f"map {name}"}))
+        elif names.new_map_path(name) in have.maps:
+            yield act.Unpin(path=names.new_map_path(name))
     for file in sorted(have.maps):
-        if file.removesuffix(names.NEW_LAYOUT) not in pins.pin and file not in frozen_pins:
-            yield act.Unpin(path=names.map_path(file))
+        # An object that could not be resolved may use any map: nothing goes while there is one.
+        if names.map_name(file) not in pins.pin and not want.frozen:
+            yield act.Unpin(path=file)
     gone = have.remembered.tables - {table.map for table in want.tables} - want.frozen_maps
     emptied = tuple(sorted(name for name in gone if not any(t.map == name and _seen(have, pins, name) for t in tables)))
     if emptied and not want.frozen:

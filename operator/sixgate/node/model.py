@@ -72,7 +72,7 @@ class MapShape:
 
 @dataclass(frozen=True, slots=True)
 class MapPin:
-    pin: str  # file name under maps/
+    pin: str  # path under the bpffs directory
     map_id: int
     shape: MapShape
 
@@ -168,7 +168,9 @@ class Remembered:
     sysctls: Mapping[str, str] = field(default_factory=dict)  # path under /proc/sys to the original value
     prog_ids: frozenset[int] = frozenset()  # every program that was loaded
     qdiscs: frozenset[str] = frozenset()  # devices whose clsact qdisc was made here
+    filters: frozenset[str] = frozenset()  # devices that got a clsact filter
     tables: frozenset[str] = frozenset()  # maps whose contents come from a NodeConfig
+    mounted: str = ""  # where a bpffs was mounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +180,12 @@ class Observed:
     kernel: Kernel
     devices: Mapping[str, Device] = field(default_factory=dict)
     defaults: Mapping[int, str] = field(default_factory=dict)  # address family (4, 6) to device of the default route
-    maps: Mapping[str, MapPin] = field(default_factory=dict)  # by pin name
+    maps: Mapping[str, MapPin] = field(default_factory=dict)  # by pin path
     programs: Mapping[ProgName, ProgPin] = field(default_factory=dict)
     links: Mapping[Hook, LinkPin] = field(default_factory=dict)
     attached: Mapping[Hook, tuple[Attached, ...]] = field(default_factory=dict)
-    entries: Mapping[str, Contents] = field(default_factory=dict)  # by pin name
-    slots: Mapping[str, tuple[SlotSeen, ...]] = field(default_factory=dict)  # by pin name
+    entries: Mapping[str, Contents] = field(default_factory=dict)  # by pin path
+    slots: Mapping[str, tuple[SlotSeen, ...]] = field(default_factory=dict)  # by pin path
     inner: tuple[InnerPin, ...] = ()
     routes: tuple[RouteKey, ...] = ()  # only those marked as ours
     sysctls: Mapping[str, str | None] = field(default_factory=dict)  # asked for; None where the file is missing

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sixgate.node.model import Contents, Hook, MapShape, ProgName
 
-MAPS, INNER, PROGS, LINKS = "maps", "inner", "progs", "links"
-DIRECTORIES = (MAPS, INNER, PROGS, LINKS)
-NEW_LAYOUT = "~new"  # suffix of a map's pin while the old layout's pin is still there
+MAPS, NEW_MAPS, INNER, PROGS, LINKS = "maps", "maps-new", "inner", "progs", "links"
+DIRECTORIES = (MAPS, NEW_MAPS, INNER, PROGS, LINKS)
 
 _ESCAPES = (("%", "%25"), (".", "%2e"), (":", "%3a"))
 _MAX_KEY_HEX = 64
@@ -35,8 +34,18 @@ def link_path(hook: Hook) -> str:
     return f"{LINKS}/{join(hook.device, hook.hook)}"
 
 
-def map_path(pin: str) -> str:
-    return f"{MAPS}/{pin}"
+def map_path(name: str) -> str:
+    return f"{MAPS}/{name}"
+
+
+def new_map_path(name: str) -> str:
+    """Where a map of a new layout is pinned while the one of the old layout still is at `map_path`."""
+    return f"{NEW_MAPS}/{name}"
+
+
+def map_name(path: str) -> str:
+    """The map's name, of either path."""
+    return path.rpartition("/")[2]
 
 
 def outer_key_name(key: bytes) -> str:

@@ -1,0 +1,322 @@
+"""Links, addresses, routes and clsact filters through pyroute2: read, set, and read back what was set.
+
+pyroute2 drops attributes that it does not know without a word, so every setter here compares what the kernel shows
+afterwards with what was asked for. What sixgate makes is marked in the same message that makes it: links by their
+group, addresses and routes by their protocol number; the link's alias is for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.tcmsg import sched_bpf
+
+from sixgate.errors import ApplyError
+from sixgate.node.actions import OUR_ALIAS
+from sixgate.node.events import RTPROT_SIXGATE
+from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINK_GROUP = 0x5347  # marks links from their first moment
+FILTER_PRIORITY = 0x5347  # of our clsact filters
+FILTER_HANDLE = 0x5347
+_CLSACT_PARENTS = {"tc-ingress": 0xFFFFFFF2, "tc-egress": 0xFFFFFFF3}
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_ARPHRD_ETHER = 1
+_ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}  # enum in linux/rtnetlink.h
+_GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
+_XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded"}
+
+
+class Netlink:
+    """One rtnetlink socket in the namespace of the calling thread; use it in the thread that made it."""
+
+    def __init__(self) -> None:
+        _teach_pyroute2()
+        self._ip = IPRoute()
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ip.close()
+
+    def devices(self) -> dict[str, Device]:
+        """Every device with its addresses, by name."""
+        addresses: dict[int, list[AddressSeen]] = {}
+        for message in self._ip.get_addr():
+            addresses.setdefault(message["index"], []).append(_address(message))
+        bridges = set()
+        messages = list(self._ip.get_links())
+        for message in messages:
+            if _link_kind(message) in ("bridge", "openvswitch"):
+                bridges.add(message["index"])
+        devices = (_device(message, addresses.get(message["index"], []), bridges) for message in messages)
+        return {device.name: device for device in devices}
+
+    def xdp_attached(self) -> dict[int, tuple[Attached, ...]]:
+        """XDP programs by ifindex, whoever attached them."""
+        return {message["index"]: programs for message in self._ip.get_links() if (programs := _xdp(message))}
+
+    def default_devices(self) -> dict[int, int]:
+        """Address family (4 or 6) to ifindex of the default route with the lowest metric."""
+        best: dict[int, tuple[int, int]] = {}
+        for family, number in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
+            for message in self._ip.get_routes(family=family, table=254):
+                oif = message.get_attr("RTA_OIF") or _first_hop(message)
+                if message["dst_len"] == 0 and message["type"] == 1 and oif:
+                    found = (message.get_attr("RTA_PRIORITY") or 0, oif)
+                    best[number] = min(best.get(number, found), found)
+        return {family: oif for family, (_, oif) in best.items()}
+
+    def routes(self, names: dict[int, str]) -> tuple[RouteKey, ...]:
+        """Routes that sixgate made. `names` maps ifindex to device name."""
+        found = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in self._ip.get_routes(family=family, proto=RTPROT_SIXGATE):
+                if message["proto"] == RTPROT_SIXGATE and message["type"] in _ROUTE_KINDS:
+                    found.append(_route(message, names))
+        return tuple(found)
+
+    def make_link(self, name: str, kind: str, peer: str) -> None:
+        arguments: dict[str, Any] = {"ifname": name, "kind": kind, "group": LINK_GROUP}
+        if peer:
+            arguments["peer"] = {"ifname": peer, "group": LINK_GROUP}
+        with _refused(f"create {kind} device {name}", unless=errno.EEXIST):
+            self._ip.link("add", **arguments)
+        found = self.devices().get(name)
+        if found is None or found.group != LINK_GROUP or found.kind != kind:
+            raise ApplyError(f"Device {name} should be a {kind} device made by sixgate, but the kernel shows {found}.")
+
+    def set_link(self, name: str, mtu: int) -> None:
+        """Give our link its MTU and alias, and set it up."""
+        index = self._index(name)
+        with _refused(f"set MTU {mtu} on {name}"):
+            self._ip.link("set", index=index, mtu=mtu, ifalias=OUR_ALIAS, state="up")
+        found = self.devices()[name]
+        if (found.mtu, found.alias, found.up) != (mtu, OUR_ALIAS, True):
+            raise ApplyError(
+                f"Device {name} should be up with MTU {mtu} and alias {OUR_ALIAS}, but has MTU {found.mtu}, "
+                f"alias {found.alias!r} and is {'up' if found.up else 'down'}."
+            )
+
+    def remove_link(self, name: str) -> None:
+        """Remove a link of ours; one that is gone is fine, one that is not ours is left alone."""
+        found = self.devices().get(name)
+        if found is None:
+            return
+        if not found.ours:
+            raise ApplyError(f"Device {name} was not made by sixgate, so it is not removed.")
+        with _refused(f"remove device {name}", unless=_GONE):
+            self._ip.link("del", index=found.ifindex)
+
+    def add_address(self, device: str, address: str, prefix_len: int) -> None:
+        index = self._index(device)
+        with _refused(f"add {address}/{prefix_len} to {device}", unless=errno.EEXIST):
+            self._ip.addr("add", index=index, address=address, prefixlen=prefix_len, proto=RTPROT_SIXGATE)
+        seen = self.devices()[device].addresses
+        if not any((a.address, a.prefix_len) == (address, prefix_len) for a in seen):
+            raise ApplyError(f"Device {device} should have address {address}/{prefix_len}, but the kernel shows none.")
+
+    def remove_address(self, device: str, address: str, prefix_len: int) -> None:
+        found = self.devices().get(device)
+        if found is not None:
+            with _refused(f"remove {address}/{prefix_len} from {device}", unless=_GONE):
+                self._ip.addr("del", index=found.ifindex, address=address, prefixlen=prefix_len)
+
+    def add_route(self, route: RouteKey) -> None:
+        with _refused(f"add the route to {route.destination}", unless=errno.EEXIST):
+            self._ip.route("add", **self._route_arguments(route))
+        names = {device.ifindex: device.name for device in self.devices().values()}
+        if route not in self.routes(names):
+            raise ApplyError(
+                f"The route to {route.destination} in table {route.table} should be one made by sixgate, "
+                "but another one with the same destination and metric is there."
+            )
+
+    def remove_route(self, route: RouteKey) -> None:
+        if route.device and route.device not in self.devices():
+            return
+        with _refused(f"remove the route to {route.destination}", unless=_GONE):
+            self._ip.route("del", **self._route_arguments(route))
+
+    def filters(self, ifindex: int) -> dict[str, tuple[Attached, ...]]:
+        """Our clsact filters on one device, by hook; none where the device has no clsact qdisc."""
+        found: dict[str, tuple[Attached, ...]] = {}
+        if not self.has_clsact(ifindex):
+            return found
+        for hook, parent in _CLSACT_PARENTS.items():
+            for message in self._ip.get_filters(index=ifindex, parent=parent):
+                options = message.get_attr("TCA_OPTIONS")
+                ours = message["info"] >> 16 == FILTER_PRIORITY and message["handle"] == FILTER_HANDLE
+                if ours and message.get_attr("TCA_KIND") == "bpf" and options is not None:
+                    found[hook] = (Attached(prog_id=options.get_attr("TCA_BPF_ID") or 0, clsact=True),)
+        return found
+
+    def clsact_devices(self) -> frozenset[int]:
+        """Indexes of devices with a clsact qdisc, whoever made it."""
+        return frozenset(m["index"] for m in self._ip.get_qdiscs() if m.get_attr("TCA_KIND") == "clsact")
+
+    def has_clsact(self, ifindex: int) -> bool:
+        return any(m.get_attr("TCA_KIND") == "clsact" for m in self._ip.get_qdiscs(index=ifindex))
+
+    def add_clsact(self, ifindex: int, device: str) -> None:
+        with _refused(f"add a clsact qdisc to {device}", unless=errno.EEXIST):
+            self._ip.tc("add", "clsact", ifindex)
+
+    def remove_clsact(self, ifindex: int, device: str) -> None:
+        """Remove the qdisc unless somebody's filter is in it."""
+        if not self.has_clsact(ifindex):
+            return
+        if any(True for parent in _CLSACT_PARENTS.values() for _ in self._ip.get_filters(index=ifindex, parent=parent)):
+            return
+        with _refused(f"remove the clsact qdisc of {device}", unless={*_GONE, errno.EINVAL}):
+            self._ip.tc("del", "clsact", ifindex)
+
+    def set_filter(self, ifindex: int, hook: Hook, *, prog_fd: int, prog_id: int, name: str) -> None:
+        """Attach or replace our filter in one step."""
+        with _refused(f"attach {name} to {hook}"):
+            self._ip.tc(
+                "replace-filter",
+                "bpf",
+                ifindex,
+                FILTER_HANDLE,
+                parent=_CLSACT_PARENTS[hook.hook],
+                prio=FILTER_PRIORITY,
+                fd=prog_fd,
+                name=name,
+                direct_action=True,
+            )
+        seen = self.filters(ifindex).get(hook.hook, ())
+        if not seen or seen[0].prog_id != prog_id:
+            raise ApplyError(f"The filter of {hook} should run program {prog_id}, but the kernel shows {seen}.")
+
+    def remove_filter(self, ifindex: int, device: str, hook: str) -> None:
+        with _refused(f"detach from {hook} on {device}", unless={*_GONE, errno.EINVAL}):
+            self._ip.tc("del-filter", "bpf", ifindex, FILTER_HANDLE, parent=_CLSACT_PARENTS[hook], prio=FILTER_PRIORITY)
+
+    def _index(self, name: str) -> int:
+        found = self._ip.link_lookup(ifname=name)
+        if not found:
+            raise ApplyError(f"Device {name} is not there.", errno.ENODEV)
+        return int(found[0])
+
+    def _route_arguments(self, route: RouteKey) -> dict[str, Any]:
+        destination = ipaddress.ip_network(route.destination)
+        arguments: dict[str, Any] = {
+            "dst": route.destination,
+            "table": route.table,
+            "type": route.kind,
+            "proto": RTPROT_SIXGATE,
+            "family": socket.AF_INET if destination.version == 4 else socket.AF_INET6,
+        }
+        if route.device:
+            arguments["oif"] = self._index(route.device)
+        if route.via:
+            hop = ipaddress.ip_address(route.via)
+            if hop.version == destination.version:
+                arguments["gateway"] = route.via
+            else:
+                arguments["via"] = {
+                    "family": socket.AF_INET6 if hop.version == 6 else socket.AF_INET,
+                    "addr": route.via,
+                }
+        if route.mtu:
+            arguments["metrics"] = {"mtu": route.mtu}
+        return arguments
+
+
+def _teach_pyroute2() -> None:
+    """Add attributes that pyroute2 0.9.7 lacks: without TCA_BPF_ID nobody can tell which program a filter runs."""
+    options = sched_bpf.options
+    if options.nla_map[-1][0] != "TCA_BPF_ID":
+        missing = (("TCA_BPF_FLAGS_GEN", "uint32"), ("TCA_BPF_TAG", "hex"), ("TCA_BPF_ID", "uint32"))
+        options.nla_map = (*options.nla_map, *missing)
+
+
+@contextlib.contextmanager
+def _refused(what: str, *, unless: int | frozenset[int] | set[int] = frozenset()) -> Iterator[None]:
+    """Turn the kernel's refusal into an ApplyError, unless its errno means that there is nothing to do."""
+    accepted = {unless} if isinstance(unless, int) else unless
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in accepted:
+            raise ApplyError(f"The kernel refused to {what}: {error.args[1]}.", error.code) from error
+
+
+def _link_kind(message: Any) -> str:
+    info = message.get_attr("IFLA_LINKINFO")
+    return (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
+
+
+def _device(message: Any, addresses: list[AddressSeen], bridges: set[int]) -> Device:
+    alias = message.get_attr("IFLA_IFALIAS") or ""
+    group = message.get_attr("IFLA_GROUP") or 0
+    kind = _link_kind(message)
+    programs = _xdp(message)
+    return Device(
+        name=message.get_attr("IFLA_IFNAME"),
+        ifindex=message["index"],
+        kind=kind,
+        up=bool(message["flags"] & _IFF_UP),
+        loopback=bool(message["flags"] & _IFF_LOOPBACK),
+        port=message.get_attr("IFLA_MASTER") in bridges,
+        ours=alias == OUR_ALIAS or group == LINK_GROUP,
+        alias=alias,
+        group=group,
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        peer_ifindex=(message.get_attr("IFLA_LINK") or 0) if kind == "veth" else 0,
+        ethernet=message["ifi_type"] == _ARPHRD_ETHER,
+        addresses=tuple(sorted(addresses)),
+        xdp_id=programs[0].prog_id if programs else 0,
+    )
+
+
+def _address(message: Any) -> AddressSeen:
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return AddressSeen(
+        address=str(ipaddress.ip_address(text)),
+        prefix_len=message["prefixlen"],
+        scope=message["scope"],
+        flags=message.get_attr("IFA_FLAGS") or message["flags"],
+        ours=message.get_attr("IFA_PROTO") == RTPROT_SIXGATE,
+    )
+
+
+def _xdp(message: Any) -> tuple[Attached, ...]:
+    xdp = message.get_attr("IFLA_XDP")
+    prog_id = xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None
+    if not prog_id:
+        return ()
+    return (Attached(prog_id=prog_id, mode=_XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "mixed")),)
+
+
+def _first_hop(message: Any) -> int:
+    hops = message.get_attr("RTA_MULTIPATH") or ()
+    return int(hops[0]["oif"]) if hops else 0
+
+
+def _route(message: Any, names: dict[int, str]) -> RouteKey:
+    any_address = "0.0.0.0" if message["family"] == socket.AF_INET else "::"
+    destination = message.get_attr("RTA_DST") or any_address
+    kind = _ROUTE_KINDS[message["type"]]
+    via = message.get_attr("RTA_VIA")
+    hop = via["addr"] if via else message.get_attr("RTA_GATEWAY") or ""
+    metrics = message.get_attr("RTA_METRICS")
+    return RouteKey(
+        destination=str(ipaddress.ip_network(f"{destination}/{message['dst_len']}")),
+        device=names.get(message.get_attr("RTA_OIF") or 0, "") if kind == "unicast" else "",
+        via=str(ipaddress.ip_address(hop)) if hop else "",
+        table=message.get_attr("RTA_TABLE") or message["table"],
+        mtu=(metrics.get_attr("RTAX_MTU") if metrics else None) or 0,
+        kind=kind,
+    )

@@ -1,0 +1,161 @@
+"""Observe, diff, execute, until the diff is empty or only failed actions are left; those are retried with backoff."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
+from sixgate.errors import ApplyError, BpfError
+from sixgate.node import bpffs
+from sixgate.node.actions import Action, Attach, UpdateLink
+from sixgate.node.bpf.probe import missing_permission
+from sixgate.node.catalogue import Catalogue
+from sixgate.node.diff import diff
+from sixgate.node.execute import Executor
+from sixgate.node.netlink import Netlink
+from sixgate.node.observe import observe
+from sixgate.node.report import Failure, report
+from sixgate.node.resolve import resolve
+from sixgate.node.statedir import StateDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sixgate.node.model import Desired, Observed
+    from sixgate.node.options import NodeOptions
+
+log = logging.getLogger(__name__)
+
+MAX_ROUNDS = 8
+_BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    failure: Failure
+    attempts: int
+    due: float
+
+
+class Reconciler:
+    """Makes one node as a NodeConfig says. `clock` is monotonic seconds. `around` wraps the interpreter of actions and
+    is how a test stops between two of them."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        *,
+        clock: Callable[[], float],
+        around: Callable[[Callable[[Action], None]], Callable[[Action], None]] | None = None,
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._around = around
+        self._state = StateDir(options.state_dir)
+        self._catalogue = Catalogue(options.objects)
+        self._retries: dict[Action, _Retry] = {}
+        self._revision = ""
+
+    def next_retry_s(self) -> float | None:
+        """Seconds until a failed action is due again; None where none failed."""
+        return min((retry.due - self._clock() for retry in self._retries.values()), default=None)
+
+    def reconcile(self, spec: NodeConfigSpec) -> NodeConfigStatus:
+        """Apply `spec` and report. ApplyError or BpfError where nothing can be done at all: no permission, no bpffs, an
+        object file that is not the one that is wanted; then nothing was changed."""
+        missing = missing_permission()
+        if missing:
+            raise ApplyError(missing)
+        files = self._catalogue.files(spec)
+        if spec.revision != self._revision:
+            self._retries.clear()
+            self._revision = spec.revision
+        bpffs.ensure(self._options.bpffs, self._state, mount=self._options.mount_bpffs)
+        with Netlink() as netlink:
+            executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue)
+            run = self._around(executor.run) if self._around else executor.run
+            for _ in range(MAX_ROUNDS):
+                have = observe(spec, self._options, netlink, self._state)
+                want = resolve(spec, have, files)
+                plan = diff(want, have, self._blocked())
+                self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
+                if not self._run(plan, run):
+                    return self._report(spec, want, have, ())
+            have = observe(spec, self._options, netlink, self._state)
+            want = resolve(spec, have, files)
+            return self._report(spec, want, have, diff(want, have, self._blocked()))
+
+    def down(self) -> list[str]:
+        """Remove everything of sixgate; a sentence for each thing that stays."""
+        left: list[str] = []
+        if bpffs.exists(self._options.bpffs):
+            status = self.reconcile(NodeConfigSpec(format_version=1))
+            left = [] if status.ready else [status.message]
+            left += bpffs.remove(self._options.bpffs, self._state)
+        if not left:
+            self._state.forget()
+        return left
+
+    def _blocked(self) -> frozenset[Action]:
+        now = self._clock()
+        return frozenset(action for action, retry in self._retries.items() if retry.due > now)
+
+    def _run(self, plan: tuple[Action, ...], run: Callable[[Action], None]) -> bool:
+        """Execute what can be executed; False when nothing was."""
+        blocked = self._blocked()
+        made: set[str] = set()
+        lost: set[str] = set()
+        executed = False
+        for action in plan:
+            if action in blocked or action.needs & (lost - made):
+                lost |= action.makes
+                continue
+            try:
+                run(action)
+            except (ApplyError, BpfError) as error:
+                lost |= action.makes
+                self._failed(action, error)
+            else:
+                executed = True
+                made |= action.makes
+                self._retries.pop(action, None)
+                log.info("%s", _sentence(action))
+        return executed
+
+    def _failed(self, action: Action, error: ApplyError | BpfError) -> None:
+        before = self._retries.get(action)
+        attempts = before.attempts + 1 if before else 0
+        optional = isinstance(action, Attach | UpdateLink) and not action.required
+        failure = Failure(action, str(error), error.errno, degrades=not optional)
+        if before is None or before.failure.message != failure.message:
+            log.warning("%s", failure.message)
+        pause = _BACKOFF_S[min(attempts, len(_BACKOFF_S) - 1)]
+        self._retries[action] = _Retry(failure, attempts, self._clock() + pause)
+
+    def _report(
+        self, spec: NodeConfigSpec, want: Desired, have: Observed, unsettled: tuple[Action, ...]
+    ) -> NodeConfigStatus:
+        self._prune(have)
+        failures = [retry.failure for retry in self._retries.values()]
+        failures += [
+            Failure(action, f"After {MAX_ROUNDS} rounds this is still to be done: {action}.")
+            for action in unsettled
+            if action not in self._retries
+        ]
+        return report(spec, want, have, tuple(failures))
+
+    def _prune(self, have: Observed) -> None:
+        """Forget ids of programs that are neither pinned nor on any hook."""
+        alive = {pin.prog_id for pin in have.programs.values()} | {pin.prog_id for pin in have.links.values()}
+        alive |= {seen.prog_id for programs in have.attached.values() for seen in programs}
+        now = self._state.remembered()
+        if not now.prog_ids <= alive:
+            self._state.remember(replace(now, prog_ids=now.prog_ids & alive))
+
+
+def _sentence(action: Action) -> str:
+    text = str(action)
+    owners = f" (for {', '.join(action.owners)})" if action.owners else ""
+    return f"{text[0].upper()}{text[1:]}{owners}"

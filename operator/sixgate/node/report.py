@@ -1,0 +1,105 @@
+"""What a node says of itself: results per user's object, devices, kernel. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sixgate.api.nodeconfig import DeviceReport, ItemResult, NodeConfigStatus
+from sixgate.node.findings import owner_ref
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sixgate.api.nodeconfig import NodeConfigSpec, Owned
+    from sixgate.errors import Ref
+    from sixgate.node.actions import Action
+    from sixgate.node.model import Desired, Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An action that the kernel refused; `degrades` is False for an acceleration that is not required."""
+
+    action: Action
+    message: str
+    errno: int = 0
+    degrades: bool = True
+
+
+def report(spec: NodeConfigSpec, want: Desired, have: Observed, failures: tuple[Failure, ...]) -> NodeConfigStatus:
+    """Status after one reconciliation: `have` and `want` are of its last round."""
+    bad = [(problem.ref, problem.reason, problem.message) for problem in want.problems]
+    soft = [(note.ref, note.reason, note.message) for note in want.notes]
+    for failure in failures:
+        for owner in failure.action.owners or ("",):
+            (bad if failure.degrades else soft).append((owner_ref(owner), "KernelRefused", failure.message))
+    owners = sorted({owner_ref(owner) for owner in _owners(spec)})
+    items = tuple(_item(ref, bad, soft) for ref in owners)
+    unowned = [message for ref, _, message in bad if ref not in owners]
+    messages = list(dict.fromkeys([*unowned, *(message for _, _, message in bad)]))
+    return NodeConfigStatus(
+        applied_revision=spec.revision,
+        ready=not bad,
+        message=" ".join(messages[:3]) + (f" And {len(messages) - 3} more." if len(messages) > 3 else ""),
+        objects=items,
+        devices=tuple(_devices(have)),
+        kernel={"release": have.kernel.release, "tcx": have.kernel.tcx},
+    )
+
+
+def _item(ref: Ref, bad: list[tuple[Ref, str, str]], soft: list[tuple[Ref, str, str]]) -> ItemResult:
+    mine = [(reason, message) for found, reason, message in bad if found == ref]
+    notes = [(reason, message) for found, reason, message in soft if found == ref]
+    said = mine or notes
+    return ItemResult(
+        owner=str(ref),
+        state="Degraded" if mine else "Programmed",
+        reason=said[0][0] if said else "",
+        message=" ".join(dict.fromkeys(message for _, message in [*mine, *notes])),
+    )
+
+
+def _owners(spec: NodeConfigSpec) -> Iterator[str]:
+    groups: tuple[Iterable[Owned], ...] = (
+        spec.objects,
+        spec.tables,
+        spec.links,
+        spec.addresses,
+        spec.routes,
+        spec.sysctls,
+    )
+    for group in groups:
+        for item in group:
+            yield from item.owners
+
+
+def _devices(have: Observed) -> Iterator[DeviceReport]:
+    for device in sorted(have.devices.values(), key=lambda d: d.ifindex):
+        hooks = {
+            hook.hook: mechanism
+            for hook in sorted(set(have.links) | set(have.attached))
+            if hook.device == device.name and (mechanism := mechanism_on(have, hook.device, hook.hook))
+        }
+        if hooks:
+            yield DeviceReport(name=device.name, ifindex=device.ifindex, hooks=hooks)
+
+
+def mechanism_on(have: Observed, device: str, hook_name: str) -> str:
+    """How our program is attached to a hook: `tcx`, `clsact`, `xdp-native`, `xdp-generic`; empty where it is not."""
+    for hook, pin in have.links.items():
+        if (hook.device, hook.hook) == (device, hook_name) and pin.ifindex == have.devices[device].ifindex:
+            if hook_name != "xdp":
+                return "tcx"
+            modes = [seen.mode for seen in have.attached.get(hook, ()) if seen.prog_id == pin.prog_id]
+            return f"xdp-{modes[0]}" if modes and modes[0] else "xdp"
+    for hook, programs in have.attached.items():
+        if (hook.device, hook.hook) == (device, hook_name) and any(seen.clsact for seen in programs):
+            return "clsact"
+    return ""
+
+
+def problems_of(status: NodeConfigStatus) -> tuple[str, ...]:
+    """Sentences of a status that say what is wrong, each once."""
+    said = [item.message for item in status.objects if item.state != "Programmed" and item.message]
+    return tuple(dict.fromkeys([*said, *([] if status.ready or not status.message else [status.message])]))

@@ -1,0 +1,262 @@
+"""From a NodeConfig to `Desired`: devices are looked up, keys, values and constants encoded. Pure.
+
+What cannot be resolved becomes a Problem of its owners and is left out, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sixgate.errors import BpfError
+from sixgate.node import devices, resolve_tables
+from sixgate.node.bpf.codec import encode
+from sixgate.node.diff import is_ours
+from sixgate.node.findings import Findings
+from sixgate.node.model import (
+    AddressWant,
+    Desired,
+    Device,
+    Hook,
+    HookWant,
+    LinkWant,
+    ObjectWant,
+    Observed,
+    ProgName,
+    RouteKey,
+    RouteWant,
+    SysctlWant,
+)
+from sixgate.node.shapes import map_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sixgate.api.nodeconfig import Attachment, BpfObject, NodeConfigSpec
+    from sixgate.node.bpf.ctype import MapSpec, Record
+
+ATTACHED = "@attached"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """What is known of one object file without loading it."""
+
+    name: str
+    digest: str
+    programs: tuple[str, ...]
+    maps: Mapping[str, MapSpec]
+    rodata: Record | None
+
+
+def resolve(spec: NodeConfigSpec, have: Observed, files: Mapping[str, ObjectFile]) -> Desired:
+    """`files` holds every object that `spec` names, digests already compared."""
+    found = Findings()
+    objects: list[ObjectWant] = []
+    hooks: dict[Hook, HookWant] = {}
+    for item in spec.objects:
+        want = _object(item, have, files[item.name], found)
+        if want is not None:
+            objects.append(want)
+            for attachment in item.attachments:
+                _attachment(item, attachment, want, have, hooks, found)
+    maps = {name: definition for item in spec.objects for name, definition in files[item.name].maps.items()}
+    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), found)
+    return Desired(
+        objects=tuple(objects),
+        hooks=tuple(hooks.values()),
+        tables=tables,
+        slots=slots,
+        links=tuple(_links(spec, have, found)),
+        addresses=tuple(_addresses(spec, have, found)),
+        routes=tuple(_routes(spec, have, found)),
+        sysctls=tuple(_sysctls(spec, have, hooks, found)),
+        problems=tuple(found.problems),
+        notes=tuple(found.notes),
+        frozen=frozenset(found.frozen),
+        frozen_maps=frozenset(found.frozen_maps),
+    )
+
+
+def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) -> ObjectWant | None:
+    by_name = {device.name: device.ifindex for device in have.devices.values()}
+    encoded = hashlib.sha256(item.digest.encode())
+    variables = {variable.name: variable.type for variable in file.rodata.fields} if file.rodata else {}
+    for name, value in sorted(item.constants.items()):
+        if name not in variables:
+            known = ", ".join(variables) or "none"
+            found.problem(item.owners, "ConstantUnknown", f"Object {item.name} has no constant {name}; it has {known}.")
+            found.frozen.add(item.name)
+            return None
+        try:
+            data = encode(variables[name], value, resolve=by_name.__getitem__, where=f"constant {name} of {item.name}")
+        except BpfError as error:
+            found.problem(item.owners, "ConstantInvalid", str(error))
+            found.frozen.add(item.name)
+            return None
+        encoded.update(name.encode() + data)
+    return ObjectWant(
+        name=item.name,
+        key=encoded.hexdigest()[:16],
+        constants=json.dumps(item.constants, sort_keys=True, separators=(",", ":")),
+        programs=file.programs,
+        maps=tuple((name, map_shape(definition)) for name, definition in sorted(file.maps.items())),
+        owners=item.owners,
+        inner={name: map_shape(d.inner) for name, d in file.maps.items() if d.inner is not None},
+    )
+
+
+def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and writes
+    item: BpfObject,
+    attachment: Attachment,
+    want: ObjectWant,
+    have: Observed,
+    hooks: dict[Hook, HookWant],
+    found: Findings,
+) -> None:
+    if attachment.program not in want.programs:
+        found.problem(
+            item.owners,
+            "ProgramUnknown",
+            f"Object {item.name} has no program {attachment.program}; it has {', '.join(want.programs)}.",
+        )
+        return
+    say = found.problem if attachment.required else found.note
+    for pattern in attachment.devices:
+        matched = devices.match(pattern, have)
+        if not matched:
+            say(item.owners, "DeviceMissing", _missing(pattern, attachment))
+        for device in matched:
+            hook = Hook(device.name, attachment.hook)
+            prog = ProgName(want.name, attachment.program, want.key)
+            new = HookWant(hook, device.ifindex, prog, attachment.required, item.owners)
+            old = hooks.get(hook)
+            if old is not None and old.prog != prog:
+                say(
+                    item.owners,
+                    "Conflicted",
+                    f"{hook} is wanted by {attachment.program} of {item.name} and by {old.prog.program} of "
+                    f"{old.prog.object}; one program per hook is supported, and {old.prog.program} has it.",
+                )
+            elif old is not None:
+                hooks[hook] = HookWant(hook, device.ifindex, prog, old.required or new.required, item.owners)
+            elif (message := _occupied(new, device, have)) is not None:
+                say(item.owners, "HookOccupied", message)
+            else:
+                hooks[hook] = new
+
+
+def _missing(pattern: str, attachment: Attachment) -> str:
+    if pattern == devices.AUTO:
+        return (
+            f"{attachment.program} should be attached to every uplink, but no device is up with a global address or a "
+            "default route."
+        )
+    if any(char in pattern for char in "*?["):
+        return f"{attachment.program} should be attached to devices like {pattern}, but none is there."
+    return f"{attachment.program} should be attached to {pattern}, but this node has no such device."
+
+
+def _occupied(want: HookWant, device: Device, have: Observed) -> str | None:
+    """A sentence if a hook must not be touched: a program of ours that is not pinned here, or a foreign XDP program."""
+    pin = have.links.get(want.hook)
+    pinned = pin if pin is not None and pin.ifindex == device.ifindex else None
+    for seen in have.attached.get(want.hook, ()):
+        is_pinned = pinned is not None and (
+            seen.link_id == pinned.link_id or (want.hook.hook == "xdp" and seen.prog_id == pinned.prog_id)
+        )
+        if seen.clsact or is_pinned:
+            continue
+        if is_ours(have, seen.prog_id):
+            by = f" through link {seen.link_id}" if seen.link_id else ""
+            return (
+                f"{want.hook} already runs program {seen.prog_id} of sixgate{by}, which is not pinned in this bpffs "
+                "directory: another bpffs was probably mounted over the first. Unmount it; until then no second "
+                "program is attached."
+            )
+        if want.hook.hook == "xdp":
+            return f"{want.hook} runs program {seen.prog_id} of somebody else, which is left alone; tc does the work there."
+    return None
+
+
+def _links(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[LinkWant]:
+    for item in spec.links:
+        foreign = [n for n in (item.name, item.peer) if n and n in have.devices and not have.devices[n].ours]
+        if foreign:
+            found.problem(
+                item.owners,
+                "DeviceForeign",
+                f"Device {foreign[0]} should be made by sixgate, but a device of that name made by somebody else is "
+                "there.",
+            )
+        elif item.kind == "veth" and not item.peer:
+            found.problem(item.owners, "PeerMissing", f"Device {item.name} of kind veth needs the name of a peer.")
+        else:
+            yield LinkWant(item.name, item.kind, item.peer or "", item.mtu, item.offloads, item.owners)
+
+
+def _addresses(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[AddressWant]:
+    coming = {name for link in spec.links for name in (link.name, link.peer)}
+    for item in spec.addresses:
+        try:
+            address = resolve_tables.interface(item.address)
+        except ValueError as error:
+            found.problem(item.owners, "AddressInvalid", f"{item.address} on {item.device} is no address: {error}.")
+            continue
+        if item.device not in have.devices and item.device not in coming:
+            found.problem(
+                item.owners,
+                "DeviceMissing",
+                f"{item.address} should be an address of {item.device}, but this node has no such device.",
+            )
+        else:
+            yield AddressWant(item.device, str(address.ip), address.network.prefixlen, item.owners)
+
+
+def _routes(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[RouteWant]:
+    coming = {name for link in spec.links for name in (link.name, link.peer)}
+    for item in spec.routes:
+        try:
+            destination, via = resolve_tables.network(item.destination), resolve_tables.hop(item.via)
+        except ValueError as error:
+            found.problem(item.owners, "RouteInvalid", f"The route to {item.destination} cannot be read: {error}.")
+            continue
+        if item.device and item.device not in have.devices and item.device not in coming:
+            found.problem(
+                item.owners,
+                "DeviceMissing",
+                f"The route to {destination} should leave through {item.device}, but this node has no such device.",
+            )
+            continue
+        device = item.device if item.kind == "unicast" and item.device else ""
+        key = RouteKey(str(destination), device, via, item.table, item.mtu or 0, item.kind)
+        yield RouteWant(key, item.owners)
+
+
+def _sysctls(
+    spec: NodeConfigSpec, have: Observed, hooks: Mapping[Hook, HookWant], found: Findings
+) -> Iterator[SysctlWant]:
+    attached = sorted({hook.device for hook in hooks})
+    wanted: dict[str, SysctlWant] = {}
+    for item in spec.sysctls:
+        parts = item.key.split("/")
+        if any(part in (".", "..") for part in parts):
+            found.problem(item.owners, "SysctlInvalid", f"Sysctl {item.key} is no plain path.")
+            continue
+        names = attached if ATTACHED in parts else [""]
+        for name in names:
+            path = "/".join(name if part == ATTACHED else part for part in parts)
+            if path in have.sysctls and have.sysctls[path] is None:
+                found.problem(item.owners, "SysctlMissing", f"Sysctl {path} should be {item.value}, but is not there.")
+            elif path in wanted and wanted[path].value != item.value:
+                found.problem(
+                    item.owners,
+                    "Conflicted",
+                    f"Sysctl {path} should be {item.value}, but {', '.join(wanted[path].owners) or 'another item'} "
+                    f"wants {wanted[path].value}, which it keeps.",
+                )
+            else:
+                wanted[path] = SysctlWant(path, " ".join(item.value.split()), item.owners)
+    yield from wanted.values()

@@ -1,0 +1,173 @@
+"""The part of `resolve` that is about tables: JSON keys and values become bytes by the BTF of their maps. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from sixgate.errors import BpfError
+from sixgate.node import devices, names
+from sixgate.node.bpf.codec import encode
+from sixgate.node.bpf.ctype import U32, CType, Record
+from sixgate.node.model import HookWant, Observed, Owners, SlotWant, TableWant
+from sixgate.node.shapes import map_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sixgate.api.nodeconfig import Entry, Table
+    from sixgate.node.bpf.ctype import MapSpec
+    from sixgate.node.findings import Findings
+
+DEVICE_MAP = "sg_dev"
+TRANSMIT_MAP = "sg_tx"
+NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP)
+
+
+def interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    return ipaddress.ip_interface(text)
+
+
+def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text)
+
+
+def hop(text: str | None) -> str:
+    return str(ipaddress.ip_address(text)) if text else ""
+
+
+def resolve_tables(
+    tables: tuple[Table, ...],
+    maps: Mapping[str, MapSpec],
+    have: Observed,
+    hooks: tuple[HookWant, ...],
+    found: Findings,
+) -> tuple[tuple[TableWant, ...], tuple[SlotWant, ...]]:
+    """Contents of every map that the NodeConfig or the node itself fills; `maps` are those of the wanted objects."""
+    plain: defaultdict[str, list[Table]] = defaultdict(list)
+    slots: dict[tuple[str, bytes], SlotWant] = {}
+    for table in tables:
+        definition = maps.get(table.map)
+        if definition is None:
+            found.problem(
+                table.owners, "MapMissing", f"Table {table.map} should be filled, but no wanted object has that map."
+            )
+            found.frozen_maps.add(table.map)
+        elif table.map in NODE_MAPS or table.swap != (definition.inner is not None):
+            what = "is filled by the node itself" if table.map in NODE_MAPS else "is not of the kind the table is for"
+            found.problem(table.owners, "MapMismatch", f"Map {table.map} {what}; the table is left out.")
+            found.frozen_maps.add(table.map)
+        elif table.swap:
+            _slot(table, definition, have, slots, found)
+        else:
+            plain[table.map].append(table)
+    filled = tuple(_table(maps[name], group, have, found) for name, group in plain.items())
+    return (*filled, *_node_tables(maps, have, hooks, found)), tuple(slots.values())
+
+
+def _resolver(have: Observed) -> Mapping[str, int]:
+    return {device.name: device.ifindex for device in have.devices.values()}
+
+
+def _encode_entries(
+    entries: tuple[Entry, ...], definition: MapSpec, have: Observed, owners: Owners, found: Findings
+) -> dict[bytes, bytes] | None:
+    """Encoded entries; None, with a problem, if one of them does not fit the map."""
+    lookup = _resolver(have).__getitem__
+    encoded = {}
+    for entry in entries:
+        try:
+            key = encode(definition.key, entry.key, resolve=lookup, where=f"key of {definition.name}")
+            value = encode(definition.value, entry.value, resolve=lookup, where=f"value of {definition.name}")
+        except BpfError as error:
+            found.problem(owners, "EntryInvalid", str(error))
+            return None
+        encoded[key] = value
+    return encoded
+
+
+def _table(definition: MapSpec, group: list[Table], have: Observed, found: Findings) -> TableWant:
+    contents: dict[bytes, bytes] = {}
+    owners_of: dict[bytes, Owners] = {}
+    for table in group:
+        encoded = _encode_entries(table.entries, definition, have, table.owners, found)
+        if encoded is None:
+            found.frozen_maps.add(definition.name)
+            continue
+        for key, value in encoded.items():
+            if contents.setdefault(key, value) != value:
+                found.problem(
+                    table.owners,
+                    "Conflicted",
+                    f"Two entries of {definition.name} have the same key and different values; "
+                    f"the one of {', '.join(owners_of[key]) or 'the NodeConfig'} stays.",
+                )
+            owners_of.setdefault(key, table.owners)
+    everyone = tuple(sorted({owner for table in group for owner in table.owners}))
+    return TableWant(
+        map=definition.name,
+        contents=tuple(sorted(contents.items())),
+        array=map_shape(definition).is_array,
+        owners=everyone,
+        entry_owners={key: owners for key, owners in owners_of.items() if owners != everyone},
+    )
+
+
+def _slot(
+    table: Table,
+    definition: MapSpec,
+    have: Observed,
+    slots: dict[tuple[str, bytes], SlotWant],
+    found: Findings,
+) -> None:
+    inner = definition.inner
+    assert inner is not None  # the caller looked
+    try:
+        outer = 0 if table.outer_key is None else table.outer_key
+        key = encode(definition.key, outer, resolve=_resolver(have).__getitem__, where=f"outer key of {table.map}")
+    except BpfError as error:
+        found.problem(table.owners, "EntryInvalid", str(error))
+        found.frozen_maps.add(table.map)
+        return
+    encoded = _encode_entries(table.entries, inner, have, table.owners, found)
+    if encoded is None:
+        found.frozen_maps.add(table.map)
+        return
+    if (table.map, key) in slots:
+        found.problem(
+            table.owners, "Conflicted", f"Slot {outer!r} of {table.map} is wanted by two tables; the first one has it."
+        )
+        return
+    contents, shape = tuple(sorted(encoded.items())), map_shape(inner)
+    digest = names.contents_digest(contents, shape)
+    slots[table.map, key] = SlotWant(table.map, key, contents, digest, shape, table.owners)
+
+
+def _node_tables(
+    maps: Mapping[str, MapSpec], have: Observed, hooks: tuple[HookWant, ...], found: Findings
+) -> tuple[TableWant, ...]:
+    """Tables whose contents only the node knows."""
+    made = []
+    if DEVICE_MAP in maps:
+        definition = maps[DEVICE_MAP]
+        known = {field.name for field in definition.value.fields} if isinstance(definition.value, Record) else set()
+        contents = {}
+        for index, device in devices.device_table(have).items():
+            value = {name: content for name, content in device.items() if name in known}
+            contents[encode(definition.key, index)] = encode(definition.value, value, where=DEVICE_MAP)
+        made.append(TableWant(DEVICE_MAP, tuple(sorted(contents.items())), map_shape(definition).is_array, ()))
+    if TRANSMIT_MAP in maps:
+        definition = maps[TRANSMIT_MAP]
+        ours = {hook.ifindex for hook in hooks if hook.hook.hook == "xdp"}
+        able = [
+            d.ifindex for d in have.devices.values() if d.xdp_transmit or (d.xdp_transmit is None and d.ifindex in ours)
+        ]
+        entries = {encode(U32, index): _transmit_value(definition.value, index) for index in able}
+        made.append(TableWant(TRANSMIT_MAP, tuple(sorted(entries.items())), False, ()))
+    return tuple(made)
+
+
+def _transmit_value(ctype: CType, ifindex: int) -> bytes:
+    """A device map's value: the ifindex, then, where the map has room for one, no program (struct bpf_devmap_val)."""
+    return encode(U32, ifindex).ljust(ctype.size, b"\0")

@@ -1,0 +1,92 @@
+"""The state directory: what must outlive the process and is in no pin. One small JSON file per subject, replaced
+atomically, so that dying at any instruction leaves the old or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixgate.errors import ApplyError
+from sixgate.node.model import Remembered
+
+_STATE = "state.json"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    path: Path
+
+    def read(self, name: str) -> Any:
+        """Parsed contents of one file; None where there is none or it cannot be read as JSON."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+            return None
+        except OSError as error:
+            raise ApplyError(f"{self.path / name} cannot be read: {error.strerror}.", error.errno or 0) from error
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace one file; unchanged contents are not written again."""
+        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+        target = self.path / name
+        try:
+            if target.exists() and target.read_text() == text:
+                return
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=f".{name}.", delete=False) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except OSError as error:
+            raise ApplyError(f"{target} cannot be written: {error.strerror}.", error.errno or 0) from error
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Remove half-written files of processes that were killed, and then the directory if nothing is left."""
+        for leftover in self.path.glob(".*.json.*"):
+            leftover.unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def remembered(self) -> Remembered:
+        """What was recorded since this boot; nothing after a reboot, when the kernel has forgotten it all."""
+        raw = self.read(_STATE)
+        if not isinstance(raw, dict) or raw.get("boot") != _boot_id():
+            return Remembered()
+        return Remembered(
+            sysctls=dict(raw.get("sysctls", {})),
+            prog_ids=frozenset(raw.get("programs", ())),
+            qdiscs=frozenset(raw.get("qdiscs", ())),
+            filters=frozenset(raw.get("filters", ())),
+            tables=frozenset(raw.get("tables", ())),
+            mounted=str(raw.get("mounted", "")),
+        )
+
+    def remember(self, remembered: Remembered) -> None:
+        self.write(
+            _STATE,
+            {
+                "boot": _boot_id(),
+                "sysctls": dict(remembered.sysctls),
+                "programs": sorted(remembered.prog_ids),
+                "qdiscs": sorted(remembered.qdiscs),
+                "filters": sorted(remembered.filters),
+                "tables": sorted(remembered.tables),
+                "mounted": remembered.mounted,
+            },
+        )
+
+    def forget(self) -> None:
+        self.remove(_STATE)
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()
