@@ -10,12 +10,10 @@ SEC("tc")
 int sg_uplink_tc(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
-	struct sg_work w = {};
-	struct sg_hop hop;
-	enum sg_reason reason;
-	__u64 header_sum = 0;
+	const struct sg_nat_table *t = sg_nat_table();
 	__u32 segs = sg_segments(ctx), bytes = ctx->len;
-	int act = TC_ACT_SHOT;
+	struct sg_work w = {};
+	enum sg_reason reason;
 
 	if (!sg_feature(SG_F_NAT))
 		return TC_ACT_OK;
@@ -23,8 +21,7 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 		sg_metric(SG_PASS_NOT_IP, segs, bytes);
 		return TC_ACT_OK;
 	}
-	w.t = sg_nat_table();
-	if (!w.t || !sg_nat_claim(ctx, &w, proto, &header_sum)) {
+	if (!t || !sg_nat_claim(ctx, t, &w, proto)) {
 		sg_metric(SG_PASS_NO_MATCH, segs, bytes);
 		return TC_ACT_OK;
 	}
@@ -32,17 +29,18 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 		sg_metric(SG_PASS_UNICAST_ONLY, segs, bytes);
 		return TC_ACT_OK;
 	}
-	w.frame_len = ctx->len;
+	w.act = TC_ACT_SHOT;
+	w.frame_len = bytes;
 	if (w.pkt.version == 6)
-		reason = sg_nat64(ctx, &w, &hop, &act);
+		reason = sg_nat64(ctx, t, &w);
 	else
-		reason = sg_nat46(ctx, &w, &hop, header_sum, &act);
+		reason = sg_nat46(ctx, t, &w);
 	if (unlikely(w.icmp.send))
 		reason = SG_SLOW_ICMP;
 	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
-		act = bpf_redirect(sg_cfg.slow_dev, 0);
+		w.act = bpf_redirect(sg_cfg.slow_dev, 0);
 	sg_metric(reason, segs, bytes);
-	return act;
+	return w.act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

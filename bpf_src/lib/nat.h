@@ -7,7 +7,7 @@
 #include "xlat64.h"
 
 /* Fills `w` where a gateway claims the destination. */
-SG_INLINE bool sg_nat_claim(sg_ctx *ctx, struct sg_work *w, __be16 proto, __u64 *header_sum)
+SG_INLINE bool sg_nat_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w, __be16 proto)
 {
 	__u32 l3 = sg_cfg.l2_len, off;
 	struct sg_pkt *p = &w->pkt;
@@ -23,7 +23,7 @@ SG_INLINE bool sg_nat_claim(sg_ctx *ctx, struct sg_work *w, __be16 proto, __u64 
 		if ((void *)(ip6 + 1) > sg_data_end(ctx) || (*(__u8 *)ip6 >> 4) != 6)
 			return false;
 		sg_parse_ip6(p, ip6);
-		return sg_nat_match6(w->t, &p->daddr, &w->dst);
+		return sg_nat_match6(t, &p->daddr, &w->dst);
 	}
 	if (!sg_reach(ctx, l3 + SG_V4_LEN))
 		return false;
@@ -32,10 +32,10 @@ SG_INLINE bool sg_nat_claim(sg_ctx *ctx, struct sg_work *w, __be16 proto, __u64 
 		return false;
 	sg_parse_ip4(p, ip);
 	word = (__u32 *)ip;
-	*header_sum = 0;
+	w->header_sum = 0;
 	for (off = 0; off < SG_V4_LEN / 4; off++)
-		*header_sum += word[off];
-	return sg_nat_match4(w->t, p->daddr.w[3], &w->dst);
+		w->header_sum += word[off];
+	return sg_nat_match4(t, p->daddr.w[3], &w->dst);
 }
 
 /* Frames that were not sent to this machine alone are none of a gateway's business. */

@@ -41,9 +41,9 @@ struct {
 
 /* What one address became. */
 struct sg_match {
-	struct sg_nat_gw *gw;
 	struct sg_addr addr; /* on the other side */
-	__u64 eam;	     /* by an explicit mapping */
+	__u32 gw;	     /* index in sg_nat_table.gw */
+	__u32 eam;	     /* by an explicit mapping */
 };
 
 SG_INLINE struct sg_nat_table *sg_nat_table(void)
@@ -54,7 +54,7 @@ SG_INLINE struct sg_nat_table *sg_nat_table(void)
 	return inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
 }
 
-SG_INLINE struct sg_nat_gw *sg_nat_gw(struct sg_nat_table *t, __u32 i)
+SG_INLINE const struct sg_nat_gw *sg_nat_gw(const struct sg_nat_table *t, __u32 i)
 {
 	i &= SG_NAT_MAX_GW - 1;
 	sg_opaque(i);
@@ -217,44 +217,45 @@ SG_GLOBAL int sg_nat_prefix6(const struct sg_nat_table *t, const struct sg_addr 
 }
 
 /* An IPv4 destination: by explicit mapping, or as the address of an IPv6 host under a prefix. */
-SG_INLINE bool sg_nat_match4(struct sg_nat_table *t, __be32 v4, struct sg_match *m)
+SG_INLINE bool sg_nat_match4(const struct sg_nat_table *t, __be32 v4, struct sg_match *m)
 {
 	struct sg_addr a = sg_addr4(v4);
 	struct sg_map_val *v = sg_nat_lpm(t, &a);
 	int i;
 
 	m->eam = v && v->kind == SG_MAP_EAM;
-	i = v ? v->gw : sg_nat_range4(t, v4);
+	i = v ? (int)v->gw : sg_nat_range4(t, v4);
 	if (i < 0)
 		return false;
-	m->gw = sg_nat_gw(t, i);
+	m->gw = i;
 	m->addr = a;
 	if (m->eam)
 		sg_eam_map(v, &m->addr);
 	else
-		m->addr = sg_rfc6052_embed(m->gw, v4);
+		m->addr = sg_rfc6052_embed(sg_nat_gw(t, i), v4);
 	return true;
 }
 
 /* An IPv4 source, for the gateway that claimed the destination. */
-SG_INLINE bool sg_nat_src4(struct sg_nat_table *t, __be32 v4, bool use_eam, struct sg_match *m)
+SG_INLINE bool sg_nat_src4(const struct sg_nat_table *t, __be32 v4, struct sg_match *m)
 {
+	const struct sg_nat_gw *gw = sg_nat_gw(t, m->gw);
 	struct sg_addr a = sg_addr4(v4);
-	struct sg_map_val *v = use_eam ? sg_nat_lpm(t, &a) : NULL;
+	struct sg_map_val *v = sg_nat_lpm(t, &a);
 
-	m->eam = v && v->kind == SG_MAP_EAM && sg_nat_gw(t, v->gw) == m->gw;
+	m->eam = v && v->kind == SG_MAP_EAM && v->gw == m->gw;
 	m->addr = a;
 	if (m->eam)
 		sg_eam_map(v, &m->addr);
-	else if (m->gw->flags & SG_GW_PREFIX)
-		m->addr = sg_rfc6052_embed(m->gw, v4);
+	else if (gw->flags & SG_GW_PREFIX)
+		m->addr = sg_rfc6052_embed(gw, v4);
 	else
 		return false;
 	return true;
 }
 
 /* An IPv6 destination. False also where it is an IPv6 host's own address: under the prefix, with an IPv4 address of our ranges. */
-SG_INLINE bool sg_nat_match6(struct sg_nat_table *t, const struct sg_addr *a, struct sg_match *m)
+SG_INLINE bool sg_nat_match6(const struct sg_nat_table *t, const struct sg_addr *a, struct sg_match *m)
 {
 	struct sg_map_val *v = sg_nat_lpm(t, a);
 	__be32 v4;
@@ -264,28 +265,29 @@ SG_INLINE bool sg_nat_match6(struct sg_nat_table *t, const struct sg_addr *a, st
 	if (v) {
 		m->addr = *a;
 		sg_eam_map(v, &m->addr);
-		m->gw = sg_nat_gw(t, v->gw);
+		m->gw = v->gw;
 		return sg_is_v4(&m->addr);
 	}
 	i = sg_nat_prefix6(t, a);
 	if (i < 0)
 		return false;
-	m->gw = sg_nat_gw(t, i);
-	v4 = sg_rfc6052_extract(a, m->gw->prefix_len);
+	m->gw = i;
+	v4 = sg_rfc6052_extract(a, sg_nat_gw(t, i)->prefix_len);
 	m->addr = sg_addr4(v4);
 	return sg_nat_range4(t, v4) != i;
 }
 
-SG_INLINE bool sg_nat_src6(struct sg_nat_table *t, const struct sg_addr *a, struct sg_match *m)
+SG_INLINE bool sg_nat_src6(const struct sg_nat_table *t, const struct sg_addr *a, struct sg_match *m)
 {
+	const struct sg_nat_gw *gw = sg_nat_gw(t, m->gw);
 	struct sg_map_val *v = sg_nat_lpm(t, a);
 
-	m->eam = v && sg_nat_gw(t, v->gw) == m->gw;
+	m->eam = v && v->gw == m->gw;
 	m->addr = *a;
 	if (m->eam)
 		sg_eam_map(v, &m->addr);
-	else if (sg_in_prefix(m->gw, a))
-		m->addr = sg_addr4(sg_rfc6052_extract(a, m->gw->prefix_len));
+	else if (sg_in_prefix(gw, a))
+		m->addr = sg_addr4(sg_rfc6052_extract(a, gw->prefix_len));
 	else
 		return false;
 	return sg_is_v4(&m->addr);
@@ -309,9 +311,9 @@ SG_INLINE bool sg_v4_nonglobal(__be32 addr)
 }
 
 /* RFC 6052 3.1; explicit mappings do not represent addresses under the prefix. */
-SG_INLINE bool sg_wkp_refuses(const struct sg_match *m, __be32 v4)
+SG_INLINE bool sg_wkp_refuses(const struct sg_nat_gw *gw, const struct sg_match *m, __be32 v4)
 {
-	return !m->eam && m->gw->flags & SG_GW_WKP_STRICT && sg_is_wkp(m->gw) && sg_v4_nonglobal(v4);
+	return !m->eam && gw->flags & SG_GW_WKP_STRICT && sg_is_wkp(gw) && sg_v4_nonglobal(v4);
 }
 
 /* RFC 7915 4.1 with RFC 1812 5.3.7: not a source of anything but an ICMP error. */

@@ -48,10 +48,12 @@ struct sg_work {
 	struct sg_match src;
 	struct sg_l4 l4;
 	struct sg_icmp_req icmp;
-	struct sg_nat_table *t;
+	struct sg_hop hop;
+	__u64 header_sum; /* of the fixed IPv4 header */
 	__u32 frame_len;
-	__u32 seg_len; /* of layer 4 in one segment of a super-packet; of the packet otherwise */
-	__u64 src_unmapped; /* an ICMP error from a router without address on the other side */
+	__u32 seg_len;	    /* of layer 4 in one segment of a super-packet; of the packet otherwise */
+	__u32 src_unmapped; /* an ICMP error from a router without address on the other side */
+	int act;	    /* the verdict */
 };
 
 SG_INLINE enum sg_reason sg_owe(struct sg_work *w, enum sg_reason reason, __u8 type, __u8 code, __u32 info)
@@ -64,9 +66,9 @@ SG_INLINE enum sg_reason sg_owe(struct sg_work *w, enum sg_reason reason, __u8 t
 }
 
 /* RFC 7915 4.4, 5.4: discarded as untranslatable, answered with "administratively prohibited". */
-SG_INLINE enum sg_reason sg_refuse(struct sg_work *w, enum sg_reason reason)
+SG_INLINE enum sg_reason sg_refuse(struct sg_work *w, const struct sg_nat_gw *gw, enum sg_reason reason)
 {
-	if (w->dst.gw->flags & SG_GW_ICMP_QUIET)
+	if (gw->flags & SG_GW_ICMP_QUIET)
 		return reason;
 	return w->pkt.version == 4 ? sg_owe(w, reason, SG_ICMP4_UNREACH, 13, 0) : sg_owe(w, reason, SG_ICMP6_UNREACH, 1, 0);
 }
@@ -133,9 +135,9 @@ SG_INLINE void sg_segment(sg_ctx *ctx, struct sg_work *w)
 		w->seg_len = gso + w->l4.hdr_len;
 }
 
-SG_INLINE void sg_account(const struct sg_work *w, sg_ctx *ctx, bool to4)
+SG_INLINE void sg_account(const struct sg_work *w, const struct sg_nat_gw *gw, sg_ctx *ctx, bool to4)
 {
-	__u32 key = w->dst.gw->stat;
+	__u32 key = gw->stat;
 	struct sg_nat_stat *s = bpf_map_lookup_elem(&sg_nat_stats, &key);
 
 	if (s)

@@ -88,8 +88,9 @@ SG_GLOBAL int sg_check_options(sg_ctx *ctx, __u32 off, __u32 len, __u64 sum)
 	return o->reason;
 }
 
-SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, struct sg_work *w, __u64 header_sum)
+SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
+	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
 	struct sg_pkt *p = &w->pkt;
 	struct sg_match *src = &w->src;
 	enum sg_reason reason;
@@ -102,12 +103,12 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, struct sg_work *w, __u64 header
 	if (unlikely(p->end > w->frame_len || p->end < p->l4))
 		return SG_DROP_TRUNCATED;
 	if (unlikely(p->l4 != p->l3 + SG_V4_LEN)) {
-		reason = sg_check_options(ctx, p->l3 + SG_V4_LEN, p->l4 - p->l3 - SG_V4_LEN, header_sum);
+		reason = sg_check_options(ctx, p->l3 + SG_V4_LEN, p->l4 - p->l3 - SG_V4_LEN, w->header_sum);
 		if (reason == SG_DROP_SOURCE_ROUTE)
 			return sg_owe(w, reason, SG_ICMP4_UNREACH, 5, 0);
 		if (reason)
 			return reason;
-	} else if (unlikely(sg_csum_fold(header_sum) != 0xffff)) {
+	} else if (unlikely(sg_csum_fold(w->header_sum) != 0xffff)) {
 		return SG_DROP_BAD_HEADER;
 	}
 	reason = sg_parse_l4(ctx, w);
@@ -116,15 +117,15 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, struct sg_work *w, __u64 header
 	if (unlikely(sg_v4_illegal_source(saddr) && !w->l4.error))
 		return SG_DROP_SRC_ILLEGAL;
 	src->gw = w->dst.gw;
-	if (unlikely(!sg_nat_src4(w->t, saddr, true, src))) {
+	if (unlikely(!sg_nat_src4(t, saddr, src))) {
 		if (!w->l4.error)
-			return sg_refuse(w, SG_DROP_SRC_UNMAPPED);
+			return sg_refuse(w, gw, SG_DROP_SRC_UNMAPPED);
 		w->src_unmapped = true;
-	} else if (unlikely(sg_wkp_refuses(src, saddr))) {
-		return sg_refuse(w, SG_DROP_WKP_NONGLOBAL);
+	} else if (unlikely(sg_wkp_refuses(gw, src, saddr))) {
+		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	}
-	if (unlikely(sg_wkp_refuses(&w->dst, p->daddr.w[3])))
-		return sg_refuse(w, SG_DROP_WKP_NONGLOBAL);
+	if (unlikely(sg_wkp_refuses(gw, &w->dst, p->daddr.w[3])))
+		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	if (unlikely(p->ttl <= 1))
 		return sg_owe(w, SG_DROP_TTL, SG_ICMP4_TIME, 0, 0);
 	sg_segment(ctx, w);
@@ -146,11 +147,11 @@ struct sg_head6 {
 };
 
 /* Returns the length of the header. */
-SG_INLINE __u32 sg_header6(const struct sg_work *w, struct sg_head6 *h)
+SG_INLINE __u32 sg_header6(const struct sg_work *w, const struct sg_nat_gw *gw, struct sg_head6 *h)
 {
 	const struct sg_pkt *p = &w->pkt;
 	__u32 len = p->end - p->l4, hdr_len = SG_V6_LEN;
-	__u8 tc = w->dst.gw->flags & SG_GW_ZERO_TC ? 0 : p->tos;
+	__u8 tc = gw->flags & SG_GW_ZERO_TC ? 0 : p->tos;
 	__u8 proto = p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto;
 	__u16 off;
 	__u8 *b = (__u8 *)&h->ip6;
@@ -191,11 +192,11 @@ SG_INLINE __u32 sg_header6(const struct sg_work *w, struct sg_head6 *h)
 	return hdr_len;
 }
 
-SG_INLINE enum sg_reason sg_write46(sg_ctx *ctx, struct sg_work *w)
+SG_INLINE enum sg_reason sg_write46(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw)
 {
 	struct sg_pkt *p = &w->pkt;
 	struct sg_head6 h;
-	__u32 hdr_len = sg_header6(w, &h), l4 = p->l3 + hdr_len;
+	__u32 hdr_len = sg_header6(w, gw, &h), l4 = p->l3 + hdr_len;
 	__u64 diff;
 
 	if (unlikely(w->frame_len > p->end && sg_trim(ctx, p->end)))
@@ -218,25 +219,32 @@ SG_INLINE enum sg_reason sg_write46(sg_ctx *ctx, struct sg_work *w)
 }
 
 /* Everything of a destination in an IPv4 range or mapping that needs no more than headers. */
-static __always_inline enum sg_reason sg_nat46(sg_ctx *ctx, struct sg_work *w, struct sg_hop *hop, __u64 header_sum, int *act)
+SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
-	struct sg_pkt *p = &w->pkt;
+	const struct sg_nat_gw *gw;
+	struct sg_hop *hop;
+	struct sg_pkt *p;
 	enum sg_reason reason, done = SG_OK_46;
 	__u32 len, limit;
 
-	reason = sg_check46(ctx, w, header_sum);
+	if (!t || !w)
+		return SG_DROP_STALE;
+	gw = sg_nat_gw(t, w->dst.gw);
+	hop = &w->hop;
+	p = &w->pkt;
+	reason = sg_check46(ctx, t, w);
 	if (unlikely(reason))
 		return reason;
 	if (p->proto == IPPROTO_ICMP && (w->l4.code || (w->l4.type != SG_ICMP4_ECHO && w->l4.type != SG_ICMP4_ECHOREPLY)))
 		return w->l4.error && w->l4.type != 4 && w->l4.type != 5 ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
 	if (unlikely(p->proto == IPPROTO_UDP && w->l4.zero)) {
 		/* RFC 7915 4.5: fragments are not put together for a checksum's sake. */
-		if (p->fragment || !(w->dst.gw->flags & SG_GW_UDP_ZERO_CALC))
-			return sg_refuse(w, SG_DROP_UDP_ZERO);
+		if (p->fragment || !(gw->flags & SG_GW_UDP_ZERO_CALC))
+			return sg_refuse(w, gw, SG_DROP_UDP_ZERO);
 		if (!SG_HOOK_IS_SLOW)
 			return SG_SLOW_REWRITE;
 	}
-	if (unlikely(w->l4.syn && w->dst.gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
+	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
 		return SG_SLOW_REWRITE;
 	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, false, p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto, p->tos,
 			     w->l4.ports);
@@ -248,21 +256,21 @@ static __always_inline enum sg_reason sg_nat46(sg_ctx *ctx, struct sg_work *w, s
 			return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4,
 				      hop->mtu - (p->fragment ? SG_V6_LEN - SG_V4_LEN + SG_FRAG_LEN : SG_V6_LEN - SG_V4_LEN));
 	} else {
-		limit = w->dst.gw->low_mtu < hop->mtu ? w->dst.gw->low_mtu : hop->mtu;
+		limit = gw->low_mtu < hop->mtu ? gw->low_mtu : hop->mtu;
 		if (unlikely(len > limit))
 			return SG_SLOW_FRAGMENT;
 	}
-	reason = sg_mss(ctx, w, hop->mtu - 60);
+	reason = sg_mss(ctx, w, gw, hop->mtu - 60);
 	if (!reason)
 		reason = sg_udp_sum(ctx, w);
 	if (!reason)
-		reason = sg_write46(ctx, w);
+		reason = sg_write46(ctx, w, gw);
 	if (unlikely(reason))
 		return reason;
-	sg_account(w, ctx, false);
+	sg_account(w, gw, ctx, false);
 	if (hop->local)
 		done = SG_OK_46_LOCAL;
-	*act = sg_hop_send(ctx, hop, &done);
+	w->act = sg_hop_send(ctx, hop, &done);
 	return done;
 }
 

@@ -6,8 +6,9 @@
 #include "xlat.h"
 
 /* Whether this packet may be translated at all; fills src. */
-SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, struct sg_work *w)
+SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
+	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
 	struct sg_pkt *p = &w->pkt;
 	enum sg_reason reason;
 
@@ -27,20 +28,20 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, struct sg_work *w)
 	if (unlikely(p->segs_left))
 		return sg_owe(w, SG_DROP_ROUTING_HEADER, SG_ICMP6_PARAM, 0, p->segs_left - p->l3);
 	if (unlikely(p->ext_behind_fragment))
-		return sg_refuse(w, SG_DROP_FRAGMENT_EXTHDR);
+		return sg_refuse(w, gw, SG_DROP_FRAGMENT_EXTHDR);
 	reason = sg_parse_l4(ctx, w);
 	if (unlikely(reason))
 		return reason;
 	w->src.gw = w->dst.gw;
-	if (unlikely(!sg_nat_src6(w->t, &p->saddr, &w->src))) {
+	if (unlikely(!sg_nat_src6(t, &p->saddr, &w->src))) {
 		if (!w->l4.error)
-			return sg_refuse(w, SG_DROP_SRC_UNMAPPED);
+			return sg_refuse(w, gw, SG_DROP_SRC_UNMAPPED);
 		w->src_unmapped = true;
-	} else if (unlikely(sg_wkp_refuses(&w->src, w->src.addr.w[3]))) {
-		return sg_refuse(w, SG_DROP_WKP_NONGLOBAL);
+	} else if (unlikely(sg_wkp_refuses(gw, &w->src, w->src.addr.w[3]))) {
+		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	}
-	if (unlikely(sg_wkp_refuses(&w->dst, w->dst.addr.w[3])))
-		return sg_refuse(w, SG_DROP_WKP_NONGLOBAL);
+	if (unlikely(sg_wkp_refuses(gw, &w->dst, w->dst.addr.w[3])))
+		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	if (unlikely(p->ttl <= 1))
 		return sg_owe(w, SG_DROP_TTL, SG_ICMP6_TIME, 0, 0);
 	/* Fragments whose sum would be longer than an IPv4 packet can be. */
@@ -59,14 +60,14 @@ SG_INLINE __u64 sg_icmp64_diff(const struct sg_work *w, __u8 type)
 	return sg_csum_neg(old) + type;
 }
 
-SG_INLINE void sg_header4(const struct sg_work *w, struct iphdr *ip)
+SG_INLINE void sg_header4(const struct sg_work *w, const struct sg_nat_gw *gw, struct iphdr *ip)
 {
 	const struct sg_pkt *p = &w->pkt;
 	__u32 len = SG_V4_LEN + (p->end - p->l4);
 	__u16 frag;
 
 	*(__u8 *)ip = 0x45;
-	ip->tos = w->dst.gw->flags & SG_GW_FIXED_TOS ? w->dst.gw->tos : p->tos;
+	ip->tos = gw->flags & SG_GW_FIXED_TOS ? gw->tos : p->tos;
 	ip->tot_len = len > 65535 ? 0 : bpf_htons(len);
 	if (p->fragment) { /* RFC 7915 5.1.1, atomic fragments included */
 		frag = (p->frag_off >> 3) | (p->more ? SG_IP_MF : 0);
@@ -87,14 +88,14 @@ SG_INLINE void sg_header4(const struct sg_work *w, struct iphdr *ip)
 	ip->check = sg_csum_v4(ip);
 }
 
-SG_INLINE enum sg_reason sg_write64(sg_ctx *ctx, struct sg_work *w)
+SG_INLINE enum sg_reason sg_write64(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw)
 {
 	struct sg_pkt *p = &w->pkt;
 	struct iphdr ip = {};
 	__u32 l4 = p->l3 + SG_V4_LEN;
 	__u64 diff;
 
-	sg_header4(w, &ip);
+	sg_header4(w, gw, &ip);
 	if (unlikely(w->frame_len > p->end && sg_trim(ctx, p->end)))
 		return SG_DROP_RESIZE;
 	if (sg_resize(ctx, p->l4 - p->l3, SG_V4_LEN, bpf_htons(ETH_P_IP)))
@@ -114,11 +115,13 @@ SG_INLINE enum sg_reason sg_write64(sg_ctx *ctx, struct sg_work *w)
 
 /* RFC 7757 4: the destination is an IPv6 host behind an explicit mapping. It must see the source under the prefix, or its answer would
  * not come back this way. One step, one hop. */
-SG_INLINE bool sg_is_hairpin(struct sg_work *w, struct sg_match *back)
+SG_INLINE bool sg_is_hairpin(const struct sg_nat_table *t, const struct sg_work *w, struct sg_match *back)
 {
-	if (!w->t->n_map || w->dst.gw->flags & SG_GW_HAIRPIN_OFF || w->dst.eam || !(w->dst.gw->flags & SG_GW_PREFIX))
+	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
+
+	if (!t->n_map || gw->flags & SG_GW_HAIRPIN_OFF || w->dst.eam || !(gw->flags & SG_GW_PREFIX))
 		return false;
-	return sg_nat_match4(w->t, w->dst.addr.w[3], back) && back->eam;
+	return sg_nat_match4(t, w->dst.addr.w[3], back) && back->eam;
 }
 
 SG_INLINE enum sg_reason sg_write66(sg_ctx *ctx, struct sg_work *w, const struct sg_addr *saddr, const struct sg_addr *daddr)
@@ -139,26 +142,33 @@ SG_INLINE enum sg_reason sg_write66(sg_ctx *ctx, struct sg_work *w, const struct
 	return sg_l4_csum(ctx, p->l4 + w->l4.csum_off, diff, p->proto == IPPROTO_UDP) ? SG_DROP_RESIZE : 0;
 }
 
-/* Everything of a destination in a prefix that needs no more than headers. `act` is set where the packet is done. */
-static __always_inline enum sg_reason sg_nat64(sg_ctx *ctx, struct sg_work *w, struct sg_hop *hop, int *act)
+/* Everything of a destination in a prefix that needs no more than headers. `w->act` is set where the packet is done. */
+SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
-	struct sg_pkt *p = &w->pkt;
+	const struct sg_nat_gw *gw;
+	struct sg_hop *hop;
+	struct sg_pkt *p;
 	struct sg_match back = {};
 	enum sg_reason reason, done = SG_OK_64;
 	__u32 v6_len, limit;
 	bool hairpin;
 
-	reason = sg_check64(ctx, w);
+	if (!t || !w)
+		return SG_DROP_STALE;
+	gw = sg_nat_gw(t, w->dst.gw);
+	hop = &w->hop;
+	p = &w->pkt;
+	reason = sg_check64(ctx, t, w);
 	if (unlikely(reason))
 		return reason;
 	if (p->proto == IPPROTO_ICMPV6 && (w->l4.code || (w->l4.type != SG_ICMP6_ECHO && w->l4.type != SG_ICMP6_ECHOREPLY)))
 		return w->l4.error ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
-	if (unlikely(w->l4.syn && w->dst.gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
+	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
 		return SG_SLOW_REWRITE;
-	hairpin = sg_is_hairpin(w, &back);
+	hairpin = sg_is_hairpin(t, w, &back);
 	v6_len = p->l4 - p->l3 + w->seg_len;
 	if (unlikely(hairpin)) {
-		struct sg_addr saddr = sg_rfc6052_embed(w->dst.gw, w->src.addr.w[3]);
+		struct sg_addr saddr = sg_rfc6052_embed(gw, w->src.addr.w[3]);
 
 		if (SG_HOOK_IS_XDP)
 			return SG_SLOW_XDP;
@@ -179,16 +189,16 @@ static __always_inline enum sg_reason sg_nat64(sg_ctx *ctx, struct sg_work *w, s
 				return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, limit);
 			return SG_SLOW_FRAGMENT;
 		}
-		reason = sg_mss(ctx, w, hop->mtu - 40);
+		reason = sg_mss(ctx, w, gw, hop->mtu - 40);
 		if (!reason)
-			reason = sg_write64(ctx, w);
+			reason = sg_write64(ctx, w, gw);
 		if (hop->local)
 			done = SG_OK_64_LOCAL;
 	}
 	if (unlikely(reason))
 		return reason;
-	sg_account(w, ctx, true);
-	*act = sg_hop_send(ctx, hop, &done);
+	sg_account(w, gw, ctx, true);
+	w->act = sg_hop_send(ctx, hop, &done);
 	return done;
 }
 

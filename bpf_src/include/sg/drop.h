@@ -45,6 +45,8 @@ enum sg_reason {
 	SG_DROP_REDIRECT,	   /* the kernel refused to send the packet */
 	SG_SLOW_REWRITE,	   /* what stands behind the headers must be read or rewritten */
 	SG_OK_66,		   /* hairpinned between two IPv6 hosts (RFC 7757 4) */
+	SG_OK_FRAGMENT_SENT,	   /* one fragment of ours on its way */
+	SG_DROP_STALE,		   /* no gateway claims the packet any more */
 	SG_REASON_MAX,
 };
 

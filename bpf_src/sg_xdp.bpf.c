@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* XDP at an uplink: plain packets from the wire. What needs more than new headers goes up to tc, untouched and counted. */
+#include "sg/bpf.h"
+#include "sg/ctx_xdp.h"
+#include "lib/send_xdp.h"
+#include "lib/fast_nops.h"
+#include "lib/nat.h"
+
+SEC("xdp")
+int sg_uplink_xdp(struct xdp_md *ctx)
+{
+	__be16 proto = sg_eth_proto(ctx);
+	const struct sg_nat_table *t = sg_nat_table();
+	struct sg_work w = {};
+	enum sg_reason reason;
+
+	if (!sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
+		return XDP_PASS;
+	/* What is not ours is counted once, in tc. */
+	if (!t || !sg_nat_claim(ctx, t, &w, proto) || !sg_is_unicast(ctx))
+		return XDP_PASS;
+	w.act = XDP_DROP;
+	w.frame_len = sg_frame_len(ctx);
+	if (w.pkt.version == 6)
+		reason = sg_nat64(ctx, t, &w);
+	else
+		reason = sg_nat46(ctx, t, &w);
+	if (unlikely(reason != SG_OK_64 && reason != SG_OK_46)) {
+		if (w.icmp.send || (reason >= SG_SLOW_FRAGMENT && reason <= SG_SLOW_NEIGH) || reason == SG_SLOW_REWRITE) {
+			reason = reason == SG_SLOW_NEIGH ? reason : SG_SLOW_XDP;
+			w.act = XDP_PASS;
+		}
+	}
+	sg_metric(reason, 1, w.frame_len);
+	return w.act;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
