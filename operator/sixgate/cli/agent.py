@@ -1,0 +1,81 @@
+"""`sixgate agent`: keeps one node of a cluster as its NodeConfig says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sixgate.kube import KubeClient
+    from sixgate.node.agent import NodeAgent
+    from sixgate.node.watch import Follower
+
+
+def agent(  # noqa: PLR0917 - options, which are given by name
+    node: Annotated[str, typer.Option(envvar="NODE_NAME", help="Name of this node, as Kubernetes has it.")],
+    objects: Annotated[
+        Path, typer.Option(envvar="SIXGATE_OBJECTS", help="Directory of the BPF objects and their manifest.")
+    ] = Path("/usr/lib/sixgate/bpf"),
+    kubeconfig: Annotated[
+        Path | None, typer.Option(envvar="KUBECONFIG", help="Credentials; without it, the pod's service account.")
+    ] = None,
+    bpffs: Annotated[Path, typer.Option(help="Directory of pins, on a bpffs.")] = Path("/sys/fs/bpf/sixgate"),
+    state_dir: Annotated[
+        Path, typer.Option(help="Directory of the last good NodeConfig and of what was there before sixgate.")
+    ] = Path("/var/lib/sixgate"),
+    mount_bpffs: Annotated[bool, typer.Option(help="Mount a bpffs where there is none.")] = False,
+    health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
+) -> None:
+    """Keep one node of a cluster as its NodeConfig says.
+
+    Needs the API server only to learn of changes: without it the node goes on, and a restart begins from the last
+    NodeConfig that was applied. What the node does stays as it is when this process ends.
+    """
+    from sixgate.cli.logs import configure  # noqa: PLC0415
+    from sixgate.cli.operator import parse_address  # noqa: PLC0415
+    from sixgate.node.agent import NodeAgent  # noqa: PLC0415
+    from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
+
+    configure(verbose)
+    keeper = NodeAgent(NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects, mount_bpffs=mount_bpffs))
+
+    async def connect() -> KubeClient:
+        from sixgate.kube import KubeClient  # noqa: PLC0415
+
+        return await KubeClient.connect(kubeconfig, agent="sixgate-agent")
+
+    follower = Follower(node, LastGood(state_dir / LAST_GOOD), connect, keeper.apply_document)
+    raise typer.Exit(asyncio.run(_serve(keeper, follower, parse_address(health))))
+
+
+async def _serve(keeper: NodeAgent, follower: Follower, health: tuple[str, int] | None) -> int:
+    """Until a signal, then 0; an error of the agent itself is raised."""
+    from sixgate.health import HealthServer, Pulse  # noqa: PLC0415
+    from sixgate.node.watch import run_agent  # noqa: PLC0415
+
+    pulse = Pulse()
+    server = HealthServer(*health, pulse.late) if health else None
+    work = asyncio.create_task(run_agent(keeper, follower))
+    heart = asyncio.create_task(pulse.keep())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        heart.cancel()
+        if server is not None:
+            server.close()
+    return 0
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="agent")(agent)

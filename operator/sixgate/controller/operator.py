@@ -1,0 +1,182 @@
+"""The operator process: starts the parts, and ends with all of them when one of them ends.
+
+Order: credentials, first whole list, then watches, lease and worker. On SIGTERM the lease is given back before
+anything else is stopped, so that the other replica goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import kopf
+
+from sixgate.controller import watch
+from sixgate.controller.audit import Audit
+from sixgate.controller.events import EventPoster
+from sixgate.controller.leader import Leader, LeaseTimes
+from sixgate.controller.reconcile import Reconciler
+from sixgate.controller.store import Store
+from sixgate.controller.trigger import Trigger
+from sixgate.controller.writer import Limits, Writer
+from sixgate.errors import SixgateError
+from sixgate.health import HealthServer, Pulse
+from sixgate.kube import ApiError, Backoff, KubeClient
+from sixgate.render.renderer import Renderer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+LEASE = "sixgate-operator"
+SILENT_ROUNDS = 4
+
+
+class WatchDead(SixgateError):
+    """A watch has delivered nothing of what the API server has for several rounds: only a new process helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorOptions:
+    """What the operator is told by its command line. `kubeconfig` None means the pod's service account; an empty
+    `identity` is made up; `health` is host and port, None for no endpoint; `audit_s` are the seconds between two
+    comparisons with the API server."""
+
+    digests: Mapping[str, str]
+    kubeconfig: Path | None = None
+    namespace: str = "sixgate-system"
+    identity: str = ""
+    templates: Path | None = None
+    health: tuple[str, int] | None = None
+    limits: Limits = field(default_factory=Limits)
+    lease: LeaseTimes = field(default_factory=LeaseTimes)
+    audit_s: float = 30.0
+
+
+async def run(options: OperatorOptions) -> int:
+    """Until a signal, then 0; 1 when a part has ended by itself, so that the process is started anew."""
+    pulse = Pulse()
+    server = HealthServer(*options.health, pulse.late) if options.health else None
+    try:
+        async with await KubeClient.connect(options.kubeconfig, agent="sixgate-operator") as client:
+            return await _Operator(options, client, pulse).run()
+    finally:
+        if server is not None:
+            server.close()
+
+
+class _Operator:
+    def __init__(self, options: OperatorOptions, client: KubeClient, pulse: Pulse) -> None:
+        self.options = options
+        identity = options.identity or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        self.pulse = pulse
+        self.store = Store()
+        self.trigger = Trigger()
+        self.stop = asyncio.Event()
+        self.audit = Audit(client, self.store, watch.collections(), self.trigger.fire)
+        self.leader = Leader(
+            client, options.namespace, LEASE, identity, lambda held: self.trigger.fire(), options.lease
+        )
+        writer = Writer(client, self.store, EventPoster(client, identity), self.leader.held, options.limits)
+        self.reconciler = Reconciler(
+            self.store, Renderer(options.templates), options.digests, self.trigger, writer, self.leader.held, pulse
+        )
+        self.client = client
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        heart = asyncio.create_task(self.pulse.keep())
+        try:
+            if not await self._until_stopped(self._listed()):
+                return 0
+            return await self._serve()
+        finally:
+            heart.cancel()
+
+    async def _listed(self) -> None:
+        """The first list, tried until it succeeds: the API server or our CRDs may come later than we do."""
+        backoff, said = Backoff(), ""
+        while True:
+            try:
+                return await self.audit.first()
+            except ApiError as error:
+                if str(error) != said:
+                    said = str(error)
+                    hint = " Are the CRDs installed?" if error.status == 404 else ""
+                    log.warning("The first list must succeed: %s%s Trying again.", error, hint)
+                await asyncio.sleep(backoff.pause_s())
+
+    async def _until_stopped(self, work: Awaitable[None]) -> bool:
+        """False if told to stop before `work` was done."""
+        task, stopped = asyncio.ensure_future(work), asyncio.create_task(self.stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        return False
+
+    async def _serve(self) -> int:
+        stop_kopf = asyncio.Event()
+        before = asyncio.all_tasks()
+        roots = await watch.spawn(self.store, self.client, self.trigger.fire, stop_kopf)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)  # kopf has put its own there
+        watches = asyncio.create_task(kopf.run_tasks(roots, ignored=before), name="the watches")
+        parts: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self.leader.run(), name="leader election"),
+            asyncio.create_task(self.reconciler.run(), name="the reconciler"),
+            asyncio.create_task(self._audit(), name="the audit"),
+            asyncio.create_task(self.stop.wait(), name="stop"),
+        }
+        done, _ = await asyncio.wait({watches, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        await self.leader.release()
+        code = 0 if self.stop.is_set() else self._blame(done)
+        await _cancel(parts)
+        stop_kopf.set()
+        await asyncio.wait({watches}, timeout=5)
+        await _cancel({watches})
+        return code
+
+    @staticmethod
+    def _blame(done: set[asyncio.Task[Any]]) -> int:
+        for task in done:
+            error = None if task.cancelled() else task.exception()
+            log.critical("%s ended, so the operator ends: %s", task.get_name(), error or "no error", exc_info=error)
+        return 1
+
+    async def _audit(self) -> None:
+        """Rounds for ever; a round that the API server does not answer proves nothing and is not counted."""
+        silent: dict[str, int] = {}
+        pause = 2.0  # the first round soon: what was deleted between our list and kopf's is not told by either
+        while True:
+            self.pulse.beat("the audit", 3 * self.options.audit_s + 120)
+            await asyncio.sleep(pause)
+            try:
+                took = await self.audit.round()
+            except ApiError as error:
+                log.debug("No comparison with the API server: %s", error)
+                pause = self.options.audit_s
+                continue
+            silent = {kind: silent.get(kind, 0) + 1 for kind, missed in self.audit.missed.items() if missed}
+            for kind, rounds in silent.items():
+                if rounds >= SILENT_ROUNDS:
+                    raise WatchDead(f"The watch of {kind} must deliver changes, and it missed some {rounds} times.")
+            pause = max(self.options.audit_s, 20 * took)
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,138 @@
+"""From what is known to what is written, whenever something has changed.
+
+Decides nothing: plan, render and status are pure functions, and what they want is compared with what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sixgate.controller.writes import Write, config_writes, status_writes
+from sixgate.kube import Backoff
+from sixgate.plan.planner import PlanResult, plan
+from sixgate.plan.status import NodeReport, object_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sixgate.controller.store import ConfigEntry, Store, UserEntry
+    from sixgate.controller.trigger import Trigger
+    from sixgate.controller.writer import Writer
+    from sixgate.errors import Problem, Ref
+    from sixgate.health import Pulse
+    from sixgate.plan.snapshot import Snapshot
+    from sixgate.render.renderer import Rendered, Renderer
+
+log = logging.getLogger(__name__)
+
+HURRY_AFTER_S = 1.0
+BEAT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What one state of the inputs means."""
+
+    inputs: int
+    result: PlanResult
+    rendered: Rendered
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """One worker. `leading` is asked before every look: a follower only watches."""
+
+    store: Store
+    renderer: Renderer
+    digests: Mapping[str, str]
+    trigger: Trigger
+    writer: Writer
+    leading: Callable[[], bool]
+    pulse: Pulse
+    backoff: Backoff = field(default_factory=Backoff)
+    _desired: Desired | None = field(default=None, init=False)
+    _idle: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.pulse.beat("the reconciler", 60 + BEAT_S)
+            if await self.trigger.wait(BEAT_S) and self.leading():
+                started = time.monotonic()
+                await self.look()
+                self.trigger.looked(time.monotonic() - started)
+
+    async def look(self) -> None:
+        """Compare what is wanted with what is stored, and write the difference: NodeConfigs, then statuses."""
+        inputs = self.store.inputs
+        if self._desired is None or self._desired.inputs != inputs:
+            self._desired = await asyncio.to_thread(self._compute, inputs, self.store.snapshot(self.digests))
+        desired, started = self._desired, time.monotonic()
+
+        def hurry() -> bool:
+            return self.trigger.fired and time.monotonic() - started > HURRY_AFTER_S
+
+        configs = await self.writer.write_all(_config_writes(desired, self.store.configs()), hurry)
+        users, stored = self.store.users(), self.store.configs()
+        writes = await asyncio.to_thread(_status_writes, desired, users, stored, _now())
+        statuses = await self.writer.write_all(writes, hurry)
+        written, failed = configs.written + statuses.written, configs.failed + statuses.failed
+        left = configs.left + statuses.left
+        if written:
+            log.info("%d writes in %.2f s, %d left.", written, time.monotonic() - started, left)
+        elif not failed and not left and not self._idle:
+            log.info("Nothing to write: %d objects, %d NodeConfigs are as they should be.", len(users), len(stored))
+        self._idle = not written
+        if failed:
+            await asyncio.sleep(self.backoff.pause_s())
+        else:
+            self.backoff.reset()
+        if failed or left:
+            self.trigger.fire()
+
+    def _compute(self, inputs: int, snapshot: Snapshot) -> Desired:
+        result = plan(snapshot)
+        return Desired(inputs, result, self.renderer.render_all(result))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _config_writes(desired: Desired, configs: Mapping[str, ConfigEntry]) -> tuple[Write, ...]:
+    specs = desired.rendered.specs
+    return config_writes(specs, frozenset(desired.result.nodes) - frozenset(specs), configs)
+
+
+def _status_writes(
+    desired: Desired, users: tuple[UserEntry, ...], configs: Mapping[str, ConfigEntry], now: str
+) -> tuple[Write, ...]:
+    """Statuses of all objects that are not being deleted, as far as they differ from the stored ones."""
+    specs = desired.rendered.specs
+    reports = {
+        node: NodeReport(specs[node].revision if node in specs else entry.revision, entry.status)
+        for node, entry in configs.items()
+    }
+    problems: dict[Ref, list[Problem]] = {}
+    for problem in (*desired.result.problems, *desired.rendered.problems):
+        problems.setdefault(problem.ref, []).append(problem)
+    result = replace(desired.result, problems=())  # handed over by object: looking through all for each is quadratic
+    statuses = {
+        entry.ref: object_status(
+            entry.ref,
+            entry.generation,
+            result,
+            problems=(*entry.problems, *problems.get(entry.ref, ())),
+            reports=reports,
+            previous=entry.status,
+            now=now,
+        )
+        for entry in users
+        if not entry.deleting
+    }
+    return status_writes(statuses, {entry.ref: entry for entry in users})

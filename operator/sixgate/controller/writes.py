@@ -1,0 +1,109 @@
+"""What has to be written, as data: a pure comparison of what is wanted with what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sixgate.api.base import API_VERSION
+from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec
+from sixgate.controller.store import MANAGED_BY, NODE_CONFIG, OPERATOR, ConfigEntry, UserEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sixgate.errors import Ref
+
+EMPTY_REVISION = NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION}).hashed().revision
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyConfig:
+    node: str
+    spec: NodeConfigSpec
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "apiVersion": API_VERSION,
+            "kind": NODE_CONFIG,
+            "metadata": {"name": self.node, "labels": {MANAGED_BY: OPERATOR}},
+            "spec": self.spec.model_dump(mode="json", by_alias=True),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteConfig:
+    """Deletes exactly the object that was seen; one that changed since is left alone and looked at again."""
+
+    node: str
+    uid: str
+    version: int
+
+    def body(self) -> dict[str, Any]:
+        return {"preconditions": {"uid": self.uid, "resourceVersion": str(self.version)}}
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyStatus:
+    """The uid makes the server refuse the status of an object that was deleted and made anew meanwhile."""
+
+    ref: Ref
+    uid: str
+    status: Mapping[str, Any]
+    before: Mapping[str, Any]
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.ref.kind,
+            "metadata": {"name": self.ref.name, "uid": self.uid},
+            "status": dict(self.status),
+        }
+
+
+Write = ApplyConfig | DeleteConfig | ApplyStatus
+
+
+def config_writes(
+    specs: Mapping[str, NodeConfigSpec], keep: frozenset[str], stored: Mapping[str, ConfigEntry]
+) -> tuple[Write, ...]:
+    """NodeConfigs to apply and to delete, by node name.
+
+    `specs` are those of nodes that are planned; nodes in `keep` could not be rendered and keep what they have.
+    A NodeConfig that nobody needs is deleted only if it carries our label.
+    """
+    writes: list[Write] = []
+    for node in sorted(specs):
+        spec, have = specs[node], stored.get(node)
+        if spec.revision != EMPTY_REVISION and not _is(have, spec):
+            writes.append(ApplyConfig(node, spec))
+    for node in sorted(stored):
+        have, wanted = stored[node], specs.get(node)
+        unneeded = node not in keep and (wanted is None or wanted.revision == EMPTY_REVISION)
+        if unneeded and have.managed:
+            writes.append(DeleteConfig(node, have.uid, have.version))
+    return tuple(writes)
+
+
+def _is(have: ConfigEntry | None, spec: NodeConfigSpec) -> bool:
+    return have is not None and have.managed and have.revision == spec.revision == have.digest
+
+
+OUR_CONDITIONS = frozenset({"Ready", "Programmed", "Conflicted", "Degraded", "Reconciling", "Stalled"})
+
+
+def status_writes(
+    statuses: Mapping[Ref, Mapping[str, Any]], stored: Mapping[Ref, UserEntry]
+) -> tuple[ApplyStatus, ...]:
+    """Statuses that differ from the stored ones. Times of transitions are the caller's to keep."""
+    return tuple(
+        ApplyStatus(ref, stored[ref].uid, statuses[ref], stored[ref].status)
+        for ref in sorted(statuses)
+        if ref in stored and _ours(statuses[ref]) != _ours(stored[ref].status)
+    )
+
+
+def _ours(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A status without conditions that others added and without the order of those that are ours."""
+    conditions = {c["type"]: c for c in status.get("conditions") or () if c["type"] in OUR_CONDITIONS}
+    return {**status, "conditions": conditions}

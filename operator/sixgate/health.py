@@ -1,0 +1,77 @@
+"""A liveness endpoint in a thread of its own, so that it answers even when the event loop does not.
+
+`GET /healthz` gives 200, or 503 with the sentences of what is wrong. A probe must not depend on the API server: what
+stands still while the server is away is not a reason to restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When each part of the process last showed life; parts say themselves how long their silence may be."""
+
+    clock: Callable[[], float] = time.monotonic
+    _beats: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
+
+    def beat(self, part: str, silence_s: float) -> None:
+        """`part` lives; it is late when it has not said so again for `silence_s`."""
+        self._beats[part] = (self.clock(), silence_s)
+
+    def drop(self, part: str) -> None:
+        self._beats.pop(part, None)
+
+    def late(self) -> tuple[str, ...]:
+        """One sentence for each part that is late."""
+        now = self.clock()
+        return tuple(
+            f"{part} must show life every {silence:.0f} s, and it was silent for {now - at:.0f} s."
+            for part, (at, silence) in sorted(self._beats.items())
+            if now - at > silence
+        )
+
+    async def keep(self, part: str = "the event loop", every_s: float = 1.0, silence_s: float = 30.0) -> None:
+        """Beats for the event loop it runs in, until cancelled."""
+        while True:
+            self.beat(part, silence_s)
+            await asyncio.sleep(every_s)
+
+
+class HealthServer:
+    """Serves `late` on one address until closed. Port 0 takes a free one; `port` says which."""
+
+    def __init__(self, host: str, port: int, late: Callable[[], tuple[str, ...]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wrong = late() if self.path == "/healthz" else ("There is only /healthz here.",)
+                status = 404 if self.path != "/healthz" else 503 if wrong else 200
+                body = ("\n".join(wrong) or "ok").encode() + b"\n"
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """A probe every few seconds is not worth a line."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
