@@ -177,7 +177,10 @@ def _occupied(want: HookWant, device: Device, have: Observed) -> str | None:
                 "program is attached."
             )
         if want.hook.hook == "xdp":
-            return f"{want.hook} runs program {seen.prog_id} of somebody else, which is left alone; tc does the work there."
+            return (
+                f"{want.hook} runs program {seen.prog_id} of somebody else, which is left alone; "
+                "tc does the work there."
+            )
     return None
 
 

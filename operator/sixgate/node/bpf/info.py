@@ -298,7 +298,7 @@ def open_pin(path: str | os.PathLike[str], kind: Literal["map", "program", "link
 def _kind_of(fd: int) -> str:
     target = os.readlink(f"/proc/self/fd/{fd}")
     names = {"anon_inode:bpf-map": "map", "anon_inode:bpf-prog": "program", "anon_inode:bpf_link": "link"}
-    return names.get(target.replace("[", "").replace("]", ""), target)
+    return names.get(target.replace("[", "").replace("]", "").replace("bpf-link", "bpf_link"), target)
 
 
 def _fill(fd: int, raw: Structure, what: str) -> None:
