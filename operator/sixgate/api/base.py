@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -44,6 +45,7 @@ class Spec(BaseModel):
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
         broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        broken += _repetitions(self)
         if broken:
             raise ValueError("; ".join(broken))
         return self
@@ -59,6 +61,33 @@ class Spec(BaseModel):
         if wanted:
             schema["x-kubernetes-validations"] = wanted
         return schema
+
+
+def _repetitions(model: BaseModel) -> list[str]:
+    """Sentences for items that a list of type `set` or `map` holds twice, as the API server refuses them."""
+    found = []
+    for name, field in type(model).model_fields.items():
+        extra = field.json_schema_extra
+        items = getattr(model, name)
+        if not isinstance(extra, dict) or not isinstance(items, tuple) or len(items) < 2:
+            continue
+        keys = extra.get("x-kubernetes-list-map-keys")
+        if extra.get("x-kubernetes-list-type") == "set":
+            values = list(items)
+        elif isinstance(keys, list):
+            values = [tuple(item.model_dump(include=_names(item, keys)).values()) for item in items]
+        else:
+            continue
+        first: dict[object, int] = {}
+        for number, value in enumerate(values):
+            if first.setdefault(value, number) != number:
+                what = f" in {', '.join(map(str, keys))}" if isinstance(keys, list) else ""
+                found.append(f"{field.alias or name}[{number}] repeats {field.alias or name}[{first[value]}]{what}")
+    return found
+
+
+def _names(item: BaseModel, aliases: list[Any]) -> set[str]:
+    return {name for name, field in type(item).model_fields.items() if (field.alias or name) in aliases}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +197,25 @@ DevicePattern = Annotated[
 
 StrictBool = Annotated[bool, Field(strict=True)]
 StrictInt = Annotated[int, Field(strict=True)]
+Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+Weight = Annotated[StrictInt, Field(ge=0, le=65535)]
+Protocol = Literal["TCP", "UDP"]
+DomainName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^([A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)"
+        r"(\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*\.?$",
+    ),
+]
+SET: JsonDict = {"x-kubernetes-list-type": "set"}
+OBJECT: JsonDict = {"default": {}}  # an object whose fields all have defaults is filled in by the API server
+
+
+def keyed_by(*fields: str) -> JsonDict:
+    """Schema of a list whose items are told apart by `fields`: two writers can each own items of it."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(fields)}
 
 
 class KindSpec(Spec):

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
-from pydantic.config import JsonDict
 
 from sixgate.api.addr import AnyAddress, AnyCidr, Ipv4Cidr, Ipv6Cidr, Prefix6052
-from sixgate.api.base import Spec, StrictBool, StrictInt
-
-DomainName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=253,
-        pattern=r"^([A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*\.?$",
-    ),
-]
-SET: JsonDict = {"x-kubernetes-list-type": "set"}
+from sixgate.api.base import SET, DomainName, Port, Spec, StrictBool, keyed_by
 
 
 class Dns64PrefixSpec(Spec):
@@ -32,7 +19,7 @@ class UpstreamSpec(Spec):
     """A resolver that questions are forwarded to."""
 
     address: AnyAddress = Field(description="Address of the resolver.")
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(default=53, description="Port of the resolver.")
+    port: Port = Field(default=53, description="Port of the resolver.")
 
 
 class Dns64Spec(Spec):
@@ -42,7 +29,7 @@ class Dns64Spec(Spec):
         default=(),
         max_length=64,
         description="Prefixes by IPv4 range, the longest match counts; left out, spec.prefix represents all.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["ipv4CIDR"]},
+        json_schema_extra=keyed_by("ipv4CIDR"),
     )
     exclude_ipv6_cidrs: tuple[Ipv6Cidr, ...] = Field(
         default=(),
@@ -62,7 +49,7 @@ class Dns64Spec(Spec):
         min_length=1,
         max_length=16,
         description="Resolvers that questions go to.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["address", "port"]},
+        json_schema_extra=keyed_by("address", "port"),
     )
     client_cidrs: tuple[AnyCidr, ...] = Field(
         min_length=1,

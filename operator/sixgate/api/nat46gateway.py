@@ -16,7 +16,19 @@ from sixgate.api.addr import (
     Prefix6052,
     is_global_ipv4,
 )
-from sixgate.api.base import Column, DevicePattern, KindInfo, KindSpec, Rule, Spec, StrictBool, StrictInt, UserObject
+from sixgate.api.base import (
+    SET,
+    Column,
+    DevicePattern,
+    KindInfo,
+    KindSpec,
+    Rule,
+    Spec,
+    StrictBool,
+    StrictInt,
+    UserObject,
+    keyed_by,
+)
 from sixgate.api.dns64 import Dns64Spec
 from sixgate.api.stateful import NatServiceSpec, StatefulSpec
 
@@ -53,12 +65,8 @@ def _no_overlap(spec: Any) -> bool:
     return not any(a.overlaps(b) for a, b in combinations(spec.ipv4_cidrs, 2))
 
 
-def _distinct(side: str) -> Any:
-    def holds(spec: Any) -> bool:
-        prefixes = [getattr(mapping, side) for mapping in spec.mappings]
-        return len(prefixes) == len(set(prefixes))
-
-    return holds
+def _distinct_ipv6(spec: Any) -> bool:
+    return len({mapping.ipv6 for mapping in spec.mappings}) == len(spec.mappings)
 
 
 class StatelessSpec(Spec):
@@ -71,8 +79,7 @@ class StatelessSpec(Spec):
             lambda spec: bool(spec.ipv4_cidrs or spec.mappings),
         ),
         Rule("", "no two of ipv4CIDRs may overlap", _no_overlap),
-        Rule("", "no two mappings may have the same ipv4 prefix", _distinct("ipv4")),
-        Rule("", "no two mappings may have the same ipv6 prefix", _distinct("ipv6")),
+        Rule("", "no two mappings may have the same ipv6 prefix", _distinct_ipv6),
         Rule(
             "!has(self.icmpSourceIPv6CIDR) || !isCIDR(self.icmpSourceIPv6CIDR) || "
             "cidr(self.icmpSourceIPv6CIDR).prefixLength() >= 64",
@@ -81,18 +88,19 @@ class StatelessSpec(Spec):
         ),
     )
 
-    ipv4_cidrs: Annotated[tuple[Ipv4Cidr, ...], Field(json_schema_extra={"x-kubernetes-list-type": "set"})] = Field(
+    ipv4_cidrs: tuple[Ipv4Cidr, ...] = Field(
         default=(),
         alias="ipv4CIDRs",
         max_length=MAX_IPV4_CIDRS,
         description="IPv4 addresses that IPv6 hosts hold under the prefix (IPv4-translatable addresses): what IPv4 "
         "hosts send to them is translated to IPv6.",
+        json_schema_extra=SET,
     )
     mappings: tuple[MappingSpec, ...] = Field(
         default=(),
         max_length=MAX_MAPPINGS,
         description="Explicit address mappings; they go before the prefix, and the longest match counts.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["ipv4"]},
+        json_schema_extra=keyed_by("ipv4"),
     )
     traffic_class: Literal["Copy", "Zero"] = Field(
         default="Copy", description="Traffic class of IPv6 packets: a copy of TOS, or zero (RFC 7915 4.1)."
@@ -182,6 +190,10 @@ class NAT46GatewaySpec(KindSpec):
             ".prefix",
         ),
         Rule(
+            "has(self.stateless) == has(oldSelf.stateless)",
+            "a stateless gateway cannot become a stateful one, nor the other way round; make a new object",
+        ),
+        Rule(
             "!has(self.dns64) || has(self.prefix) || (has(self.dns64.prefixes) && size(self.dns64.prefixes) > 0)",
             "dns64 needs prefix or dns64.prefixes",
             lambda spec: spec.dns64 is None or spec.prefix is not None or bool(spec.dns64.prefixes),
@@ -200,7 +212,7 @@ class NAT46GatewaySpec(KindSpec):
         min_length=1,
         max_length=32,
         description="Devices whose packets are translated: names, shell patterns, or `auto` for every uplink.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
+        json_schema_extra=SET,
     )
     acceleration: Literal["Disabled", "BestEffort", "Native"] = Field(
         default="Disabled",
@@ -217,7 +229,10 @@ class NAT46GatewaySpec(KindSpec):
     stateless: StatelessSpec | None = Field(default=None, description="Translation without state.")
     stateful: StatefulSpec | None = Field(default=None, description="NAT64 with an IPv4 pool (RFC 6146).")
     services: tuple[NatServiceSpec, ...] = Field(
-        default=(), max_length=256, description="Virtual addresses of one family in front of backends of the other."
+        default=(),
+        max_length=256,
+        description="Virtual addresses of one family in front of backends of the other.",
+        json_schema_extra=keyed_by("vip", "port", "protocol"),
     )
     dns64: Dns64Spec | None = Field(default=None, description="DNS64 for the clients of this gateway (RFC 6147).")
 

@@ -11,10 +11,15 @@ from pydantic_core import ErrorDetails
 
 from sixgate.api.addr import shown
 from sixgate.api.base import API_VERSION, UserObject
+from sixgate.api.bigtcppolicy import BIGTCPPolicy
+from sixgate.api.egressgateway import EgressGateway
+from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
 
-KINDS: Mapping[str, type[UserObject]] = {kind.__name__: kind for kind in (NAT46Gateway,)}
+KINDS: Mapping[str, type[UserObject]] = {
+    kind.__name__: kind for kind in (NAT46Gateway, EgressGateway, BIGTCPPolicy, LoadBalancer)
+}
 
 INVALID = "Invalid"
 MAX_PROBLEMS = 20

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sixgate.api.addr import AnyAddress, Ipv4, Ipv4Cidr, Ipv6
-from sixgate.api.base import Rule, Spec, StrictBool, StrictInt
-
-Port = Annotated[StrictInt, Field(ge=1, le=65535)]
-Weight = Annotated[StrictInt, Field(ge=0, le=65535)]
-Protocol = Literal["TCP", "UDP"]
+from sixgate.api.base import OBJECT, Port, Protocol, Rule, Spec, StrictBool, StrictInt, Weight, keyed_by
 
 
 class PortRangeSpec(Spec):
@@ -36,7 +33,7 @@ class PoolSpec(Spec):
     ports: PortRangeSpec = Field(
         default_factory=PortRangeSpec,
         description="Ports of each address that are given to clients.",
-        json_schema_extra={"default": {}},
+        json_schema_extra=OBJECT,
     )
 
 
@@ -95,8 +92,24 @@ class ClientLimitsSpec(Spec):
     )
 
 
+def _pools_apart(spec: Any) -> bool:
+    return not any(
+        a.cidr.overlaps(b.cidr) and a.ports.first <= b.ports.last and b.ports.first <= a.ports.last
+        for a, b in combinations(spec.pools, 2)
+    )
+
+
 class StatefulSpec(Spec):
     """Stateful NAT64 (RFC 6146)."""
+
+    rules = (
+        Rule("", "no two pools may have the same address and port", _pools_apart),
+        Rule(
+            "(has(self.portBlockSize) ? self.portBlockSize : 0) == "
+            "(has(oldSelf.portBlockSize) ? oldSelf.portBlockSize : 0)",
+            "portBlockSize cannot change: every session would move; make a new object",
+        ),
+    )
 
     pools: tuple[PoolSpec, ...] = Field(
         min_length=1,
@@ -121,19 +134,16 @@ class StatefulSpec(Spec):
     lifetimes: LifetimesSpec = Field(
         default_factory=LifetimesSpec,
         description="How long idle sessions are kept.",
-        json_schema_extra={"default": {}},
+        json_schema_extra=OBJECT,
     )
     client_limits: ClientLimitsSpec = Field(
-        default_factory=ClientLimitsSpec, description="Limits per client.", json_schema_extra={"default": {}}
+        default_factory=ClientLimitsSpec, description="Limits per client.", json_schema_extra=OBJECT
     )
     static_bindings: tuple[StaticBindingSpec, ...] = Field(
         default=(),
         max_length=1024,
         description="Ports of the pool that are bound for good.",
-        json_schema_extra={
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["protocol", "ipv4", "ipv4Port"],
-        },
+        json_schema_extra=keyed_by("protocol", "ipv4", "ipv4Port"),
     )
 
 
@@ -173,5 +183,5 @@ class NatServiceSpec(Spec):
         min_length=1,
         max_length=128,
         description="Where sessions go, by weight; they may be VIPs of clusters.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["address", "port"]},
+        json_schema_extra=keyed_by("address", "port"),
     )

@@ -7,6 +7,8 @@ from ipaddress import ip_network
 
 from sixgate.api.addr import Address
 from sixgate.api.base import UserObject
+from sixgate.api.egressgateway import EgressGateway
+from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan.claims import Claim
 from sixgate.plan.nat46 import objects_needed
@@ -17,6 +19,13 @@ def claims_of(item: UserObject) -> Iterator[Claim]:
     match item:
         case NAT46Gateway():
             yield from _gateway_claims(item)
+        case EgressGateway():
+            for number, pair in enumerate(item.spec.addresses):
+                for family, address in (("ipv4", pair.ipv4), ("ipv6", pair.ipv6)):
+                    if address is not None:
+                        yield _host(address, f"spec.addresses[{number}].{family}")
+        case LoadBalancer():
+            yield from _balancer_claims(item)
         case _:
             return
 
@@ -51,6 +60,16 @@ def _gateway_claims(gateway: NAT46Gateway) -> Iterator[Claim]:
     for number, service in enumerate(spec.services):
         ports = (service.port, service.port)
         yield _host(service.vip, f"spec.services[{number}].vip", service.protocol, ports)
+
+
+def _balancer_claims(balancer: LoadBalancer) -> Iterator[Claim]:
+    spec = balancer.spec
+    for number, vip in enumerate(spec.vips):
+        field = f"spec.vips[{number}]"
+        if spec.all_ports:
+            yield _host(vip, field)
+        for port in spec.ports:
+            yield _host(vip, field, port.protocol, (port.port, port.end_port or port.port))
 
 
 def _host(address: Address, field: str, protocol: str = "", ports: tuple[int, int] = (0, 65535)) -> Claim:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sixgate.api.base import UserObject
+from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
 from sixgate.plan.claims import Claim, ClaimIndex
+from sixgate.plan.devices import policies_overlap
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
 from sixgate.plan.nat46 import stateless_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
@@ -63,6 +65,7 @@ class _Run:
         self.claims = ClaimIndex()
         self.gateways_at_least: list[NodeSet] = [0] * MAX_GATEWAYS
         self.selected: dict[Ref, NodeSet] = {}
+        self.policies: list[tuple[BIGTCPPolicy, NodeSet]] = []
         self.programs: list[tuple[NAT46Gateway, NodeSet]] = []
 
     def _unique(self, objects: tuple[UserObject, ...]) -> list[UserObject]:
@@ -87,6 +90,8 @@ class _Run:
         if not selected:
             self._blame(item, NO_NODES, "has a spec.nodeSelector that matches no node", "spec.nodeSelector")
         held, everywhere = self._claim(item, selected)
+        if isinstance(item, BIGTCPPolicy):
+            self._claim_devices(item, selected)
         unsupported = not_supported(item)
         if unsupported:
             self._blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
@@ -116,6 +121,19 @@ class _Run:
         for claim in claims:
             self.claims.add(number, claim)
         return held, everywhere
+
+    def _claim_devices(self, item: BIGTCPPolicy, selected: NodeSet) -> None:
+        """Two policies of equal priority for one device of one node: the older keeps it."""
+        held = selected
+        for older, nodes in self.policies:
+            shared = nodes & selected
+            pattern = policies_overlap(item, older) if shared else ""
+            if pattern:
+                held &= ~shared
+                text = f"has priority {item.spec.priority} for the device {pattern}, but {older.ref} is older and has "
+                text += f"the same priority for such a device on {self._named(shared)}"
+                self._blame(item, CONFLICTED, text, "spec.devices.include")
+        self.policies.append((item, held))
 
     def _blame_conflict(self, item: UserObject, mine: Claim, older: UserObject, its: Claim, shared: NodeSet) -> None:
         where = f" on {self._named(shared)}" if shared else ""
