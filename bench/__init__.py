@@ -1,0 +1,1 @@
+"""Figures of sixgate against its peers, one program per question."""

@@ -1,0 +1,197 @@
+"""What every benchmark shares: interleaved measuring, medians with their spread, rows for people and for machines.
+
+A row for machines is `{"metric", "value", "unit", "baseline", "ratio", "goal", "met"}`: `value` and `baseline` are
+medians in `unit` (baseline null where nothing is compared), `ratio` is value divided by baseline, `goal` says what is
+to be reached (`ratio >= 0.95`), `met` whether it is (null where there is no goal).
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+import statistics
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+
+COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound on `value` or on `ratio`: `Goal("ratio", ">=", 0.95)`."""
+
+    on: str
+    op: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.on} {self.op} {self.bound:g}"
+
+    def met(self, value: float, ratio: float | None) -> bool:
+        found = ratio if self.on == "ratio" else value
+        if found is None:
+            return False
+        return COMPARE[self.op](found, self.bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure; `samples` and `baseline_samples` are all its measurements, in `unit`."""
+
+    metric: str
+    unit: str
+    samples: tuple[float, ...]
+    baseline_samples: tuple[float, ...] = ()
+    goal: Goal | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def baseline(self) -> float | None:
+        return statistics.median(self.baseline_samples) if self.baseline_samples else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Median of the ratios of neighbours in time: a slow minute of the machine slows both."""
+        if not self.baseline_samples:
+            return None
+        if len(self.samples) == len(self.baseline_samples) and all(self.baseline_samples):
+            return statistics.median(a / b for a, b in zip(self.samples, self.baseline_samples, strict=True))
+        return self.value / self.baseline if self.baseline else None
+
+    @property
+    def met(self) -> bool | None:
+        return self.goal.met(self.value, self.ratio) if self.goal else None
+
+    def as_json(self) -> dict[str, str | float | bool | None]:
+        return {
+            "metric": self.metric,
+            "value": self.value,
+            "unit": self.unit,
+            "baseline": self.baseline,
+            "ratio": self.ratio,
+            "goal": str(self.goal) if self.goal else None,
+            "met": self.met,
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """The rows of one benchmark and what a reader must know to repeat it."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def met(self) -> bool:
+        return all(row.met is not False for row in self.rows)
+
+
+def interleave(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, tuple[float, ...]]:
+    """Runs every measure once per round, in turning order (A B C, C B A, ...); returns the samples of each by name."""
+    samples: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(rounds):
+        names = list(measures) if number % 2 == 0 else list(measures)[::-1]
+        for name in names:
+            samples[name].append(measures[name]())
+    return {name: tuple(values) for name, values in samples.items()}
+
+
+def progress(text: str) -> None:
+    """One line on standard error: what is being measured now."""
+    sys.stderr.write(f"  {text}\n")
+    sys.stderr.flush()
+
+
+def amount(value: float | None) -> str:
+    """A figure in at most four significant digits, with thousands apart."""
+    if value is None:
+        return "-"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def spread(samples: Sequence[float]) -> str:
+    """Lowest and highest measurement, or nothing where all are one."""
+    return (
+        "" if len(samples) < 2 or min(samples) == max(samples) else f"{amount(min(samples))} to {amount(max(samples))}"
+    )
+
+
+def verdict(met: bool | None) -> str:
+    return {True: "met", False: "MISSED", None: ""}[met]
+
+
+HEADINGS = ("metric", "unit", "median", "spread", "n", "compared with", "ratio", "goal", "")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """The row as texts, in the order of HEADINGS."""
+    compared = amount(row.baseline)
+    if spread(row.baseline_samples):
+        compared += f" ({spread(row.baseline_samples)})"
+    return (
+        row.metric + (f" ({row.note})" if row.note else ""),
+        row.unit,
+        amount(row.value),
+        spread(row.samples),
+        str(len(row.samples)),
+        compared,
+        "-" if row.ratio is None else f"{row.ratio:.3g}",
+        str(row.goal or ""),
+        verdict(row.met),
+    )
+
+
+def machine() -> str:
+    """The machine in one line, as far as figures depend on it."""
+    return f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+
+
+def print_report(report: Report) -> None:
+    """The table for people, on standard output."""
+    table = Table(title=report.title, title_justify="left", title_style="bold", pad_edge=False, box=None)
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if number in (2, 4, 6) else "left", overflow="fold")
+    for row in report.rows:
+        table.add_row(*cells(row))
+    console = Console(width=None if sys.stdout.isatty() else 190, highlight=False, markup=False)
+    console.print(table)
+    for remark in (*report.remarks, machine()):
+        console.print(remark)
+
+
+def write_json(reports: Sequence[Report], path: Path) -> None:
+    """All rows of all reports as one JSON list."""
+    path.write_text(json.dumps([row.as_json() for report in reports for row in report.rows], indent=1) + "\n")
+
+
+def markdown(reports: Sequence[Report], date: str) -> str:
+    """The page docs/benchmarks.md."""
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Measured {date} by `make bench` on {machine()}. What is compared is measured in turns within one run;",
+        "figures are medians, the spread is lowest to highest, a ratio is the median of ratios of neighbours in time.",
+    ]
+    for report in reports:
+        lines += ["", f"## {report.title}", "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+        lines += ["| " + " | ".join(cells(row)) + " |" for row in report.rows]
+        lines += ["", *(f"* {remark}" for remark in report.remarks)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,140 @@
+"""The labs that bench/nat64.py compares: one shape (client, gateway, server), three ways through the gateway."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from e2e.lab import stamp, topology, traffic
+from e2e.lab.run import LabError
+from e2e.lab.sixgate import ROOT, Sixgate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from e2e.lab.run import LabRun
+
+CLIENT, SERVER = topology.CLIENT6, topology.SERVER4
+HOSTS = (CLIENT, SERVER)
+EXAMPLE = ROOT / "examples" / "nat46gateway"
+UDP_PROTOCOL = 17
+CONTROL_PACKETS = 1000
+
+TAYGA_CLIENT = "2001:db8:6:1::10"
+TAYGA_CONF = """\
+tun-device nat64
+ipv4-addr 192.0.2.1
+ipv6-addr 2001:db8:6:ffff::1
+prefix {prefix}
+map {client4} {client6}
+data-dir {directory}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way from the client through the gateway to the server; `seconds` is how long one measurement takes."""
+
+    lab: LabRun
+    client_address: str
+    server_address: str  # as the client calls it
+    seconds: float
+
+    def tcp_bits(self, *, reverse: bool = False) -> float:
+        """Payload of one TCP flow, Gbit/s; from the server to the client where `reverse` is set."""
+        done = traffic.iperf(self.lab, CLIENT.role, self.server_address, seconds=self.seconds, reverse=reverse)
+        return done.bits_per_second / 1e9
+
+    def packets(self) -> float:
+        """64-byte UDP packets that reach the server's device, thousands per second, sent as fast as the client can."""
+        before = self._arrived()
+        sent = stamp.send(
+            self.lab, CLIENT.role, self.client_address, self.server_address, count=1 << 62, seconds=self.seconds
+        )
+        arrived = self._arrived() - before
+        if not arrived:
+            raise LabError(f"None of {sent.sent} packets arrived at {self.server_address}.")
+        return arrived / sent.seconds / 1e3
+
+    def _arrived(self) -> int:
+        up = self.lab.device("up")
+        text = self.lab.run(SERVER.role, ["ip", "-s", "-json", "link", "show", "dev", up]).stdout
+        return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
+
+
+def sink_udp(lab: LabRun) -> None:
+    """Drops UDP at the server's door, so that packets per second are the gateway's figure and not the server's."""
+    up = lab.device("up")
+    lab.run(SERVER.role, ["tc", "qdisc", "add", "dev", up, "clsact"])
+    for family, offset in (("ipv6", 14 + 6), ("ip", 14 + 9)):  # the next header, the protocol
+        code = f"4,48 0 0 {offset},21 0 1 {UDP_PROTOCOL},6 0 0 2,6 0 0 4294967295"
+        words = ["tc", "filter", "add", "dev", up, "ingress", "protocol", family, "bpf", "bytecode", code, "da"]
+        lab.run(SERVER.role, words)
+
+
+def plain_path(lab: LabRun, seconds: float) -> Path:
+    """IPv6 all the way, forwarded by the kernel."""
+    topology.build(lab, HOSTS)
+    address = topology.add_plain_ipv6(lab, SERVER)
+    return _warm(Path(lab, CLIENT.address, address, seconds))
+
+
+def sixgate_path(lab: LabRun, seconds: float) -> tuple[Path, Sixgate]:
+    """Translated by sixgate, running on the example of the demo."""
+    topology.build(lab, HOSTS)
+    gateway = Sixgate(lab, EXAMPLE)
+    gateway.start()
+    gateway.wait_ready()
+    return _warm(Path(lab, CLIENT.address, SERVER.seen_from(6), seconds)), gateway
+
+
+def tayga_path(lab: LabRun, seconds: float) -> Path:
+    """Translated by Debian's tayga."""
+    topology.build(lab, HOSTS)
+    up, gw = lab.device("up"), topology.GATEWAY
+    # tayga refuses sources inside its own prefix: the client gets an address outside it and an explicit mapping.
+    lab.ip(CLIENT.role, f"addr del {CLIENT.address}/128 dev {up}", f"addr add {TAYGA_CLIENT}/64 dev {up} nodad")
+    conf = lab.workdir / "tayga.conf"
+    conf.write_text(
+        TAYGA_CONF.format(prefix=topology.PREFIX, client4=CLIENT.ipv4, client6=TAYGA_CLIENT, directory=str(lab.workdir))
+    )
+    lab.run(gw, ["tayga", "--mktun", "--config", str(conf)])
+    lab.ip(
+        gw,
+        "link set nat64 up",
+        f"route add {topology.PREFIX} dev nat64",
+        f"route add {topology.TRANSLATABLE} dev nat64",
+    )
+    lab.spawn(gw, ["tayga", "--nodetach", "--config", str(conf)])
+    return _warm(Path(lab, TAYGA_CLIENT, SERVER.seen_from(6), seconds))
+
+
+def _warm(path: Path) -> Path:
+    """The same path once it carries a ping; neighbours are known then. LabError where it carries none."""
+    for _ in range(50):
+        if traffic.ping(path.lab, CLIENT.role, path.server_address, count=1).received:
+            return path
+    raise LabError(f"The client cannot ping {path.server_address} through the gateway.")
+
+
+def untranslated_escape(lab: LabRun) -> None:
+    """Gives the gateway's kernel a way for what nobody translates: it reaches the server as IPv6, and is seen."""
+    device = lab.device(SERVER.role)
+    mac = stamp.hardware_address(lab, SERVER.role, "up")
+    lab.ip(
+        topology.GATEWAY,
+        f"addr add fe80::1/64 dev {device} nodad",
+        f"neigh replace fe80::2 lladdr {mac} dev {device} nud permanent",
+        f"route add {topology.PREFIX} via fe80::2 dev {device}",
+    )
+
+
+def negative_control(lab: LabRun, send: Callable[[int], object]) -> int:
+    """Sends CONTROL_PACKETS while nothing translates; LabError unless the receiver finds every one untranslated."""
+    with stamp.Receiver(lab, SERVER.role, 4, CONTROL_PACKETS) as receiver:
+        send(CONTROL_PACKETS)
+        seen = receiver.result().untranslated
+    if seen != CONTROL_PACKETS:
+        raise LabError(f"Only {seen} of {CONTROL_PACKETS} untranslated packets were seen: this lab cannot tell them.")
+    return seen

@@ -1,0 +1,103 @@
+"""`sixgate standalone` inside a lab, as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2e.lab.run import LabError, LabRun
+from e2e.lab.topology import GATEWAY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+SIXGATE = ROOT / ".venv" / "bin" / "sixgate"
+NODE = "gw-1"
+READY_SECONDS = 30.0
+
+
+class Sixgate:
+    """One gateway process of a lab; its bpffs, state directory and log belong to the lab."""
+
+    def __init__(self, lab: LabRun, manifests: Path, *, role: str = GATEWAY, node: str = NODE) -> None:
+        self._lab, self._role, self._node = lab, role, node
+        self.manifests = manifests
+        self.bpffs = lab.add_bpffs() / "sixgate"
+        self.state_dir = lab.workdir / "state"
+        self.log = lab.workdir / "sixgate.log"
+        self._process: subprocess.Popen[str] | None = None
+
+    def _directories(self) -> list[str]:
+        return ["--bpffs", str(self.bpffs), "--state-dir", str(self.state_dir)]
+
+    def argv(self) -> list[str]:
+        """The command line of the gateway process."""
+        words = [str(SIXGATE), "standalone", "--manifests", str(self.manifests), "--node", self._node]
+        return [*words, *self._directories(), "--objects", str(ROOT / "build" / "bpf")]
+
+    def start(self) -> None:
+        """Starts the process; it is ready some time later, see `wait_ready`."""
+        with self.log.open("a") as log:
+            self._process = self._lab.spawn(self._role, self.argv(), stdout=log, stderr=subprocess.STDOUT)
+
+    def kill(self) -> None:
+        """Ends the process as kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Ends the process in an orderly way; the data plane stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(timeout=20)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def command(self, words: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Another sixgate command on the same node, such as `status` or `down`."""
+        return self._lab.run(self._role, [str(SIXGATE), *words, *self._directories()], check=check)
+
+    def status(self) -> dict[str, Any]:
+        """What `sixgate status -o json` says; empty while there is nothing to say yet."""
+        done = self.command(["status", "-o", "json"], check=False)
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError:
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+    def wait_ready(self, revision_not: str = "") -> dict[str, Any]:
+        """Status once all is applied, in a revision other than `revision_not`; LabError with the log where not."""
+        deadline = time.monotonic() + READY_SECONDS
+        status: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            if not self.running():
+                raise LabError(f"sixgate standalone ended by itself; its log says:\n{self.log_tail()}")
+            status = self.status()
+            if is_ready(status) and applied_revision(status) != revision_not:
+                return status
+            time.sleep(0.05)
+        raise LabError(
+            f"sixgate is not ready after {READY_SECONDS:g} s; it says {json.dumps(status)[:600]}, and in its log:\n"
+            + self.log_tail()
+        )
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of the process' log."""
+        return "\n".join(self.log.read_text().splitlines()[-lines:]) if self.log.exists() else ""
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """Whether a status says that the node has all that is wanted."""
+    return bool(status.get("ready")) and bool(applied_revision(status))
+
+
+def applied_revision(status: Mapping[str, Any]) -> str:
+    """The revision that the node has applied, "" before the first."""
+    return str(status.get("appliedRevision", ""))
