@@ -72,9 +72,9 @@ def measure_restart(report: Report) -> None:
         report.rows.append(Row(f"{what}: {name}", "packets", (float(count),), goal=none))
     report.remarks.append(
         f"Restart: {result.rate:,.0f} packets per second; {result.tally.duplicated} duplicated, "
-        f"{result.tally.reordered} reordered. The machine itself dropped {result.machine_drops} at its per-core queues and the receiver missed "
-        f"{result.tally.missed_by_receiver}; both count as lost. Negative control, nothing translating: "
-        f"all {result.control_untranslated} packets were seen as untranslated."
+        f"{result.tally.reordered} reordered. The machine itself dropped {result.machine_drops} at its per-core queues "
+        f"and the receiver missed {result.tally.missed_by_receiver}; both count as lost. "
+        f"Negative control, nothing translating: all {result.control_untranslated} packets were seen as untranslated."
     )
 
 

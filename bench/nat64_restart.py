@@ -58,9 +58,7 @@ def restart_under_traffic(*, kills: int = KILLS, packets: int = PACKETS, rate: i
         gateway.wait_ready()
         if done < kills:
             raise LabError(f"Only {done} of {kills} kills happened while packets were under way; send more packets.")
-        return Restart(
-            done, sent.sent, sent.sent / sent.seconds, tally, softnet_drops() - drops, WARM_UP_PACKETS, control
-        )
+        return Restart(done, sent.sent, sent.sent / sent.seconds, tally, softnet_drops() - drops, control)
 
 
 def kill_repeatedly(gateway: Sixgate, sender: subprocess.Popen[str], kills: int) -> int:

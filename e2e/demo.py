@@ -2,9 +2,9 @@
 
     python -m e2e.demo [--manifests DIR] [--node NAME] [--megabytes N]
 
-Lays out the gateway lab (e2e/lab/topology.py), runs `sixgate standalone` in the gateway, sends traffic both ways, prints
-what was done and what came of it, the gateway's own counters, and removes everything it made, however it ends. The exit
-code is 0 when all of it worked, 1 otherwise.
+Lays out the gateway lab (e2e/lab/topology.py), runs `sixgate standalone` in the gateway, sends traffic both ways,
+prints what was done and what came of it and the gateway's own counters, and removes everything it made, however it ends.
+The exit code is 0 when all of it worked, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def run(manifests: Path, node: str, megabytes: int, console: Console) -> bool:
     begin = time.monotonic()
     with LabRun() as lab:
         console.print(
-            "Lab: client6 and server6 have IPv6 only, client4 and server4 have IPv4 only, the gateway is between them.\n"
+            "Lab: client6 and server6 have IPv6 only, client4 and server4 IPv4 only, the gateway is between them.\n"
             f"Gateway: sixgate standalone --manifests {os.path.relpath(manifests)} --node {node}"
         )
         stage = prepare(lab, manifests, node, megabytes)
