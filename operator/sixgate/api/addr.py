@@ -153,9 +153,10 @@ def _address_schema(versions: tuple[int, ...]) -> dict[str, Any]:
 
 
 _TEXT = PlainSerializer(str, return_type=str)
+# The first addresses of the /72 and of the /64 around it are the same where bits 64 to 71 are zero.
 _U_OCTET_CEL = (
-    "!isCIDR(self) || cidr(self).ip().family() != 6 || cidr(self).prefixLength() != 96 || "
-    "cidr(string(cidr(self).ip()) + '/72').masked().ip() == cidr(string(cidr(self).ip()) + '/64').masked().ip()"
+    "!isCIDR(self) || !self.endsWith('/96') || "
+    "cidr(self.replace('/96', '/72')).masked().ip() == cidr(self.replace('/96', '/64')).masked().ip()"
 )
 
 Ipv4 = Annotated[

@@ -112,7 +112,14 @@ class EgressGatewaySpec(KindSpec):
             "every family of destinationCIDRs must have an address of that family",
             _families_served,
         ),
-        Rule("", "no address may be listed twice", _addresses_distinct, ".addresses"),
+        Rule(
+            "self.addresses.all(a, "
+            "(!has(a.ipv4) || self.addresses.exists_one(b, has(b.ipv4) && b.ipv4 == a.ipv4)) && "
+            "(!has(a.ipv6) || self.addresses.exists_one(b, has(b.ipv6) && b.ipv6 == a.ipv6)))",
+            "no address may be listed twice",
+            _addresses_distinct,
+            ".addresses",
+        ),
     )
 
     pods: tuple[PodsSpec, ...] = Field(

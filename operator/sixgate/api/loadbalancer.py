@@ -174,7 +174,13 @@ class LoadBalancerSpec(KindSpec):
             _backend_is_no_vip,
             ".backends",
         ),
-        Rule("", "no two ports of one protocol may overlap", _ports_apart, ".ports"),
+        Rule(
+            "!has(self.ports) || self.ports.all(a, self.ports.exists_one(b, a.protocol == b.protocol && "
+            "a.port <= (has(b.endPort) ? b.endPort : b.port) && b.port <= (has(a.endPort) ? a.endPort : a.port)))",
+            "no two ports of one protocol may overlap",
+            _ports_apart,
+            ".ports",
+        ),
     )
 
     vips: tuple[AnyAddress, ...] = Field(

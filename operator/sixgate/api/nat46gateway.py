@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from sixgate.api.addr import (
+    NON_GLOBAL_IPV4,
     WELL_KNOWN_PREFIX,
     Ipv4,
     Ipv4Cidr,
@@ -78,8 +79,19 @@ class StatelessSpec(Spec):
             "at least one of ipv4CIDRs and mappings must be given",
             lambda spec: bool(spec.ipv4_cidrs or spec.mappings),
         ),
-        Rule("", "no two of ipv4CIDRs may overlap", _no_overlap),
-        Rule("", "no two mappings may have the same ipv6 prefix", _distinct_ipv6),
+        Rule(
+            "!has(self.ipv4CIDRs) || self.ipv4CIDRs.all(a, !isCIDR(a) || "
+            "self.ipv4CIDRs.all(b, a == b || !isCIDR(b) || !cidr(a).containsCIDR(b)))",
+            "no two of ipv4CIDRs may overlap",
+            _no_overlap,
+            ".ipv4CIDRs",
+        ),
+        Rule(
+            "",
+            "no two mappings may have the same ipv6 prefix",
+            _distinct_ipv6,
+            ".mappings",
+        ),
         Rule(
             "!has(self.icmpSourceIPv6CIDR) || !isCIDR(self.icmpSourceIPv6CIDR) || "
             "cidr(self.icmpSourceIPv6CIDR).prefixLength() >= 64",
@@ -173,6 +185,19 @@ def _obeys_well_known_prefix(spec: Any) -> bool:
     return all(is_global_ipv4(network) for network in (*stateless.ipv4_cidrs, *inside))
 
 
+# Written out network by network: the API server cannot bound the cost of a loop over literals. Mappings are left to
+# the condition for the same reason.
+_GLOBAL_CEL = " && ".join(
+    f"!cidr('{network}').containsCIDR(c) && !cidr(c).containsCIDR('{network}')" for network in NON_GLOBAL_IPV4
+)
+_WELL_KNOWN_CEL = (
+    "!has(self.prefix) || !isCIDR(self.prefix) || !cidr('64:ff9b::/96').containsCIDR(self.prefix) || "
+    "!has(self.stateless) || !has(self.stateless.ipv4CIDRs) || "
+    "(has(self.stateless.strictWellKnownPrefix) && !self.stateless.strictWellKnownPrefix) || "
+    f"self.stateless.ipv4CIDRs.all(c, !isCIDR(c) || ({_GLOBAL_CEL}))"
+)
+
+
 class NAT46GatewaySpec(KindSpec):
     """What is translated, where, and how."""
 
@@ -200,7 +225,7 @@ class NAT46GatewaySpec(KindSpec):
             ".dns64",
         ),
         Rule(
-            "",
+            _WELL_KNOWN_CEL,
             "ipv4CIDRs and mappings under the prefix 64:ff9b::/96 must be global addresses (RFC 6052 3.1); choose "
             "another prefix, or set stateless.strictWellKnownPrefix to false",
             _obeys_well_known_prefix,

@@ -103,7 +103,14 @@ class StatefulSpec(Spec):
     """Stateful NAT64 (RFC 6146)."""
 
     rules = (
-        Rule("", "no two pools may have the same address and port", _pools_apart),
+        Rule(
+            "self.pools.all(a, !isCIDR(a.cidr) || self.pools.exists_one(b, isCIDR(b.cidr) && "
+            "(cidr(a.cidr).containsCIDR(b.cidr) || cidr(b.cidr).containsCIDR(a.cidr)) && "
+            "a.ports.first <= b.ports.last && b.ports.first <= a.ports.last))",
+            "no two pools may have the same address and port",
+            _pools_apart,
+            ".pools",
+        ),
         Rule(
             "(has(self.portBlockSize) ? self.portBlockSize : 0) == "
             "(has(oldSelf.portBlockSize) ? oldSelf.portBlockSize : 0)",
