@@ -9,20 +9,13 @@
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_work);
-	__uint(max_entries, 1);
-} sg_slow_work SEC(".maps");
-
 SEC("tc")
 int sg_slow_tc(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
-	__u32 zero = 0, bytes = ctx->len;
-	struct sg_work *w = bpf_map_lookup_elem(&sg_slow_work, &zero);
+	struct sg_work *w = sg_work(0);
+	__u32 bytes = ctx->len;
 	enum sg_reason reason, answer;
 
 	if (!w || !sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))

@@ -97,7 +97,7 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 	__u8 *buf = sg_scratch_buf();
 	const struct sg_nat_gw *gw;
 	struct sg_frag f = {};
-	struct sg_head6 h6;
+	struct sg_head6 h6 = {};
 	struct sg_pkt *p;
 	struct iphdr h4;
 	__u32 len, limit;

@@ -79,7 +79,6 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 	struct sg_pkt *p = &w->pkt;
 	struct sg_l4 *l = &w->l4;
 	__u32 len = p->end - p->l4;
-	enum sg_reason small = p->fragment ? SG_DROP_FRAGMENT_SIZE : SG_DROP_TRUNCATED;
 	__u8 b[16];
 	__u16 csum;
 
@@ -101,19 +100,17 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 		return 0;
 	if (p->proto == IPPROTO_TCP) {
 		/* A first fragment that ends before the checksum cannot be translated. */
-		if (len < (p->fragment ? 18 : 20))
-			return small;
+		if (len < 20)
+			return SG_DROP_TRUNCATED;
 		if (sg_load(ctx, p->l4, b, 16))
 			return SG_DROP_TRUNCATED;
 		l->hdr_len = (b[12] >> 4) * 4;
 		l->csum_off = 16;
 		l->syn = b[13] & 0x02;
-		if (l->hdr_len < 20 || (!p->fragment && l->hdr_len > len))
-			return SG_DROP_TRUNCATED;
 		__builtin_memcpy(&l->ports, b, 4);
 	} else if (p->proto == IPPROTO_UDP) {
 		if (len < 8)
-			return small;
+			return SG_DROP_TRUNCATED;
 		if (sg_load(ctx, p->l4, b, 8))
 			return SG_DROP_TRUNCATED;
 		l->hdr_len = 8;

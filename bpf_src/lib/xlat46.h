@@ -111,6 +111,8 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, s
 	} else if (unlikely(sg_csum_fold(w->header_sum) != 0xffff)) {
 		return SG_DROP_BAD_HEADER;
 	}
+	if (unlikely(p->proto == IPPROTO_IGMP))
+		return SG_DROP_ICMP_TYPE; /* RFC 7915 4.2 */
 	reason = sg_parse_l4(ctx, w);
 	if (unlikely(reason))
 		return reason;
@@ -235,7 +237,7 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 	reason = sg_check46(ctx, t, w);
 	if (unlikely(reason))
 		return reason;
-	if (p->proto == IPPROTO_ICMP && (w->l4.code || (w->l4.type != SG_ICMP4_ECHO && w->l4.type != SG_ICMP4_ECHOREPLY)))
+	if (p->proto == IPPROTO_ICMP && w->l4.type != SG_ICMP4_ECHO && w->l4.type != SG_ICMP4_ECHOREPLY)
 		return w->l4.error && w->l4.type != 4 && w->l4.type != 5 ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
 	if (unlikely(p->proto == IPPROTO_UDP && w->l4.zero)) {
 		/* RFC 7915 4.5: fragments are not put together for a checksum's sake. */

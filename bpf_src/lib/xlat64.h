@@ -35,11 +35,17 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, s
 	w->src.gw = w->dst.gw;
 	if (unlikely(!sg_nat_src6(t, &p->saddr, &w->src))) {
 		if (!w->l4.error)
-			return sg_refuse(w, gw, SG_DROP_SRC_UNMAPPED);
+			return gw->flags & SG_GW_ICMP_QUIET ? SG_DROP_SRC_UNMAPPED :
+							      sg_owe(w, SG_DROP_SRC_UNMAPPED, SG_ICMP6_UNREACH, 5, 0);
 		w->src_unmapped = true;
 	} else if (unlikely(sg_wkp_refuses(gw, &w->src, w->src.addr.w[3]))) {
 		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	}
+	/* An address that must not stand in IPv4 is not made out of IPv6 either. */
+	if (unlikely(!w->src_unmapped && sg_v4_illegal_source(w->src.addr.w[3])))
+		return SG_DROP_SRC_ILLEGAL;
+	if (unlikely(sg_v4_illegal_source(w->dst.addr.w[3])))
+		return sg_refuse(w, gw, SG_DROP_MAPPING);
 	if (unlikely(sg_wkp_refuses(gw, &w->dst, w->dst.addr.w[3])))
 		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
 	if (unlikely(p->ttl <= 1))
@@ -161,7 +167,7 @@ SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 	reason = sg_check64(ctx, t, w);
 	if (unlikely(reason))
 		return reason;
-	if (p->proto == IPPROTO_ICMPV6 && (w->l4.code || (w->l4.type != SG_ICMP6_ECHO && w->l4.type != SG_ICMP6_ECHOREPLY)))
+	if (p->proto == IPPROTO_ICMPV6 && w->l4.type != SG_ICMP6_ECHO && w->l4.type != SG_ICMP6_ECHOREPLY)
 		return w->l4.error ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
 	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
 		return SG_SLOW_REWRITE;

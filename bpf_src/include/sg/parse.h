@@ -56,13 +56,9 @@ SG_GLOBAL int sg_parse_exthdrs(sg_ctx *ctx, struct sg_pkt *pkt)
 	for (i = 0; i < SG_MAX_EXTHDR; i++) {
 		if (likely(!sg_is_exthdr(pkt->proto)))
 			return 0;
-		if (pkt->frag_off)
-			return 0; /* what follows a later fragment's header is data */
 		if (sg_load(ctx, pkt->l4, &h, sizeof(h)))
 			return SG_DROP_TRUNCATED;
 		if (pkt->proto == SG_NEXTHDR_FRAGMENT) {
-			if (pkt->fragment)
-				return SG_DROP_BAD_EXTHDR;
 			off = ((__u16)h.type << 8) | h.left;
 			pkt->fragment = 1;
 			pkt->frag_off = off & 0xfff8;
@@ -73,6 +69,8 @@ SG_GLOBAL int sg_parse_exthdrs(sg_ctx *ctx, struct sg_pkt *pkt)
 			pkt->ext_behind_fragment = sg_is_exthdr(h.nexthdr) || h.nexthdr == SG_NEXTHDR_AUTH ||
 						   h.nexthdr == SG_NEXTHDR_MOBILITY;
 			pkt->l4 += SG_FRAG_LEN;
+			pkt->proto = h.nexthdr;
+			return 0; /* what RFC 7915 skips stands before it */
 		} else {
 			if (pkt->proto == SG_NEXTHDR_ROUTING && h.left && !pkt->segs_left)
 				pkt->segs_left = pkt->l4 + 3;
