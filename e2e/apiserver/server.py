@@ -19,6 +19,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,7 @@ class ApiServer:
     etcd_port: int
     extra: tuple[str, ...] = ()
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    connections: threading.local = field(default_factory=threading.local)
 
     @classmethod
     def start(cls, *, binaries: Binaries | None = None, extra: Sequence[str] = ()) -> ApiServer:
@@ -144,20 +146,34 @@ class ApiServer:
     def request(self, method: str, path: str, body: Any = None, *, raw: bool = False, user: Kubeconfig | None = None,
                 content_type: str = "application/json") -> tuple[int, Any]:  # fmt: skip
         """One request as admin, or as `user`: (status, parsed JSON or text)."""
-        context = ssl.create_default_context(cafile=str(self.pki.ca))
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         if user is not None and user.token:
             headers["Authorization"] = f"Bearer {user.token}"
-        else:
-            context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+        data = None if body is None else json.dumps(body)
+        connection = self._connection(as_admin="Authorization" not in headers)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            data = response.read()
-        finally:
+            try:
+                connection.request(method, path, data, headers)
+                response = connection.getresponse()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                connection.close()  # kept alive across a restart of the server; a new one is opened by request()
+                connection.request(method, path, data, headers)
+                response = connection.getresponse()
+            answer = response.read()
+        except BaseException:
             connection.close()
-        return response.status, data.decode() if raw else json.loads(data)
+            raise
+        return response.status, answer.decode() if raw else json.loads(answer)
+
+    def _connection(self, *, as_admin: bool) -> http.client.HTTPSConnection:
+        """A kept connection per thread: opening one costs more than most requests."""
+        kept: dict[bool, http.client.HTTPSConnection] = self.connections.__dict__.setdefault("kept", {})
+        if as_admin not in kept:
+            context = ssl.create_default_context(cafile=str(self.pki.ca))
+            if as_admin:
+                context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
+            kept[as_admin] = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+        return kept[as_admin]
 
     def admin(self) -> Kubeconfig:
         crt, key = self.pki.pair("admin")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sixgate.controller.writes import Write, config_writes, status_writes
+from sixgate.controller.writes import Document, Write, config_writes, status_writes
 from sixgate.kube import Backoff
 from sixgate.plan.planner import PlanResult, plan
 from sixgate.plan.status import NodeReport, object_status
@@ -41,6 +41,7 @@ class Desired:
     inputs: int
     result: PlanResult
     rendered: Rendered
+    documents: Mapping[str, Document]
 
 
 @dataclass(slots=True)
@@ -97,7 +98,9 @@ class Reconciler:
 
     def _compute(self, inputs: int, snapshot: Snapshot) -> Desired:
         result = plan(snapshot)
-        return Desired(inputs, result, self.renderer.render_all(result))
+        rendered = self.renderer.render_all(result)
+        made = {spec.revision: Document.of(spec) for spec in {id(s): s for s in rendered.specs.values()}.values()}
+        return Desired(inputs, result, rendered, {node: made[spec.revision] for node, spec in rendered.specs.items()})
 
 
 def _now() -> str:
@@ -105,17 +108,17 @@ def _now() -> str:
 
 
 def _config_writes(desired: Desired, configs: Mapping[str, ConfigEntry]) -> tuple[Write, ...]:
-    specs = desired.rendered.specs
-    return config_writes(specs, frozenset(desired.result.nodes) - frozenset(specs), configs)
+    keep = frozenset(desired.result.nodes) - frozenset(desired.documents)
+    return config_writes(desired.documents, keep, configs)
 
 
 def _status_writes(
     desired: Desired, users: tuple[UserEntry, ...], configs: Mapping[str, ConfigEntry], now: str
 ) -> tuple[Write, ...]:
     """Statuses of all objects that are not being deleted, as far as they differ from the stored ones."""
-    specs = desired.rendered.specs
+    wanted = desired.documents
     reports = {
-        node: NodeReport(specs[node].revision if node in specs else entry.revision, entry.status)
+        node: NodeReport(wanted[node].revision if node in wanted else entry.revision, entry.status)
         for node, entry in configs.items()
     }
     problems: dict[Ref, list[Problem]] = {}

@@ -71,9 +71,16 @@ class ConfigEntry:
 Entry = UserEntry | NodeEntry | ConfigEntry
 
 
+def without_nulls(value: Any) -> Any:
+    """`value` as an API server keeps it: fields that are null are dropped where the schema says nothing else."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def spec_digest(spec: Json) -> str:
-    """What `NodeConfigSpec.hashed` calls the revision, computed from a raw spec instead of believed."""
-    body = {key: value for key, value in spec.items() if key != "revision"}
+    """Names the contents of a spec of a NodeConfig, whatever its `revision` claims."""
+    body = {key: value for key, value in without_nulls(spec).items() if key != "revision"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
 
 

@@ -35,7 +35,8 @@ class Trigger:
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Until fired and settled; False after `timeout_s` without any fire."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 can swallow a cancellation
+                await self._event.wait()
         except TimeoutError:
             return False
         await asyncio.sleep(max(self.settle_s, self._not_before - self.clock()))

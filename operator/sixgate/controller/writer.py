@@ -88,7 +88,7 @@ class Writer:
                 case ApplyConfig():
                     path = _path(NODE_CONFIG, write.node)
                     self._learn(await self.client.apply(path, write.body(), manager=CONFIG_MANAGER))
-                    log.info("Wrote NodeConfig %s, revision %s.", write.node, write.spec.revision)
+                    log.info("Wrote NodeConfig %s, revision %s.", write.node, write.document.revision)
                 case DeleteConfig():
                     await self.client.request("DELETE", _path(NODE_CONFIG, write.node), body=write.body())
                     self.store.drop(NODE_CONFIG, write.node, write.version)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from sixgate.api.base import API_VERSION
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec
-from sixgate.controller.store import MANAGED_BY, NODE_CONFIG, OPERATOR, ConfigEntry, UserEntry
+from sixgate.controller.store import (
+    MANAGED_BY,
+    NODE_CONFIG,
+    OPERATOR,
+    ConfigEntry,
+    UserEntry,
+    spec_digest,
+    without_nulls,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,16 +26,30 @@ EMPTY_REVISION = NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION}
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A spec as it is sent, and the digest by which it is known again when it is stored."""
+
+    revision: str
+    raw: Mapping[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, spec: NodeConfigSpec) -> Document:
+        raw = without_nulls(spec.model_dump(mode="json", by_alias=True))
+        return cls(spec.revision, raw, spec_digest(raw))
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyConfig:
     node: str
-    spec: NodeConfigSpec
+    document: Document
 
     def body(self) -> dict[str, Any]:
         return {
             "apiVersion": API_VERSION,
             "kind": NODE_CONFIG,
             "metadata": {"name": self.node, "labels": {MANAGED_BY: OPERATOR}},
-            "spec": self.spec.model_dump(mode="json", by_alias=True),
+            "spec": self.document.raw,
         }
 
 
@@ -65,28 +87,28 @@ Write = ApplyConfig | DeleteConfig | ApplyStatus
 
 
 def config_writes(
-    specs: Mapping[str, NodeConfigSpec], keep: frozenset[str], stored: Mapping[str, ConfigEntry]
+    wanted: Mapping[str, Document], keep: frozenset[str], stored: Mapping[str, ConfigEntry]
 ) -> tuple[Write, ...]:
     """NodeConfigs to apply and to delete, by node name.
 
-    `specs` are those of nodes that are planned; nodes in `keep` could not be rendered and keep what they have.
+    `wanted` are those of nodes that are planned; nodes in `keep` could not be rendered and keep what they have.
     A NodeConfig that nobody needs is deleted only if it carries our label.
     """
     writes: list[Write] = []
-    for node in sorted(specs):
-        spec, have = specs[node], stored.get(node)
-        if spec.revision != EMPTY_REVISION and not _is(have, spec):
-            writes.append(ApplyConfig(node, spec))
+    for node in sorted(wanted):
+        document = wanted[node]
+        if document.revision != EMPTY_REVISION and not _is(stored.get(node), document):
+            writes.append(ApplyConfig(node, document))
     for node in sorted(stored):
-        have, wanted = stored[node], specs.get(node)
-        unneeded = node not in keep and (wanted is None or wanted.revision == EMPTY_REVISION)
-        if unneeded and have.managed:
+        have = stored[node]
+        needed = node in keep or (node in wanted and wanted[node].revision != EMPTY_REVISION)
+        if have.managed and not needed:
             writes.append(DeleteConfig(node, have.uid, have.version))
     return tuple(writes)
 
 
-def _is(have: ConfigEntry | None, spec: NodeConfigSpec) -> bool:
-    return have is not None and have.managed and have.revision == spec.revision == have.digest
+def _is(have: ConfigEntry | None, document: Document) -> bool:
+    return have is not None and have.managed and (have.revision, have.digest) == (document.revision, document.digest)
 
 
 OUR_CONDITIONS = frozenset({"Ready", "Programmed", "Conflicted", "Degraded", "Reconciling", "Stalled"})

@@ -6,7 +6,6 @@ costs more than everything else that sixgate does with an object.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -148,7 +147,7 @@ class KubeClient:
 
     async def _headers(self, accept: str) -> dict[str, str]:
         headers = {"Accept": accept, "User-Agent": self._agent}
-        token = await asyncio.wait_for(self.bearer(), 10)
+        token = await self.bearer()
         if token:
             headers["Authorization"] = token
         return headers

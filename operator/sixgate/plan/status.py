@@ -120,7 +120,7 @@ def _ready(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
     if nodes.degraded:
         return ("Ready", "False", "Degraded", _failing(nodes))
     if nodes.pending:
-        return ("Ready", "False", "Programming", _waiting(nodes))
+        return ("Ready", "Unknown", "Programming", _waiting(nodes))
     return ("Ready", "True", "Programmed", f"Programmed on {_count(nodes)}.")
 
 
