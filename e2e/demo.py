@@ -3,7 +3,7 @@
     python -m e2e.demo [--manifests DIR] [--node NAME] [--megabytes N]
 
 Lays out the gateway lab (e2e/lab/topology.py), runs `sixgate standalone` in the gateway, sends traffic both ways,
-prints what was done and what came of it and the gateway's own counters, and removes everything it made, however it ends.
+prints what came of it and the gateway's own counters, and removes everything it made, however it ends.
 The exit code is 0 when all of it worked, 1 otherwise.
 """
 

@@ -104,7 +104,7 @@ tier tests/netns "${obstacle:-$(bpf_obstacle)}"
 say "tests: $tiers, $JOBS at a time"
 [ -z "$failed" ] || say "failed before the tests:$failed"
 # shellcheck disable=SC2086  # a list of directories
-"$BIN/python" -m pytest -q -n "$JOBS" --dist worksteal $tiers "$@"
+"$BIN/python" -m pytest -q -n "$JOBS" --dist loadfile $tiers "$@"
 status=$?
 [ -z "$failed" ] || exit 1
 exit $status
