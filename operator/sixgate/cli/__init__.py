@@ -1,0 +1,47 @@
+"""The command line. The only place that reads the environment.
+
+Exit codes: 0 all is well; 1 something is degraded or failed; 2 wrong usage or invalid manifests; 3 no permission.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from sixgate import __version__
+from sixgate.cli import agent, operator, standalone, status
+from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain
+from sixgate.errors import ManifestError, SixgateError
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"sixgate {__version__}")
+
+
+def build() -> typer.Typer:
+    app = typer.Typer(
+        name="sixgate",
+        help="Gateways of an IPv6-first network: NAT46/64, egress, load balancing and BIG TCP in BPF.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for part in (standalone, status, agent, operator):
+        part.register(app)
+    app.command(name="version")(version)
+    return app
+
+
+def main() -> int:
+    """Run one command; its exit code."""
+    try:
+        build()(prog_name="sixgate")
+    except NoPermissionError as error:
+        complain(str(error))
+        return NO_PERMISSION
+    except ManifestError as error:
+        complain(str(error))
+        return USAGE
+    except SixgateError as error:
+        complain(str(error))
+        return FAILED
+    return 0

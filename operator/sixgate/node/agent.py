@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.events import KernelEvents
-from sixgate.node.reconcile import Reconciler
+from sixgate.node.lock import NodeLock
+from sixgate.node.reconcile import Around, Reconciler
 
 if TYPE_CHECKING:
     from sixgate.node.options import NodeOptions
@@ -29,13 +30,17 @@ class NodeAgent:
     """Keeps this node as its NodeConfig wants it.
 
     `apply` and `down` block and must not run at the same time as each other; `run` calls `apply` in a thread of its
-    own, so it may be awaited beside other tasks. Dying at any point is safe: all state is in pins and in the state
-    directory, and the next `apply` goes on from there.
+    own, so it may be awaited beside other tasks. Only one process at a time keeps a node, from its first `apply` on.
+    Dying at any point is safe: all state is in pins and in the state directory, and the next `apply` goes on from there.
     """
 
-    def __init__(self, options: NodeOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, options: NodeOptions, *, clock: Callable[[], float] = time.monotonic, around: Around | None = None
+    ) -> None:
+        """`clock` is monotonic seconds; `around` wraps the interpreter of actions."""
         self._options = options
-        self._reconciler = Reconciler(options, clock=clock)
+        self._reconciler = Reconciler(options, clock=clock, around=around)
+        self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
 
     @property
@@ -46,6 +51,7 @@ class NodeAgent:
     def apply(self, spec: NodeConfigSpec) -> NodeConfigStatus:
         """Make the node as `spec` says and report. Never raises for what the kernel refuses: that is in the status."""
         try:
+            self._lock.acquire()
             self._status = self._reconciler.reconcile(spec)
         except (ApplyError, BpfError, OSError) as error:
             log.error("NodeConfig not applied: %s", error)
@@ -73,8 +79,26 @@ class NodeAgent:
         return self.apply(spec)
 
     def down(self) -> list[str]:
-        """Take everything of sixgate off this node; returns a sentence for each thing that could not be removed."""
+        """Take everything of sixgate off this node; returns a sentence for each thing that could not be removed.
+
+        ApplyError where another process keeps the node.
+        """
+        self._lock.acquire()
         return self._reconciler.down()
+
+    def acquire(self) -> None:
+        """Become the process that keeps this node before the first `apply`; ApplyError naming the one that does."""
+        self._lock.acquire()
+
+    def close(self) -> None:
+        """Let another process keep this node; the data plane stays. Twice is fine."""
+        self._lock.release()
+
+    def __enter__(self) -> NodeAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def run(self, source: AsyncIterator[NodeConfigSpec], on_status: StatusSink | None = None) -> None:
         """Apply every spec of `source`, the newest one again whenever the kernel reports a change, a failed action is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,6 @@ from sixgate.node.resolve import resolve
 from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sixgate.node.model import Desired, Observed
     from sixgate.node.options import NodeOptions
 
@@ -30,6 +29,9 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 8
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+
+Around = Callable[[Callable[[Action], None]], Callable[[Action], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Reconciler:
         options: NodeOptions,
         *,
         clock: Callable[[], float],
-        around: Callable[[Callable[[Action], None]], Callable[[Action], None]] | None = None,
+        around: Around | None = None,
     ) -> None:
         self._options = options
         self._clock = clock

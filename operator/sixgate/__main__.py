@@ -1,0 +1,7 @@
+"""`python -m sixgate`."""
+
+import sys
+
+from sixgate.cli import main
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the commands share: exit codes, options, and how a failure is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sixgate.errors import SixgateError
+
+OK, FAILED, USAGE, NO_PERMISSION = 0, 1, 2, 3
+BPFFS = Path("/sys/fs/bpf/sixgate")
+STATE_DIR = Path("/var/lib/sixgate")
+_INSTALLED = Path("/usr/lib/sixgate/bpf")
+_SOURCE_TREE = Path(__file__).resolve().parents[3] / "build" / "bpf"
+
+BpffsOption = Annotated[Path, typer.Option("--bpffs", help="Directory of pins, on a BPF file system.")]
+StateOption = Annotated[Path, typer.Option("--state-dir", help="Directory of what must outlive the process.")]
+ObjectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--objects",
+        envvar="SIXGATE_OBJECTS",
+        help="Directory of the BPF objects and their manifest; by default build/bpf of the source tree, else "
+        "/usr/lib/sixgate/bpf.",
+    ),
+]
+NodeOption = Annotated[str, typer.Option("--node", help="Name of this node: the value of its kubernetes.io/hostname.")]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", help="Another label of this node, as KEY=VALUE; may be repeated.")
+]
+TemplatesOption = Annotated[
+    Path | None, typer.Option("--templates", help="Directory of templates that replace those of the same name.")
+]
+
+
+class NoPermissionError(SixgateError):
+    """This process lacks a capability; the text names it."""
+
+
+def objects_dir(chosen: Path | None) -> Path:
+    """The directory of BPF objects: as chosen, else of the source tree, else as installed."""
+    if chosen is not None:
+        return chosen
+    return _SOURCE_TREE if (_SOURCE_TREE / "manifest.json").exists() else _INSTALLED
+
+
+def parse_labels(words: list[str] | None) -> Mapping[str, str]:
+    labels = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"A label must be KEY=VALUE, found {word!r}.", param_hint="--label")
+        labels[key] = value
+    return labels
+
+
+def require_permission() -> None:
+    """NoPermissionError unless this process may use BPF and change the network."""
+    from sixgate.node.bpf.probe import missing_permission  # noqa: PLC0415 - commands without BPF do not need libbpf
+
+    missing = missing_permission()
+    if missing:
+        raise NoPermissionError(missing)
+
+
+def complain(sentence: str) -> None:
+    typer.echo(sentence, err=True)
+
+
+def end(code: int) -> None:
+    """Leave at once with an exit code; what was printed is printed."""
+    sys.stdout.flush()
+    if code:
+        raise typer.Exit(code)

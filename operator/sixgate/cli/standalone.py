@@ -1,0 +1,181 @@
+"""`sixgate standalone`, `sixgate plan` and `sixgate down`: a node without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+import yaml
+
+from sixgate.cli import common
+from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.operator import read_digests
+
+if TYPE_CHECKING:
+    from sixgate.node.agent import NodeAgent
+    from sixgate.standalone.service import Standalone
+
+
+def standalone(  # noqa: PLR0917 - options, which are given by name
+    manifests: Annotated[Path, typer.Option(help="Directory of YAML files, watched for changes.")],
+    node: common.NodeOption,
+    label: common.LabelOption = None,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    objects: common.ObjectsOption = None,
+    templates: common.TemplatesOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Apply the directory as it is now, and end.")] = False,
+    down_on_exit: Annotated[
+        bool, typer.Option("--down-on-exit", help="Remove everything when ended by SIGTERM or SIGINT.")
+    ] = False,
+    clsact: Annotated[
+        bool, typer.Option("--clsact", help="Attach by clsact filters, as on kernels before 6.6, also where tcx is.")
+    ] = False,
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="How log lines look.")] = "text",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
+) -> None:
+    """Run a gateway from a directory of YAML files, without a cluster.
+
+    A change of a file is applied within a second. A broken file keeps what runs of it. When this process ends, however
+    it ends, the data plane goes on; `sixgate down` removes it.
+    """
+    from sixgate.cli.logs import configure  # noqa: PLC0415
+    from sixgate.node.agent import NodeAgent  # noqa: PLC0415
+    from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.render.renderer import Renderer  # noqa: PLC0415
+    from sixgate.standalone.directory import Directory  # noqa: PLC0415
+    from sixgate.standalone.service import MEMORY_FILE, Site, Standalone  # noqa: PLC0415
+
+    configure(verbose, log_format)
+    labels = common.parse_labels(label)
+    _must_exist(manifests)
+    common.require_permission()
+    where = common.objects_dir(objects)
+    options = NodeOptions(
+        bpffs=bpffs.absolute(),
+        state_dir=state_dir.absolute(),
+        objects=where,
+        tcx=False if clsact else None,
+        mount_bpffs=True,
+    )
+    state = StateDir(options.state_dir)
+    with NodeAgent(options) as agent:
+        agent.acquire()
+        service = Standalone(
+            site=Site(node, labels, lambda: read_digests(where)),
+            directory=Directory(manifests, _now, state.read(MEMORY_FILE)),
+            renderer=Renderer(templates),
+            agent=agent,
+            state=state,
+        )
+        common.end(_once(service) if once else asyncio.run(_serve(service, agent, down_on_exit)))
+
+
+def _once(service: Standalone) -> int:
+    compiled, status = service.once()
+    for item in status.objects:
+        typer.echo(f"{item.owner}: {item.state}{f': {item.message}' if item.message else ''}")
+    if not status.ready:
+        common.complain(status.message)
+    if service.broken():
+        return common.USAGE
+    return common.OK if status.ready and not compiled.problems else common.FAILED
+
+
+async def _serve(service: Standalone, agent: NodeAgent, down_on_exit: bool) -> int:
+    """Until a signal, then 0."""
+    work = asyncio.create_task(service.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    if not down_on_exit:
+        return common.OK
+    left = await asyncio.to_thread(agent.down)
+    for sentence in left:
+        common.complain(sentence)
+    return common.FAILED if left else common.OK
+
+
+def plan(  # noqa: PLR0917 - options, which are given by name
+    manifests: Annotated[Path, typer.Option("-f", "--filename", help="A file or a directory of YAML files.")],
+    node: common.NodeOption,
+    label: common.LabelOption = None,
+    objects: common.ObjectsOption = None,
+    templates: common.TemplatesOption = None,
+    output: Annotated[Literal["yaml", "json"], typer.Option("-o", "--output", help="How to print it.")] = "yaml",
+) -> None:
+    """Print the NodeConfig that a directory means for one node. Needs no root and changes nothing."""
+    from sixgate.api.nodeconfig import NodeConfig, ObjectMeta  # noqa: PLC0415
+    from sixgate.render.renderer import Renderer  # noqa: PLC0415
+    from sixgate.standalone.directory import Directory  # noqa: PLC0415
+    from sixgate.standalone.pipeline import compile_node  # noqa: PLC0415
+
+    labels = common.parse_labels(label)
+    _must_exist(manifests)
+    found = Directory(manifests, _now).read()
+    digests = read_digests(common.objects_dir(objects))
+    compiled = compile_node(found, node, labels, digests, Renderer(templates))
+    for located in compiled.problems:
+        common.complain(str(located))
+    if compiled.spec is not None:
+        config = NodeConfig(metadata=ObjectMeta(name=node), spec=compiled.spec)
+        body = config.model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True)
+        body["metadata"] = {"name": node}
+        text = json.dumps(body, indent=2) + "\n" if output == "json" else yaml.safe_dump(body, sort_keys=False)
+        typer.echo(text, nl=False)
+    common.end(common.USAGE if found.problems else common.FAILED if compiled.problems else common.OK)
+
+
+def down(
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    objects: common.ObjectsOption = None,
+) -> None:
+    """Remove everything of sixgate from this node: programs, maps, devices, routes.
+
+    Sysctls get the values back that they had before.
+    """
+    from sixgate.cli.logs import configure  # noqa: PLC0415
+    from sixgate.node.agent import NodeAgent  # noqa: PLC0415
+    from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.standalone.service import MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
+
+    configure()
+    common.require_permission()
+    options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute(), objects=common.objects_dir(objects))
+    with NodeAgent(options) as agent:
+        left = agent.down()
+        state = StateDir(options.state_dir)
+        if not left:
+            for name in (STATUS_FILE, MEMORY_FILE):
+                state.remove(name)
+    for sentence in left:
+        common.complain(sentence)
+    if not left:
+        state.clean()
+    common.end(common.FAILED if left else common.OK)
+
+
+def _must_exist(manifests: Path) -> None:
+    if not manifests.exists():
+        raise typer.BadParameter(f"{manifests} should be a directory of manifests, but is not there.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="standalone")(standalone)
+    app.command(name="plan")(plan)
+    app.command(name="down")(down)

@@ -1,0 +1,154 @@
+"""`sixgate status`: what is attached where, what it counted, and how the user's objects are doing on this node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from sixgate.cli import common
+from sixgate.cli.common import BPFFS, STATE_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sixgate.node.inspect import Inspection
+
+
+def status(
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: Annotated[Literal["table", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")] = "table",
+) -> None:
+    """Show what runs on this node. Reads pins and the state directory, so it works when no process is alive.
+
+    Ends with 1 when something is degraded.
+    """
+    from sixgate.node.inspect import inspect  # noqa: PLC0415
+    from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.standalone.service import STATUS_FILE  # noqa: PLC0415
+
+    common.require_permission()
+    options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute())
+    told = StateDir(options.state_dir).read(STATUS_FILE)
+    reported: dict[str, Any] = told if isinstance(told, dict) else {}
+    body = merge(reported, inspect(options, reported.get("counters", {})))
+    if output == "json":
+        typer.echo(json.dumps(body, indent=2))
+    elif output == "yaml":
+        typer.echo(yaml.safe_dump(body, sort_keys=False), nl=False)
+    else:
+        show(body, Console())
+    common.end(common.OK if body["ready"] else common.FAILED)
+
+
+def merge(reported: Mapping[str, Any], seen: Inspection) -> dict[str, Any]:
+    """One document from what the last process reported and what the kernel shows now.
+
+    `ready` holds only while every hook that was reported is still attached.
+    """
+    last = reported.get("status", {})
+    problems = reported.get("problems", [])
+    attached = {(row.device, row.hook) for row in seen.hooks}
+    wanted = {(device["name"], hook) for device in last.get("devices", []) for hook in device["hooks"]}
+    lost = [f"Nothing of sixgate is attached to {hook} on {name} any more." for name, hook in sorted(wanted - attached)]
+    return {
+        "node": reported.get("node", ""),
+        "ready": bool(last.get("ready")) and not problems and not lost,
+        "appliedRevision": last.get("appliedRevision", ""),
+        "message": " ".join(filter(None, [last.get("message", ""), *lost])),
+        "process": {"pid": seen.process, "running": seen.process != 0},
+        "objects": last.get("objects", []),
+        "problems": problems,
+        "hooks": [_camel(asdict(row)) for row in seen.hooks],
+        "tables": [_camel(asdict(row)) for row in seen.tables],
+        "counters": {reason: asdict(count) for reason, count in seen.counters.items()},
+        "traffic": {o: {way: asdict(count) for way, count in both.items()} for o, both in seen.traffic.items()},
+        "devices": last.get("devices", []),
+        "kernel": last.get("kernel", {}),
+    }
+
+
+def show(body: Mapping[str, Any], console: Console) -> None:
+    """The same for people; reasons that never happened are left out."""
+    running = (
+        f"process {body['process']['pid']}" if body["process"]["running"] else "no process; the data plane goes on"
+    )
+    state = "ready" if body["ready"] else "not ready"
+    console.print(f"node {body['node'] or '?'}: {state}, revision {body['appliedRevision'] or 'none'}, {running}")
+    if body["message"]:
+        console.print(body["message"], style="red", highlight=False)
+    for problem in body["problems"]:
+        where = f"{problem['file']}:{problem['line']}: " if problem["line"] else ""
+        console.print(f"{where}{problem['message']}", style="red", highlight=False)
+    _table(
+        console,
+        "Objects",
+        ("object", "state", "message"),
+        [(item["owner"], item["state"], item["message"]) for item in body["objects"]],
+    )
+    _table(
+        console,
+        "Hooks",
+        ("device", "hook", "attached by", "program", "id"),
+        [(row["device"], row["hook"], row["mechanism"], row["program"], str(row["progId"])) for row in body["hooks"]],
+    )
+    _table(
+        console,
+        "Traffic",
+        ("object", "direction", "packets", "bytes"),
+        [
+            (owner, way, str(count["packets"]), str(count["bytes"]))
+            for owner, both in body["traffic"].items()
+            for way, count in both.items()
+        ],
+    )
+    _table(
+        console,
+        "Reasons",
+        ("reason", "packets", "bytes"),
+        [
+            (reason, str(count["packets"]), str(count["bytes"]))
+            for reason, count in body["counters"].items()
+            if count["packets"]
+        ],
+    )
+    _table(
+        console,
+        "Tables",
+        ("map", "entries", "room"),
+        [
+            (row["name"], "" if row["entries"] is None else str(row["entries"]), str(row["maxEntries"]))
+            for row in body["tables"]
+        ],
+    )
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    numeric = {"packets", "bytes", "entries", "room", "id"}
+    for column in columns:
+        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _camel(row: dict[str, Any]) -> dict[str, Any]:
+    def camel(name: str) -> str:
+        first, *rest = name.split("_")
+        return first + "".join(part.capitalize() for part in rest)
+
+    return {camel(name): value for name, value in row.items()}
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="status")(status)

@@ -1,0 +1,147 @@
+"""Standalone mode: a directory of YAML files, the whole pipeline, and the node, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sixgate.errors import ManifestError, Problem, Ref
+from sixgate.standalone.directory import BROKEN_FILE, Located, Manifests
+from sixgate.standalone.pipeline import Compiled, compile_node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
+    from sixgate.node.agent import NodeAgent
+    from sixgate.node.statedir import StateDir
+    from sixgate.render.renderer import Renderer
+    from sixgate.standalone.directory import Directory, Signature
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+MEMORY_FILE = "manifests.json"
+STATUS_FILE = "status.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a standalone node is: its name, its labels beside the hostname, and the digests of its BPF objects."""
+
+    node: str
+    labels: Mapping[str, str]
+    digests: Callable[[], Mapping[str, str]]
+
+
+@dataclass(slots=True)
+class Standalone:
+    """Feeds a NodeAgent from a directory, and keeps `status.json` in the state directory."""
+
+    site: Site
+    directory: Directory
+    renderer: Renderer
+    agent: NodeAgent
+    state: StateDir
+    _compiled: Compiled | None = None
+    _manifests: Manifests = field(default_factory=lambda: Manifests((), ()))
+    _status: dict[str, Any] = field(default_factory=dict)
+    _said: frozenset[str] = frozenset()
+
+    def compile(self) -> Compiled:
+        """Read the directory and compute what the node has to do. ManifestError where it cannot be read at all."""
+        self._manifests = self.directory.read()
+        compiled = compile_node(self._manifests, self.site.node, self.site.labels, self.site.digests(), self.renderer)
+        self._announce(compiled.problems)
+        self._compiled = compiled
+        return compiled
+
+    def once(self) -> tuple[Compiled, NodeConfigStatus]:
+        """Apply the directory as it is now."""
+        compiled = self.compile()
+        status = self.agent.apply(compiled.spec) if compiled.spec is not None else self.agent.status
+        self._remember(status)
+        return compiled, status
+
+    def broken(self) -> bool:
+        """Whether some file or object of the last look could not be read."""
+        return bool(self._manifests.problems)
+
+    async def run(self) -> None:
+        """Follow the directory until cancelled."""
+        await self.agent.run(self.specs(), self.on_status)
+
+    async def specs(self) -> AsyncIterator[NodeConfigSpec]:
+        """The spec of this node whenever it becomes another one."""
+        seen: Signature | None = None
+        last: NodeConfigSpec | None = None
+        while True:
+            signature = await asyncio.to_thread(self.directory.signature)
+            if signature != seen or self._compiled is None:
+                seen = signature
+                spec = await asyncio.to_thread(self._follow)
+                if spec is not None and spec != last:
+                    last = spec
+                    yield spec
+            await asyncio.sleep(POLL_S)
+
+    async def on_status(self, status: NodeConfigStatus) -> None:
+        await asyncio.to_thread(self._remember, status)
+
+    def _follow(self) -> NodeConfigSpec | None:
+        """One look at a directory that has changed; what runs stays where it cannot be read."""
+        try:
+            compiled = self.compile()
+        except ManifestError as error:
+            problem = Located(Problem(Ref("File", str(self.directory.path)), BROKEN_FILE, str(error)))
+            before = self._compiled or Compiled(None, (), {})
+            self._compiled = Compiled(None, (problem,), before.counters)
+            self._announce((problem,))
+            compiled = self._compiled
+        self._write_status()
+        return compiled.spec
+
+    def _remember(self, status: NodeConfigStatus) -> None:
+        self._status = status.model_dump(mode="json", by_alias=True)
+        self.state.write(MEMORY_FILE, self.directory.memory())
+        self._write_status()
+
+    def _write_status(self) -> None:
+        """For `sixgate status`, which works when this process is dead."""
+        compiled = self._compiled
+        if not self._status:  # nothing is applied yet: what a former process wrote stays true
+            return
+        self.state.write(
+            STATUS_FILE,
+            {
+                "node": self.site.node,
+                "pid": os.getpid(),
+                "status": self._status,
+                "problems": [problem_row(located) for located in (compiled.problems if compiled else ())],
+                "counters": compiled.counters if compiled else {},
+            },
+        )
+
+    def _announce(self, problems: tuple[Located, ...]) -> None:
+        """Each problem is said once, when it comes, and once more when it has gone."""
+        now = {str(located) for located in problems}
+        for text in sorted(now - self._said):
+            log.error("%s", text)
+        for text in sorted(self._said - now):
+            log.info("No longer so: %s", text)
+        self._said = frozenset(now)
+
+
+def problem_row(located: Located) -> dict[str, Any]:
+    problem = located.problem
+    return {
+        "object": str(problem.ref),
+        "reason": problem.reason,
+        "field": problem.field,
+        "file": located.file,
+        "line": located.line,
+        "message": problem.message,
+    }
