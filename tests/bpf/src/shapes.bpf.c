@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Every kind of map, type and constant that the binding must handle. */
 #include "test.h"
+#include <linux/ip.h>
 
 enum shade {
 	SHADE_DARK = 1,
 	SHADE_LIGHT = 5,
-	SHADE_NONE = -1,
+	SHADE_NONE = 200,
 };
 
 struct point {
@@ -66,6 +67,15 @@ struct value {
 	__u32 pad;
 };
 
+/* clang describes what is only behind the pointers of inner maps as a forward declaration, unless a variable is made of it. */
+const struct value value_layout = {};
+
+/* Kernel headers in a scratch map have bit-fields. */
+struct scratch {
+	struct iphdr header;
+	__u32 length;
+};
+
 const volatile struct settings cfg = {.features = 7};
 const volatile __u32 verdict = 2;
 const volatile __u16 ports[4] = {1, 2, 3, 4};
@@ -75,6 +85,7 @@ MAP(t_lru, BPF_MAP_TYPE_LRU_HASH, __u32, struct value, 64);
 MAP(t_array, BPF_MAP_TYPE_ARRAY, __u32, struct value, 8);
 MAP(t_pcpu_array, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct point, 4);
 MAP(t_pcpu_hash, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct point, 8);
+MAP(t_scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct scratch, 1);
 MAP(t_large, BPF_MAP_TYPE_HASH, __u64, __u64, 20000);
 MAP(t_devmap, BPF_MAP_TYPE_DEVMAP_HASH, sg_ifindex_t, sg_ifindex_t, 8);
 
@@ -120,6 +131,8 @@ int shape_xdp(struct xdp_md *ctx)
 		count->x++;
 	if (ctx->data_end - ctx->data > 2000 && cfg.features & 8)
 		return XDP_ABORTED;
+	if (ctx->rx_queue_index == 77)
+		return bpf_redirect_map(&t_devmap, ctx->ingress_ifindex, 0);
 	return found ? (int)found->number : (int)verdict;
 }
 
@@ -136,11 +149,10 @@ int shape_tc(struct __sk_buff *skb)
 	void *slots = bpf_map_lookup_elem(&t_array, &key);
 	void *cpus = bpf_map_lookup_elem(&t_pcpu_hash, &key);
 	void *table = bpf_map_lookup_elem(&t_by_addr, &lpm.addr);
+	void *scratch = bpf_map_lookup_elem(&t_scratch, &key);
 	void *large = bpf_map_lookup_elem(&t_large, &wide);
 
-	if (all && all->big == 1)
-		return bpf_redirect_map(&t_devmap, key, 0);
-	return seen || more || slots || cpus || table || large ? TC_ACT_SHOT : TC_ACT_OK;
+	return all || scratch || seen || more || slots || cpus || table || large ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -76,7 +76,11 @@ class Btf:
         return ((number, found) for number, found in enumerate(self.types) if found.kind in kinds and found.name)
 
     def ctype(self, type_id: int) -> CType:
-        """The C type for the codec; BpfError for what cannot be a key, value or constant (pointers, bit-fields)."""
+        """The C type for the codec.
+
+        Structs with bit-fields (kernel headers in scratch maps) and pointers are bytes without a type. BpfError for
+        what has no size: functions and forward declarations.
+        """
         found = self.resolve(type_id)
         if found.kind == TYPEDEF:
             return self._typedef(found)
@@ -91,7 +95,11 @@ class Btf:
         if found.kind in (STRUCT, UNION):
             if found.name == "sg_addr" and found.size_or_type == 16:
                 return Address()
+            if self._has_bits(found):
+                return Raw(found.size_or_type)
             return Record(found.name, found.size_or_type, tuple(self._fields(found)))
+        if found.kind == PTR:
+            return Raw(8)
         raise BpfError(f"BTF type {found.name or type_id} (kind {found.kind}) cannot be a key, value or constant.")
 
     def section(self, name: str) -> Record | None:
@@ -121,14 +129,22 @@ class Btf:
 
     def _fields(self, record: BtfType, base: int = 0) -> Iterator[Field]:
         for member in record.members:
-            if member.bits or member.offset % 8:
-                raise BpfError(f"struct {record.name} has bit-field {member.name}; shared structs have none.")
             offset = base + member.offset // 8
             inside = self.bare(member.type_id)
             if not member.name and inside.kind in (STRUCT, UNION):
                 yield from self._fields(inside, offset)
             else:
                 yield Field(member.name, offset, self.ctype(member.type_id))
+
+    def _has_bits(self, record: BtfType) -> bool:
+        """Whether a struct, or an anonymous one inside that shares its names, has bit-fields."""
+        for member in record.members:
+            inside = self.bare(member.type_id)
+            if member.bits or member.offset % 8:
+                return True
+            if not member.name and inside.kind in (STRUCT, UNION) and self._has_bits(inside):
+                return True
+        return False
 
     def _map(self, name: str, type_id: int) -> MapSpec:
         members = {member.name: self.bare(member.type_id) for member in self.bare(type_id).members}

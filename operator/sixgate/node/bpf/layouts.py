@@ -133,6 +133,56 @@ SG_DEV = Record(
     ),
 )
 
+SG_ICMP_PARTS = Record(
+    "sg_icmp_parts",
+    32,
+    (
+        Field("outer_len", 0, Int("__u32", 4)),
+        Field("inner_len", 4, Int("__u32", 4)),
+        Field("from", 8, Int("__u32", 4)),
+        Field("to", 12, Int("__u32", 4)),
+        Field("ext", 16, Int("__u32", 4)),
+        Field("unit", 20, Int("__u32", 4)),
+        Field("limit", 24, Int("__u32", 4)),
+        Field("length_shift", 28, Int("__u32", 4)),
+    ),
+)
+
+SG_ICMP_MAP = Record(
+    "sg_icmp_map",
+    8,
+    (
+        Field("type", 0, Int("__u8", 1)),
+        Field("code", 1, Int("__u8", 1)),
+        Field("extensible", 2, Int("__u8", 1)),
+        Field("pad", 3, Int("__u8", 1)),
+        Field("rest", 4, Int("__u32", 4)),
+    ),
+)
+
+SG_ICMP_DESK = Record(
+    "sg_icmp_desk",
+    160,
+    (
+        Field("parts", 0, SG_ICMP_PARTS),
+        Field("map", 32, SG_ICMP_MAP),
+        Field("h6", 40, Array(Int("__u8", 1), 48)),
+        Field("ip6", 88, Array(Int("__u8", 1), 40)),
+        Field("ip", 128, Array(Int("__u8", 1), 20)),
+        Field("icmp", 148, Array(Int("__u8", 1), 8)),
+        Field("pad", 156, Int("__u32", 4)),
+    ),
+)
+
+SG_BUCKET = Record(
+    "sg_bucket",
+    16,
+    (
+        Field("last_ns", 0, Int("__u64", 8)),
+        Field("tokens_ns", 8, Int("__u64", 8)),
+    ),
+)
+
 SG_IPID = Record(
     "sg_ipid",
     8,
@@ -256,6 +306,135 @@ SG_OPTIONS = Record(
     ),
 )
 
+SG_BUF = Record("sg_buf", 32768, (Field("b", 0, Array(Int("__u8", 1), 32768)),))
+
+SG_PKT = Record(
+    "sg_pkt",
+    64,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("l3", 32, Int("__u32", 4)),
+        Field("l4", 36, Int("__u32", 4)),
+        Field("end", 40, Int("__u32", 4)),
+        Field("frag_id", 44, Int("__u32", 4)),
+        Field("segs_left", 48, Int("__u32", 4)),
+        Field("frag_off", 52, Int("__u16", 2)),
+        Field("version", 54, Int("__u8", 1)),
+        Field("proto", 55, Int("__u8", 1)),
+        Field("tos", 56, Int("__u8", 1)),
+        Field("ttl", 57, Int("__u8", 1)),
+        Field("df", 58, Int("__u8", 1)),
+        Field("fragment", 59, Int("__u8", 1)),
+        Field("more", 60, Int("__u8", 1)),
+        Field("atomic", 61, Int("__u8", 1)),
+        Field("ext_behind_fragment", 62, Int("__u8", 1)),
+        Field("pad", 63, Int("__u8", 1)),
+    ),
+)
+
+SG_MATCH = Record(
+    "sg_match",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("gw", 16, Int("__u32", 4)),
+        Field("eam", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_L4 = Record(
+    "sg_l4",
+    16,
+    (
+        Field("hdr_len", 0, Int("__u32", 4)),
+        Field("ports", 4, Int("__be32", 4, big=True)),
+        Field("csum_off", 8, Int("__u16", 2)),
+        Field("type", 10, Int("__u8", 1)),
+        Field("code", 11, Int("__u8", 1)),
+        Field("syn", 12, Int("__u8", 1)),
+        Field("error", 13, Int("__u8", 1)),
+        Field("zero", 14, Int("__u8", 1)),
+        Field("pad", 15, Int("__u8", 1)),
+    ),
+)
+
+SG_ICMP_REQ = Record(
+    "sg_icmp_req",
+    8,
+    (
+        Field("send", 0, Int("__u8", 1)),
+        Field("type", 1, Int("__u8", 1)),
+        Field("code", 2, Int("__u8", 1)),
+        Field("pad", 3, Int("__u8", 1)),
+        Field("info", 4, Int("__u32", 4)),
+    ),
+)
+
+BPF_FIB_LOOKUP = Record(
+    "bpf_fib_lookup",
+    64,
+    (
+        Field("family", 0, Int("__u8", 1)),
+        Field("l4_protocol", 1, Int("__u8", 1)),
+        Field("sport", 2, Int("__be16", 2, big=True)),
+        Field("dport", 4, Int("__be16", 2, big=True)),
+        Field("tot_len", 6, Int("__u16", 2)),
+        Field("mtu_result", 6, Int("__u16", 2)),
+        Field("ifindex", 8, Int("__u32", 4)),
+        Field("tos", 12, Int("__u8", 1)),
+        Field("flowinfo", 12, Int("__be32", 4, big=True)),
+        Field("rt_metric", 12, Int("__u32", 4)),
+        Field("ipv4_src", 16, Int("__be32", 4, big=True)),
+        Field("ipv6_src", 16, Array(Int("__u32", 4), 4)),
+        Field("ipv4_dst", 32, Int("__be32", 4, big=True)),
+        Field("ipv6_dst", 32, Array(Int("__u32", 4), 4)),
+        Field("h_vlan_proto", 48, Int("__be16", 2, big=True)),
+        Field("h_vlan_TCI", 50, Int("__be16", 2, big=True)),
+        Field("tbid", 48, Int("__u32", 4)),
+        Field("smac", 52, Array(Int("__u8", 1), 6)),
+        Field("dmac", 58, Array(Int("__u8", 1), 6)),
+    ),
+)
+
+SG_ROUTE = Record(
+    "sg_route",
+    72,
+    (
+        Field("fib", 0, BPF_FIB_LOOKUP),
+        Field("mtu", 64, Int("__u32", 4)),
+        Field("local", 68, Int("__u32", 4)),
+    ),
+)
+
+SG_HOP = Record(
+    "sg_hop",
+    80,
+    (
+        Field("rt", 0, SG_ROUTE),
+        Field("mtu", 72, Int("__u32", 4)),
+        Field("local", 76, Int("__u32", 4)),
+    ),
+)
+
+SG_WORK = Record(
+    "sg_work",
+    240,
+    (
+        Field("pkt", 0, SG_PKT),
+        Field("dst", 64, SG_MATCH),
+        Field("src", 88, SG_MATCH),
+        Field("l4", 112, SG_L4),
+        Field("icmp", 128, SG_ICMP_REQ),
+        Field("hop", 136, SG_HOP),
+        Field("header_sum", 216, Int("__u64", 8)),
+        Field("frame_len", 224, Int("__u32", 4)),
+        Field("seg_len", 228, Int("__u32", 4)),
+        Field("src_unmapped", 232, Int("__u32", 4)),
+        Field("act", 236, Int("int", 4, signed=True)),
+    ),
+)
+
 MAPS: dict[str, MapSpec] = {
     "sg_dev": MapSpec(
         name="sg_dev",
@@ -264,6 +443,22 @@ MAPS: dict[str, MapSpec] = {
         value=SG_DEV,
         max_entries=1024,
         flags=1,
+    ),
+    "sg_icmp_desks": MapSpec(
+        name="sg_icmp_desks",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ICMP_DESK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_icmp_rate": MapSpec(
+        name="sg_icmp_rate",
+        type=9,
+        key=Address(),
+        value=SG_BUCKET,
+        max_entries=8192,
+        flags=0,
     ),
     "sg_ipid": MapSpec(
         name="sg_ipid",
@@ -327,6 +522,22 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_OPTIONS,
         max_entries=1,
+        flags=0,
+    ),
+    "sg_scratch": MapSpec(
+        name="sg_scratch",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_BUF,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_slow_work": MapSpec(
+        name="sg_slow_work",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_WORK,
+        max_entries=2,
         flags=0,
     ),
     "sg_tx": MapSpec(

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from ctypes import c_char, c_size_t
 from dataclasses import dataclass, replace
@@ -24,8 +25,9 @@ from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.mapspec import codec_of, incompatibility
 from sixgate.node.bpf.prog import Program, ProgType
 
+FAILED_PROGRAM = re.compile(r"prog '(\w+)': (?:BPF program load failed|failed to load)")
 LOG_BYTES = 1 << 24
-LOG_LINES = 12
+LOG_LINES = 6
 
 
 class BpfLoadError(BpfError):
@@ -328,9 +330,11 @@ def _load_error(name: str, number: int, verifier: str, log: list[str]) -> BpfLoa
     whole = "\n".join((*log, verifier))
     lines = [line for line in verifier.splitlines() if line.strip() and not line.startswith("processed ")]
     who, told = ("the verifier", lines) if lines else ("libbpf", log)
-    tail = " | ".join(line.strip() for line in told[-LOG_LINES:])
+    tail = " | ".join(" ".join(line.split()) for line in told[-LOG_LINES:])
     said = f"; {who} says: {tail}" if tail else ""
-    return BpfLoadError(f"Loading BPF object {name} failed: {describe(number)}{said}", number, whole)
+    program = FAILED_PROGRAM.search(whole)
+    where = f", program {program[1]}," if program else ""
+    return BpfLoadError(f"Loading BPF object {name}{where} failed: {describe(number)}{said}", number, whole)
 
 
 def _internal(handle: int) -> bool:

@@ -1,0 +1,66 @@
+"""Every shipped object loads under every combination of constants: what is behind a flag is only verified then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import combinations, product
+
+import pytest
+
+from sixgate.node.bpf import BpfObject, Manifest, layouts
+from sixgate.node.bpf.layouts import MAPS, SgFeature
+from tests.bpf.harness import OBJECTS
+from tools.build_bpf import object_name
+
+MOST_INSNS = 500_000  # the kernel gives up at a million
+CONSTANT = "sg_cfg"
+# Values of struct sg_config that switch code on and off, beside the feature bits.
+CHOICES: dict[str, tuple[int, ...]] = {"slow_dev": (0, 1), "l2_len": (0, 14), "icmp_rate": (0, 10)}
+
+
+def feature_sets() -> Iterator[int]:
+    """Every subset of enum sg_feature, as bits."""
+    flags = [int(flag) for flag in SgFeature]
+    for size in range(len(flags) + 1):
+        for chosen in combinations(flags, size):
+            yield reduce(int.__or__, chosen, 0)
+
+
+def all_constants() -> Iterator[dict[str, int]]:
+    for features in feature_sets():
+        for values in product(*CHOICES.values()):
+            yield {"features": features, **dict(zip(CHOICES, values, strict=True))}
+
+
+def names() -> list[str]:
+    """Objects that are built; where none are yet, the fixture builds them and the sources name them."""
+    found = {object_name(path) for path in OBJECTS.glob("sg_*.bpf.o")}
+    return sorted(found | {object_name(path) for path in OBJECTS.parents[1].glob("bpf_src/sg_*.bpf.c")})
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_combination_of_constants_loads(
+    name: str, shipped: Manifest, record_property: Callable[[str, object], None]
+) -> None:
+    data = shipped.read(name)
+    most: dict[str, int] = {}
+    for values in all_constants():
+        with BpfObject.open(name, data=data) as opened:
+            known = {field.name for field in opened.constants.fields}
+            opened.set_constants({CONSTANT: values} if CONSTANT in known else {})
+            opened.load()
+            for program in opened.programs:
+                with opened.program(program) as loaded:
+                    most[program] = max(most.get(program, 0), loaded.info.verified_insns)
+    for program, count in most.items():
+        record_property("verified_insns", f"{name} {program}: {count:,}")
+        assert count <= MOST_INSNS, f"{program} of {name} takes the verifier {count:,} instructions"
+
+
+@pytest.mark.parametrize("name", names())
+def test_layouts_are_those_of_the_object(name: str, shipped: Manifest) -> None:
+    with BpfObject.open(name, data=shipped.read(name)) as opened:
+        for map_name, spec in opened.maps.items():
+            assert MAPS.get(map_name) == spec, f"run `make generate`: {layouts.__file__} differs from {name}"
+            assert len(map_name) <= 15, f"the kernel cuts {map_name} to {map_name[:15]}"
