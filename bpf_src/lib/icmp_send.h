@@ -78,7 +78,6 @@ SG_INLINE enum sg_reason sg_replace(sg_ctx *ctx, __u32 l3, const __u8 *from, __u
 {
 	if (ctx->protocol != proto && bpf_skb_change_proto(ctx, proto, 0))
 		return SG_DROP_RESIZE;
-	sg_set_eth_proto(ctx, proto);
 	sg_opaque(len);
 	len &= 0x7ff;
 	if (len < SG_V4_LEN || bpf_skb_change_tail(ctx, l3 + len, 0))

@@ -41,9 +41,9 @@ struct sg_icmp_parts {
 struct sg_icmp_desk {
 	struct sg_icmp_parts parts;
 	struct sg_icmp_map map;
-	struct sg_head6 h6;
-	struct ipv6hdr ip6;
-	struct iphdr ip;
+	__u8 h6[sizeof(struct sg_head6)]; /* bytes, because the bit-fields of kernel headers have no place in a map's BTF */
+	__u8 ip6[sizeof(struct ipv6hdr)];
+	__u8 ip[sizeof(struct iphdr)];
 	__u8 icmp[8];
 	__u32 pad;
 };
@@ -277,9 +277,9 @@ SG_GLOBAL int sg_icmp_error46(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	reason = sg_icmp_map46(&d->map, d->icmp[0], d->icmp[1], bpf_ntohl(*(__be32 *)(d->icmp + 4)), 0, 65515, w->hop.mtu);
 	if (reason)
 		return reason;
-	if (a->to - q->l3 < SG_V4_LEN || sg_load(ctx, q->l3, &d->ip, sizeof(d->ip)) || *(__u8 *)&d->ip >> 4 != 4)
+	if (a->to - q->l3 < SG_V4_LEN || sg_load(ctx, q->l3, d->ip, sizeof(d->ip)) || d->ip[0] >> 4 != 4)
 		return SG_DROP_ICMP_INNER;
-	sg_parse_ip4(q, &d->ip);
+	sg_parse_ip4(q, (struct iphdr *)d->ip);
 	sum = 0;
 	if (q->l4 < q->l3 + SG_V4_LEN || q->l4 > a->to || q->end < q->l4 || sg_csum_packet(ctx, q->l3, q->l4 - q->l3, &sum) ||
 	    sg_csum_fold(sum) != 0xffff)
@@ -297,15 +297,15 @@ SG_GLOBAL int sg_icmp_error46(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 		return SG_DROP_WKP_NONGLOBAL;
 	sg_zero_buf(buf);
 	q->ttl++; /* taken off again below: RFC 7915 4.3 leaves the embedded TTL alone */
-	a->inner_len = sg_header6(in, gw, &d->h6);
+	a->inner_len = sg_header6(in, gw, (struct sg_head6 *)d->h6);
 	a->from = q->l4;
 	len = sg_icmp_assemble(ctx, a, &d->map);
 	if (len < SG_ICMP_LEN)
 		return SG_DROP_TRUNCATED;
 	at = SG_V6_LEN + SG_ICMP_LEN;
-	__builtin_memcpy(buf + at, &d->h6.ip6, sizeof(d->h6.ip6));
+	__builtin_memcpy(buf + at, d->h6, SG_V6_LEN);
 	if (a->inner_len > SG_V6_LEN)
-		__builtin_memcpy(buf + at + SG_V6_LEN, d->h6.ext, sizeof(d->h6.ext));
+		__builtin_memcpy(buf + at + SG_V6_LEN, d->h6 + SG_V6_LEN, SG_FRAG_LEN);
 	room = a->to - q->l4;
 	reason = sg_inner_l4(in, buf + at + (a->inner_len > SG_V6_LEN ? SG_V6_LEN + SG_FRAG_LEN : SG_V6_LEN), room,
 			     sg_csum_neg((__u64)q->saddr.w[3] + q->daddr.w[3]) + sg_csum_addr(&in->src.addr) +
@@ -362,9 +362,9 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 		return reason;
 	__builtin_memset(in, 0, sizeof(*in));
 	q->l3 = p->l4 + SG_ICMP_LEN;
-	if (a->to - q->l3 < SG_V6_LEN || sg_load(ctx, q->l3, &d->ip6, sizeof(d->ip6)) || *(__u8 *)&d->ip6 >> 4 != 6)
+	if (a->to - q->l3 < SG_V6_LEN || sg_load(ctx, q->l3, d->ip6, sizeof(d->ip6)) || d->ip6[0] >> 4 != 6)
 		return SG_DROP_ICMP_INNER;
-	sg_parse_ip6(q, &d->ip6);
+	sg_parse_ip6(q, (struct ipv6hdr *)d->ip6);
 	if (sg_is_exthdr(q->proto) && sg_parse_exthdrs(ctx, q))
 		return SG_DROP_ICMP_INNER;
 	if (q->l4 > a->to || q->l4 > q->end || q->segs_left || q->ext_behind_fragment)
@@ -379,12 +379,12 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	sg_zero_buf(buf);
 	q->ttl++; /* as above */
 	in->seg_len = q->end - q->l4;
-	sg_header4(in, gw, &d->ip);
+	sg_header4(in, gw, (struct iphdr *)d->ip);
 	a->from = q->l4;
 	len = sg_icmp_assemble(ctx, a, &d->map);
 	if (len < SG_ICMP_LEN)
 		return SG_DROP_TRUNCATED;
-	__builtin_memcpy(buf + SG_V4_LEN + SG_ICMP_LEN, &d->ip, sizeof(d->ip));
+	__builtin_memcpy(buf + SG_V4_LEN + SG_ICMP_LEN, d->ip, sizeof(d->ip));
 	reason = sg_inner_l4(in, buf + SG_V4_LEN + SG_ICMP_LEN + SG_V4_LEN, a->to - q->l4,
 			     sg_csum_neg(sg_csum_addr(&q->saddr) + sg_csum_addr(&q->daddr)) + in->src.addr.w[3] + in->dst.addr.w[3]);
 	if (reason)

@@ -15,6 +15,13 @@ SG_INLINE void sg_redir_neigh(const struct sg_route *rt, struct bpf_redir_neigh 
 		__builtin_memcpy(nh->ipv6_nh, rt->fib.ipv6_dst, 16);
 }
 
+/* The frame's own EtherType, for whoever reads the link header before it is rewritten. */
+SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
+{
+	if (sg_cfg.l2_len == ETH_HLEN)
+		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
+}
+
 /* Where a packet goes; found before anything is written. */
 struct sg_hop {
 	struct sg_route rt;
@@ -33,11 +40,12 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 }
 
 /* The verdict for a packet that is ready to go. */
-SG_INLINE int sg_hop_send(sg_ctx *ctx __attribute__((unused)), const struct sg_hop *hop, enum sg_reason *reason)
+SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason *reason)
 {
 	struct bpf_redir_neigh nh;
 	long ret;
 
+	sg_set_eth_proto(ctx, ctx->protocol);
 	if (hop->local)
 		return TC_ACT_OK;
 	sg_redir_neigh(&hop->rt, &nh);
@@ -45,13 +53,6 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx __attribute__((unused)), const struct sg_h
 	if (ret != TC_ACT_REDIRECT)
 		*reason = SG_DROP_REDIRECT;
 	return ret;
-}
-
-/* The frame's own EtherType, for whoever reads the link header before it is rewritten. */
-SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
-{
-	if (sg_cfg.l2_len == ETH_HLEN)
-		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
 }
 
 #endif
