@@ -1,7 +1,7 @@
 """Pure functions from a snapshot of the cluster to one plan per node and a list of problems."""
 
 from sixgate.plan.nodeplan import NodePlan
-from sixgate.plan.planner import PlanResult, plan
+from sixgate.plan.planner import PlanMemo, PlanResult, plan
 from sixgate.plan.snapshot import Endpoint, EndpointSlice, NodeInfo, Snapshot
 from sixgate.plan.status import NodeReport, first_status, object_status
 
@@ -11,6 +11,7 @@ __all__ = [
     "NodeInfo",
     "NodePlan",
     "NodeReport",
+    "PlanMemo",
     "PlanResult",
     "Snapshot",
     "first_status",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sixgate.api.addr import Network
 
@@ -19,13 +19,24 @@ ALL_PORTS = (0, 65535)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`network` belongs to its object; `protocol` is empty for all, `ports` first and last."""
+    """`network` belongs to its object; `protocol` is empty for all, `ports` first and last.
+
+    `first` and `last` are the network's bounds as numbers, kept because they are compared far more often than made.
+    """
 
     network: Network
-    field: str
+    where: str
     per_node: bool
     protocol: str = ""
     ports: tuple[int, int] = ALL_PORTS
+    first: int = field(init=False, compare=False)
+    last: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", int(self.network.network_address))
+        object.__setattr__(
+            self, "last", self.first | ((1 << (self.network.max_prefixlen - self.network.prefixlen)) - 1)
+        )
 
     def __str__(self) -> str:
         text = str(self.network)
@@ -51,7 +62,7 @@ class ClaimIndex:
 
     def add(self, owner: int, claim: Claim) -> None:
         network = claim.network
-        first, length = int(network.network_address), network.prefixlen
+        first, length = claim.first, network.prefixlen
         same_length = self._by_length[network.version].setdefault(length, defaultdict(list))
         if first not in same_length:
             insort(self._firsts[network.version], (first, length))
@@ -60,16 +71,15 @@ class ClaimIndex:
     def overlapping(self, claim: Claim) -> Iterator[tuple[int, Claim]]:
         """Owners and claims that overlap with `claim` in addresses, protocol and ports."""
         network = claim.network
-        first, width = int(network.network_address), network.max_prefixlen
+        first, width = claim.first, network.max_prefixlen
         lengths = self._by_length[network.version]
         for length in [length for length in lengths if length <= network.prefixlen]:
             start = first >> (width - length) << (width - length)
             yield from self._sharing(lengths[length].get(start, ()), claim)
         inside = self._firsts[network.version]
-        last = int(network.broadcast_address)
         for position in range(bisect_left(inside, (first, 0)), len(inside)):
             start, length = inside[position]
-            if start > last:
+            if start > claim.last:
                 return
             if length > network.prefixlen:
                 yield from self._sharing(lengths[length][start], claim)

@@ -39,9 +39,45 @@ class PlanResult:
     programmed: Mapping[Ref, tuple[str, ...]]
 
 
-def plan(snapshot: Snapshot) -> PlanResult:
-    """What every node is to do. Of two objects that contradict each other the older keeps what it has."""
-    run = _Run(snapshot)
+class PlanMemo:
+    """Work of the run before, used again for the very same models: it saves time and changes no result.
+
+    Keys are ids of models; each model is kept beside what was made of it, so its id is never given to another.
+    """
+
+    def __init__(self) -> None:
+        self._digests: Mapping[str, str] = {}
+        self._before: dict[tuple[int, ...], tuple[tuple[NAT46Gateway, ...], NodePlan]] = {}
+        self._now: dict[tuple[int, ...], tuple[tuple[NAT46Gateway, ...], NodePlan]] = {}
+
+        self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
+        self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
+
+    def start(self, digests: Mapping[str, str]) -> None:
+        """Begins a run: what the last one did not use is forgotten."""
+        same = dict(digests) == self._digests
+        self._before, self._now = (self._now if same else {}), {}
+        self._digests = dict(digests)
+        self._claims_before, self._claims_now = self._claims_now, {}
+
+    def claims(self, item: UserObject) -> tuple[Claim, ...]:
+        found = self._claims_before.get(id(item)) or (item, tuple(claims_of(item)))
+        self._claims_now[id(item)] = found
+        return found[1]
+
+    def node(self, gateways: tuple[NAT46Gateway, ...]) -> NodePlan:
+        key = tuple(map(id, gateways))
+        found = self._now.get(key) or self._before.get(key) or (gateways, stateless_node(gateways, self._digests))
+        self._now[key] = found
+        return found[1]
+
+
+def plan(snapshot: Snapshot, memo: PlanMemo | None = None) -> PlanResult:
+    """What every node is to do. Of two objects that contradict each other the older keeps what it has.
+
+    A caller who plans again and again may pass one `memo`; it must not be shared between threads.
+    """
+    run = _Run(snapshot, memo or PlanMemo())
     for item in run.in_order:
         run.admit(item)
     return run.result()
@@ -54,8 +90,10 @@ def _canonical(item: UserObject) -> tuple[tuple[str, str, str], str, str]:
 class _Run:
     """One computation: objects are admitted oldest first, each against what those before it have."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, memo: PlanMemo) -> None:
         self.snapshot = snapshot
+        self.memo = memo
+        memo.start(snapshot.digests)
         self.index = NodeIndex(snapshot.nodes)
         self.problems: list[Problem] = []
         self.in_order = self._unique(snapshot.objects)
@@ -101,7 +139,7 @@ class _Run:
     def _claim(self, item: UserObject, selected: NodeSet) -> tuple[NodeSet, bool]:
         """The nodes on which nobody older has what `item` claims, and whether it may hold addresses at all."""
         held, everywhere = selected, True
-        claims = tuple(claims_of(item))
+        claims = self.memo.claims(item)
         blamed: set[int] = set()
         for claim in claims:
             for owner, other in self.claims.overlapping(claim):
@@ -137,8 +175,8 @@ class _Run:
 
     def _blame_conflict(self, item: UserObject, mine: Claim, older: UserObject, its: Claim, shared: NodeSet) -> None:
         where = f" on {self._named(shared)}" if shared else ""
-        text = f"wants {mine} ({mine.field}), but {older.ref} is older and has {its} ({its.field}){where}"
-        self._blame(item, CONFLICTED, text, mine.field)
+        text = f"wants {mine} ({mine.where}), but {older.ref} is older and has {its} ({its.where}){where}"
+        self._blame(item, CONFLICTED, text, mine.where)
 
     def _named(self, nodes: NodeSet) -> str:
         names = self.index.names_of(nodes)
@@ -186,6 +224,6 @@ class _Run:
             if key not in known:
                 numbers = sorted(number for nodes in sets for number in by_set[nodes])
                 gateways = tuple(self.programs[number][0] for number in numbers)
-                known[key] = stateless_node(gateways, self.snapshot.digests)
+                known[key] = self.memo.node(gateways)
             plans[name] = known[key]
         return plans
