@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from e2e.lab.run import LabError, LabRun
-from e2e.lab.sixgate import NODE, Sixgate, applied_revision
+from e2e.lab.sixgate import NODE, Sixgate
 from e2e.lab.wire import Expected, Plan, Wire
 
 if TYPE_CHECKING:
@@ -167,14 +167,14 @@ def apply_manifest(gateway: Sixgate, text: str, revision: str) -> str:
     scratch.replace(gateway.manifests / "vectors.yaml")
     if not gateway.running():
         gateway.start()
-    return applied_revision(gateway.wait_ready(revision_not=revision))
+    return gateway.wait_ready(revision_not=revision)
 
 
 def restart(gateway: Sixgate) -> str:
     """Starts the gateway process anew, so that it looks at its devices again; returns the revision."""
     gateway.stop()
     gateway.start()
-    return applied_revision(gateway.wait_ready())
+    return gateway.wait_ready()
 
 
 def run_case(wire: Wire, case: Case) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def perform(stage: Stage, console: Console) -> list[Step]:
             except LabError as error:
                 command, outcome, right = "", str(error), False
             steps.append(Step(f"{what}, {way}", command, outcome, right))
-            console.print(f"  {'ok  ' if right else 'FAIL'} {what}, {way}: {outcome}")
+            console.print(f"  {what}, {way}: {'done' if right else 'FAILED'}")
     return steps
 
 
@@ -136,18 +136,19 @@ def counter_table(status: dict[str, Any]) -> Table:
     table.add_column("packets", justify="right")
     table.add_column("bytes", justify="right")
     for name, packets, size in counters(status):
-        table.add_row(name, f"{packets:,}", "" if size is None else f"{size:,}")
+        table.add_row(name, f"{packets:,}", f"{size:,}")
     return table
 
 
-def counters(status: dict[str, Any]) -> list[tuple[str, int, int | None]]:
-    """(name, packets, bytes) of every counter that is not zero, reasons and translations alike."""
-    found: list[tuple[str, int, int | None]] = []
-    for name, value in sorted(status.get("counters", {}).items()):
-        packets = value.get("packets", 0) if isinstance(value, dict) else value
-        if packets:
-            found.append((name, packets, value.get("bytes") if isinstance(value, dict) else None))
-    return found
+def counters(status: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """(name, packets, bytes) of what was translated per object and of every reason that occurred."""
+    found = [
+        (f"{owner} {way}", count["packets"], count["bytes"])
+        for owner, both in status.get("traffic", {}).items()
+        for way, count in both.items()
+    ]
+    found += [(reason, count["packets"], count["bytes"]) for reason, count in status.get("counters", {}).items()]
+    return [row for row in found if row[1]]
 
 
 def prepare(lab: LabRun, manifests: Path, node: str, megabytes: int) -> Stage:

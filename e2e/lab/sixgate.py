@@ -12,7 +12,7 @@ from e2e.lab.run import LabError, LabRun
 from e2e.lab.topology import GATEWAY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 SIXGATE = ROOT / ".venv" / "bin" / "sixgate"
@@ -72,32 +72,34 @@ class Sixgate:
             return {}
         return answer if isinstance(answer, dict) else {}
 
-    def wait_ready(self, revision_not: str = "") -> dict[str, Any]:
-        """Status once all is applied, in a revision other than `revision_not`; LabError with the log where not."""
+    def wait_ready(self, revision_not: str = "") -> str:
+        """The revision that this very process has applied, other than `revision_not`; LabError with its log if none.
+
+        Read from the file that `sixgate status` reads: starting that command many times a second would be felt.
+        """
         deadline = time.monotonic() + READY_SECONDS
-        status: dict[str, Any] = {}
+        report: dict[str, Any] = {}
         while time.monotonic() < deadline:
-            if not self.running():
+            if self._process is None or self._process.poll() is not None:
                 raise LabError(f"sixgate standalone ended by itself; its log says:\n{self.log_tail()}")
-            status = self.status()
-            if is_ready(status) and applied_revision(status) != revision_not:
-                return status
-            time.sleep(0.05)
+            report = self._report()
+            status = report.get("status", {})
+            if report.get("pid") == self._process.pid and status["ready"] and status["appliedRevision"] != revision_not:
+                return str(status["appliedRevision"])
+            time.sleep(0.02)
         raise LabError(
-            f"sixgate is not ready after {READY_SECONDS:g} s; it says {json.dumps(status)[:600]}, and in its log:\n"
+            f"sixgate is not ready after {READY_SECONDS:g} s; it reports {json.dumps(report)[:600]}, and in its log:\n"
             + self.log_tail()
         )
+
+    def _report(self) -> dict[str, Any]:
+        """What the process wrote last; empty before it has."""
+        try:
+            report = json.loads((self.state_dir / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return report if isinstance(report, dict) else {}
 
     def log_tail(self, lines: int = 15) -> str:
         """The end of the process' log."""
         return "\n".join(self.log.read_text().splitlines()[-lines:]) if self.log.exists() else ""
-
-
-def is_ready(status: Mapping[str, Any]) -> bool:
-    """Whether a status says that the node has all that is wanted."""
-    return bool(status.get("ready")) and bool(applied_revision(status))
-
-
-def applied_revision(status: Mapping[str, Any]) -> str:
-    """The revision that the node has applied, "" before the first."""
-    return str(status.get("appliedRevision", ""))
