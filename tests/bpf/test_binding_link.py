@@ -158,6 +158,9 @@ def test_a_wrong_kind_of_program_or_device_is_refused(load: Load, veth: Pair) ->
         assert caught.value.errno in (errno.ENODEV, errno.EINVAL)
     with pytest.raises(BpfError, match="listing programs on tc-ingress of device 999999 failed: No such device"):
         query_attached(999999, "tc-ingress")
+    with pytest.raises(BpfError, match="reading the XDP program of device 999999 failed: No such device") as caught:
+        query_attached(999999, "xdp")
+    assert caught.value.errno == errno.ENODEV
 
 
 def test_something_else_at_the_pin_is_refused(load: Load, bpffs: Path) -> None:

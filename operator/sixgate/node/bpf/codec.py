@@ -21,12 +21,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import TypeAlias
 
 from sixgate.errors import BpfError
-from sixgate.node.bpf.ctype import Address, Array, CType, Enum, Ifindex, Int, Raw, Record, render
+from sixgate.node.bpf.ctype import Address, Array, CType, Enum, Field, Ifindex, Int, Raw, Record, render
 
 Value: TypeAlias = "int | bool | str | bytes | list[Value] | dict[str, Value]"
 Resolve: TypeAlias = Callable[[str], int]
@@ -76,15 +77,16 @@ def decode_address(data: bytes) -> str:
 
 def encode_address(value: object, where: str = "value") -> bytes:
     """16 bytes of a text or ipaddress object; BpfError naming `where` for anything else."""
-    try:
-        address = ip_address(value) if isinstance(value, str) else value
-    except ValueError:
-        address = None
-    match address:
+    if isinstance(value, str):
+        try:  # inet_pton takes what ip_address takes but for zones, in a tenth of the time
+            return inet_pton(AF_INET6, value) if ":" in value else MAPPED + inet_pton(AF_INET, value)
+        except (OSError, ValueError):
+            raise BpfError(f"{where}: an IP address is expected, not {value!r}.") from None
+    match value:
         case IPv4Address():
-            return MAPPED + address.packed
-        case IPv6Address() if address.scope_id is None:
-            return address.packed
+            return MAPPED + value.packed
+        case IPv6Address() if value.scope_id is None:
+            return value.packed
         case _:
             raise BpfError(f"{where}: an IP address is expected, not {value!r}.")
 
@@ -161,15 +163,20 @@ class _Encoder:
     def _record(self, at: int, ctype: Record, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
             raise BpfError(f"{where}: an object with the fields of {render(ctype)} is expected, not {value!r}.")
-        fields = {field.name: field for field in ctype.fields}
+        fields = ctype.by_name
         if unknown := [name for name in value if name not in fields]:
             raise BpfError(f"{where}: {render(ctype)} has no field {unknown[0]!r}; it has {', '.join(fields)}.")
-        given = sorted((fields[name] for name in value), key=lambda field: field.offset)
-        for before, after in pairwise(given):
-            if after.offset < before.offset + before.type.size:
-                raise BpfError(f"{where}: {before.name} and {after.name} share memory (a union); give one of them.")
+        given = [fields[name] for name in value]
+        if ctype.overlaps:
+            _refuse_overlaps(given, where)
         for field in given:
             self.put(at + field.offset, field.type, value[field.name], f"{where}.{field.name}")
+
+
+def _refuse_overlaps(given: list[Field], where: str) -> None:
+    for before, after in pairwise(sorted(given, key=lambda field: field.offset)):
+        if after.offset < before.offset + before.type.size:
+            raise BpfError(f"{where}: {before.name} and {after.name} share memory (a union); give one of them.")
 
 
 def _encode_int(ctype: Int, value: object, where: str) -> bytes:

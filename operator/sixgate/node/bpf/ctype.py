@@ -5,7 +5,8 @@ Built from BTF by `btf.py`, or read from the generated `layouts.py`. Sizes and o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ class Record:
     name: str
     size: int
     fields: tuple[Field, ...]
+    # What the codec asks at every value: fields by name, and whether some share memory.
+    by_name: dict[str, Field] = field(init=False, repr=False, compare=False)
+    overlaps: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.fields, key=lambda each: each.offset)
+        shared = any(after.offset < before.offset + before.type.size for before, after in pairwise(ordered))
+        object.__setattr__(self, "by_name", {each.name: each for each in self.fields})
+        object.__setattr__(self, "overlaps", shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import os
 from ctypes import Structure, c_char, c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass
 from enum import IntEnum
+from socket import if_indextoname
 from typing import Literal
 
 from sixgate.errors import BpfError
@@ -271,6 +272,10 @@ def knows_tcx() -> bool:
 
 
 def _query_xdp(ifindex: int) -> list[Attached]:
+    try:  # libbpf gives no error for a device that does not exist
+        if_indextoname(ifindex)
+    except OSError as error:
+        raise failure(errno.ENODEV, f"reading the XDP program of device {ifindex}") from error
     opts = XdpQueryOpts(sz=ctypes.sizeof(XdpQueryOpts))
     check(libbpf().bpf_xdp_query(ifindex, 0, ctypes.byref(opts)), f"reading the XDP program of device {ifindex}")
     modes = {"native": opts.drv_prog_id, "generic": opts.skb_prog_id, "offload": opts.hw_prog_id}
