@@ -31,7 +31,7 @@ class NodeAgent:
 
     `apply` and `down` block and must not run at the same time as each other; `run` calls `apply` in a thread of its
     own, so it may be awaited beside other tasks. Only one process at a time keeps a node, from its first `apply` on.
-    Dying at any point is safe: all state is in pins and in the state directory, and the next `apply` goes on from there.
+    Dying at any point is safe: all state is in pins and in the state directory; the next `apply` goes on from there.
     """
 
     def __init__(
@@ -84,7 +84,10 @@ class NodeAgent:
         ApplyError where another process keeps the node.
         """
         self._lock.acquire()
-        return self._reconciler.down()
+        left = self._reconciler.down()
+        if not left:
+            self._lock.remove()
+        return left
 
     def acquire(self) -> None:
         """Become the process that keeps this node before the first `apply`; ApplyError naming the one that does."""
