@@ -53,7 +53,7 @@ def parse_object(raw: object) -> UserObject | tuple[Problem, ...]:
     try:
         return model.model_validate({**{k: v for k, v in raw.items() if k != "status"}, "metadata": metadata})
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _causes(error.errors(include_url=False))
         return tuple(_problem(ref, *_sentence(detail)) for detail in details[:MAX_PROBLEMS])
     except RecursionError:
         return (_problem(ref, "spec", "must not be nested without end"),)
@@ -79,6 +79,23 @@ def _problem(ref: Ref, field: str, text: str) -> Problem:
     subject = str(ref) if ref.kind and ref.name else "an object without kind or name"
     where = f"{field} " if field else ""
     return Problem(ref, INVALID, f"{subject}: {where}{text}", field)
+
+
+def _causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """`details` without those that only follow from others: a list is too short once a wrong item is taken out."""
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(
+            len(other["loc"]) > len(detail["loc"]) and other["loc"][: len(detail["loc"])] == detail["loc"]
+            for other in details
+        )
+    ]
+
+
+def _count(number: object, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -121,11 +138,17 @@ def _sentence(error: ErrorDetails) -> tuple[str, str]:
         case "less_than_equal":
             return path, f"must be at most {context.get('le')}, found {found}"
         case "too_short":
-            return path, f"must have at least {context.get('min_length')} items, found {context.get('actual_length')}"
+            return (
+                path,
+                f"must have at least {_count(context.get('min_length'), 'item')}, found {context.get('actual_length')}",
+            )
         case "too_long":
-            return path, f"must have at most {context.get('max_length')} items, found {context.get('actual_length')}"
+            return (
+                path,
+                f"must have at most {_count(context.get('max_length'), 'item')}, found {context.get('actual_length')}",
+            )
         case "string_too_short":
-            return path, f"must have at least {context.get('min_length')} characters, found {found}"
+            return path, f"must have at least {_count(context.get('min_length'), 'character')}, found {found}"
         case "string_too_long":
             return path, f"must have at most {context.get('max_length')} characters, found {found}"
         case "string_pattern_mismatch":
