@@ -238,12 +238,17 @@ class OperatorProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
-    def wait_log(self, text: str, timeout_s: float = 30.0) -> None:
-        """Until the log contains `text`."""
+    def wait_log(self, pattern: str, timeout_s: float = 30.0, since: int = 0) -> int:
+        """Until the log matches `pattern` after its character `since`; returns where the match ends."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.log():
+        while not (found := re.compile(pattern).search(self.log(), since)):
             if not self.running or time.monotonic() > deadline:
                 raise AssertionError(
-                    f"{text!r} must be logged within {timeout_s:.0f} s; the log is:\n{self.log()[-4000:]}"
+                    f"{pattern!r} must be logged within {timeout_s:.0f} s; the log is:\n{self.log()[-4000:]}"
                 )
             time.sleep(0.02)
+        return found.end()
+
+    def wait_settled(self, since: int = 0) -> int:
+        """Until everything that is wanted is written."""
+        return self.wait_log(r"\b0 left\.|Nothing to write", since=since)

@@ -84,7 +84,8 @@ class _Operator:
         self.leader = Leader(
             client, options.namespace, LEASE, identity, lambda held: self.trigger.fire(), options.lease
         )
-        writer = Writer(client, self.store, EventPoster(client, identity), self.leader.held, options.limits)
+        events = EventPoster(client, identity)
+        writer = Writer(client, self.store, events, self.leader.held, self.trigger.fire, options.limits)
         self.reconciler = Reconciler(
             self.store, Renderer(options.templates), options.digests, self.trigger, writer, self.leader.held, pulse
         )

@@ -107,6 +107,20 @@ class Store:
         entries[name] = entry
         return self._count(known, entry)
 
+    def put_answer(self, raw: Json) -> bool:
+        """Take note of the answer to a write of our own; True if it also shows what somebody else has changed.
+
+        The watch will bring the same version again, which is no news then: what is overlooked here stays overlooked.
+        """
+        kind, name = str(raw["kind"]), str(raw["metadata"]["name"])
+        before = self._entries.get(kind, {}).get(name)
+        self.put(raw)
+        after = self._entries.get(kind, {}).get(name)
+        if isinstance(after, ConfigEntry):
+            was = before.status if isinstance(before, ConfigEntry) else NodeConfigStatus()
+            return was != after.status
+        return _wish(before) != _wish(after)
+
     def drop(self, kind: str, name: str, version: int, *, tombstone: bool = True) -> bool:
         """Take note of a deletion that happened at `version`; True if that is new."""
         known = self._entries.get(kind, {}).get(name)

@@ -42,12 +42,13 @@ class Outcome:
 
 @dataclass(slots=True)
 class Writer:
-    """`may_write` is asked before every request; `hurry` says that the rest should be computed anew instead."""
+    """`may_write` is asked before every request; `changed` is told of a change by others that an answer shows."""
 
     client: KubeClient
     store: Store
     events: EventPoster
     may_write: Callable[[], bool]
+    changed: Callable[[], None]
     limits: Limits = field(default_factory=Limits)
     _bucket: Bucket = field(init=False)
 
@@ -109,7 +110,8 @@ class Writer:
 
     def _learn(self, answer: Mapping[str, Any]) -> None:
         """What the server stored is known at once; the watch brings the same later and changes nothing."""
-        self.store.put(answer)
+        if self.store.put_answer(answer):
+            self.changed()
 
 
 def _path(kind: str, name: str) -> str:
