@@ -49,8 +49,7 @@ def tool(name: str) -> ModuleType:
 def test_every_field_is_described(kind: str) -> None:
     parts = [(part, path, field) for part in ("spec", "status") for path, field in fields(schema_of(kind, part), part)]
     bare = [path for _, path, field in parts if not path.endswith("[]") and not field.get("description")]
-    undescribed_ok = {"NodeConfig"}
-    assert kind in undescribed_ok or not bare
+    assert not bare
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CRDS if kind != "NodeConfig"])

@@ -62,7 +62,7 @@ class BpfObject(Owned):
     constants: dict[str, JsonValue] = Field(
         default_factory=dict, description="Values of `const volatile` variables by name; structs as objects."
     )
-    attachments: tuple[Attachment, ...] = ()
+    attachments: tuple[Attachment, ...] = Field(default=(), description="Where its programs go.")
 
 
 class Entry(Model):
@@ -77,19 +77,19 @@ class Table(Owned):
     swapped table refers to exists before the swap and goes only after it.
     """
 
-    map: MapName
+    map: MapName = Field(description="Name of the map, or of the map of maps.")
     swap: bool = Field(default=False, description="True: build a new inner map and put it at `outerKey` in one step.")
     outer_key: JsonValue = Field(default=None, description="Key in the outer map; only for swapped tables.")
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] = Field(default=(), description="Everything that the table holds.")
 
 
 class Link(Owned):
     """A device that sixgate makes and owns."""
 
-    name: DeviceName
-    kind: Literal["veth", "vxlan", "ipip", "ip6tnl"]
+    name: DeviceName = Field(description="Name of the device.")
+    kind: Literal["veth", "vxlan", "ipip", "ip6tnl"] = Field(description="Kind of the device.")
     peer: DeviceName | None = Field(default=None, description="Name of the other end of a veth pair.")
-    mtu: int = Field(default=1500, ge=68, le=65535)
+    mtu: int = Field(default=1500, ge=68, le=65535, description="MTU of the device, and of its peer, bytes.")
     offloads: bool = Field(
         default=True,
         description="False switches segmentation and checksum offloads off, so that what crosses the device is whole.",
@@ -97,17 +97,19 @@ class Link(Owned):
 
 
 class Address(Owned):
-    device: DeviceName
+    device: DeviceName = Field(description="Device that has the address.")
     address: str = Field(description="Address with prefix length.")
 
 
 class Route(Owned):
     destination: str = Field(description="CIDR.")
-    device: DeviceName | None = None
+    device: DeviceName | None = Field(default=None, description="Device that the route leads through.")
     via: str | None = Field(default=None, description="Next hop, of either family.")
-    table: int = Field(default=254, ge=1, le=4294967295)
-    mtu: int | None = None
-    kind: Literal["unicast", "blackhole", "unreachable", "prohibit"] = "unicast"
+    table: int = Field(default=254, ge=1, le=4294967295, description="Routing table; 254 is the main one.")
+    mtu: int | None = Field(default=None, description="MTU of the route, bytes; left out, that of the device.")
+    kind: Literal["unicast", "blackhole", "unreachable", "prohibit"] = Field(
+        default="unicast", description="What the route does with packets."
+    )
 
 
 class Sysctl(Owned):
@@ -115,7 +117,7 @@ class Sysctl(Owned):
         pattern=r"^net(/[A-Za-z0-9_.@-]+)+$",
         description="Path under /proc/sys; a part `@attached` stands for every device that has a program.",
     )
-    value: str
+    value: str = Field(description="Text that is written.")
 
 
 class NodeConfigSpec(Model):
@@ -125,12 +127,12 @@ class NodeConfigSpec(Model):
     revision: str = Field(
         default="", description="Hash of everything else in spec; what the node has applied is named by it."
     )
-    objects: tuple[BpfObject, ...] = ()
-    tables: tuple[Table, ...] = ()
-    links: tuple[Link, ...] = ()
-    addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
-    sysctls: tuple[Sysctl, ...] = ()
+    objects: tuple[BpfObject, ...] = Field(default=(), description="BPF objects that are loaded and attached.")
+    tables: tuple[Table, ...] = Field(default=(), description="Contents of BPF maps.")
+    links: tuple[Link, ...] = Field(default=(), description="Devices that sixgate makes.")
+    addresses: tuple[Address, ...] = Field(default=(), description="Addresses that sixgate adds to devices.")
+    routes: tuple[Route, ...] = Field(default=(), description="Routes that sixgate adds.")
+    sysctls: tuple[Sysctl, ...] = Field(default=(), description="Settings of the kernel, restored when they go.")
 
     def hashed(self) -> NodeConfigSpec:
         """The same spec with `revision` set to the hash of its canonical JSON without `revision`."""
@@ -142,15 +144,15 @@ class NodeConfigSpec(Model):
 class ItemResult(Model):
     """What became of one user's object on this node."""
 
-    owner: OwnerRef
-    state: Literal["Programmed", "Degraded", "NotSupportedYet"]
-    reason: str = ""
-    message: str = ""
+    owner: OwnerRef = Field(description="The user's object, as Kind/name.")
+    state: Literal["Programmed", "Degraded", "NotSupportedYet"] = Field(description="What became of it.")
+    reason: str = Field(default="", description="Why it is not programmed, in one word.")
+    message: str = Field(default="", description="Why it is not programmed, in a sentence.")
 
 
 class DeviceReport(Model):
-    name: str
-    ifindex: int
+    name: str = Field(description="Name of the device.")
+    ifindex: int = Field(description="Index of the device.")
     hooks: dict[str, str] = Field(
         default_factory=dict, description="Hook to what is attached, `tcx`, `clsact`, `xdp-native`."
     )
@@ -159,12 +161,12 @@ class DeviceReport(Model):
 class NodeConfigStatus(Model):
     """What the node has. Written by the node only."""
 
-    applied_revision: str = ""
-    observed_generation: int = 0
-    ready: bool = False
-    message: str = ""
-    objects: tuple[ItemResult, ...] = ()
-    devices: tuple[DeviceReport, ...] = ()
+    applied_revision: str = Field(default="", description="Revision of spec that the node has applied last.")
+    observed_generation: int = Field(default=0, description="Generation that this status was computed from.")
+    ready: bool = Field(default=False, description="Whether the node has all that it should have.")
+    message: str = Field(default="", description="What is wrong, in sentences; empty if nothing is.")
+    objects: tuple[ItemResult, ...] = Field(default=(), description="What became of the users' objects.")
+    devices: tuple[DeviceReport, ...] = Field(default=(), description="Devices that programs are attached to.")
     kernel: dict[str, JsonValue] = Field(default_factory=dict, description="Release and probed features of the kernel.")
 
 
