@@ -11,13 +11,14 @@ fails; the compiler's own words are on stderr. Needs clang, llvm-strip and the h
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -154,29 +155,47 @@ def object_name(path: Path) -> str:
     return path.name.split(".", 1)[0]
 
 
-def remove_orphans(out: Path, keep: set[str]) -> None:
-    """Removes objects and stamps of sources that are gone, so that the directory and the manifest agree."""
-    for path in out.glob("sg_*.bpf.o"):
-        if object_name(path) not in keep:
+def publish(built: dict[str, Built], out: Path, sources: set[str]) -> dict[str, Built]:
+    """Puts compiled objects and their manifest into `out` together; objects whose source is gone go last.
+
+    Renames follow each other at once, so that a reader meets a manifest that does not fit for no longer than that, and a
+    compilation that fails before changes nothing.
+    """
+    ready: dict[Path, Path] = {}
+    for name, each in built.items():
+        path = out / f"{name}.bpf.o"
+        if not path.exists() or file_digest(path) != each.digest:
+            ready[path] = path.with_name(f".{path.name}.tmp{os.getpid()}")
+            shutil.copyfile(each.path, ready[path])
+    for path, scratch in ready.items():
+        scratch.replace(path)
+    present = {object_name(path): path for path in out.glob("sg_*.bpf.o")}
+    write_manifest(out, {name: file_digest(path) for name, path in present.items() if name in sources})
+    for name, path in present.items():
+        if name not in sources:
             path.unlink()
-            path.with_name(f".{path.name}.stamp").unlink(missing_ok=True)
+    return {name: replace(each, path=out / f"{name}.bpf.o") for name, each in built.items()}
 
 
 def build_all(source: Path, out: Path, names: tuple[str, ...] = (), *, force: bool = False) -> dict[str, Built]:
-    """Builds every `sg_*.bpf.c` under `source` (or those named) and the manifest; raises BuildError."""
+    """Builds every `sg_*.bpf.c` under `source` (or those named) and the manifest; raises BuildError.
+
+    One build at a time: a second one waits for the first.
+    """
     sources = {object_name(path): path for path in sorted(source.glob("sg_*.bpf.c"))}
     if unknown := [name for name in names if name not in sources]:
         raise BuildError(f"{source} holds no {unknown[0]}.bpf.c; it holds {', '.join(sources) or 'no object sources'}.")
-    out.mkdir(parents=True, exist_ok=True)
+    cache = out / ".cache"
+    cache.mkdir(parents=True, exist_ok=True)
     includes = (source / "include", source / "lib", source)
-    built = {
-        name: build_object(path, out / f"{name}.bpf.o", includes, force=force)
-        for name, path in sources.items()
-        if not names or name in names
-    }
-    remove_orphans(out, set(sources))
-    write_manifest(out, {object_name(path): file_digest(path) for path in out.glob("sg_*.bpf.o")})
-    return built
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = {
+            name: build_object(path, cache / f"{name}.bpf.o", includes, force=force)
+            for name, path in sources.items()
+            if not names or name in names
+        }
+        return publish(built, out, set(sources))
 
 
 def main() -> int:

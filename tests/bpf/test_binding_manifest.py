@@ -64,7 +64,8 @@ def test_only_what_changed_is_compiled(tree: Path) -> None:
     (tree / "source" / "include" / "answer.h").write_text(HEADER.replace("2", "1"))
     assert build(tree) == {"sg_one": True, "sg_two": True}
     (tree / "out" / "sg_two.bpf.o").write_bytes(b"spoiled")
-    assert build(tree) == {"sg_one": False, "sg_two": True}
+    assert build(tree) == {"sg_one": False, "sg_two": False}
+    assert load_manifest(tree / "out").read("sg_two")
 
 
 def test_equal_sources_give_equal_digests_wherever_they_lie(tree: Path) -> None:
@@ -95,8 +96,9 @@ def test_an_object_without_source_goes(tree: Path) -> None:
 def test_what_does_not_compile_leaves_the_last_objects(tree: Path) -> None:
     build(tree)
     before = load_manifest(tree / "out")
-    (tree / "source" / "sg_one.bpf.c").write_text(SOURCE.replace("ctx->data ?", "ctx->dato ?"))
-    with pytest.raises(BuildError, match=r"compiling .*sg_one\.bpf\.c failed with exit code 1:(.|\n)*dato"):
+    (tree / "source" / "include" / "answer.h").write_text(HEADER.replace("2", "1"))
+    (tree / "source" / "sg_two.bpf.c").write_text(SOURCE.replace("ctx->data ?", "ctx->dato ?"))
+    with pytest.raises(BuildError, match=r"compiling .*sg_two\.bpf\.c failed with exit code 1:(.|\n)*dato"):
         build(tree)
     assert load_manifest(tree / "out") == before
     assert before.read("sg_one")
