@@ -105,9 +105,9 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, s
 	if (unlikely(p->l4 != p->l3 + SG_V4_LEN)) {
 		reason = sg_check_options(ctx, p->l3 + SG_V4_LEN, p->l4 - p->l3 - SG_V4_LEN, w->header_sum);
 		if (reason == SG_DROP_SOURCE_ROUTE)
-			return sg_owe(w, reason, SG_ICMP4_UNREACH, 5, 0);
+			return sg_owe(w, SG_DROP_SOURCE_ROUTE, SG_ICMP4_UNREACH, 5, 0);
 		if (reason)
-			return reason;
+			return reason == SG_DROP_TRUNCATED ? SG_DROP_TRUNCATED : SG_DROP_BAD_HEADER;
 	} else if (unlikely(sg_csum_fold(w->header_sum) != 0xffff)) {
 		return SG_DROP_BAD_HEADER;
 	}

@@ -17,9 +17,10 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, s
 	if (unlikely(p->end == p->l4 && sg_gso_size(ctx)))
 		p->end = w->frame_len; /* a super-packet of 64 KB and more (BIG TCP) */
 	if (unlikely(sg_is_exthdr(p->proto))) {
+		/* Named one by one: to the verifier, a function of its own may return anything. */
 		reason = sg_parse_exthdrs(ctx, p);
 		if (reason)
-			return reason;
+			return reason == SG_DROP_TRUNCATED ? SG_DROP_TRUNCATED : SG_DROP_BAD_EXTHDR;
 	}
 	if (unlikely(p->l4 > p->end))
 		return SG_DROP_BAD_EXTHDR;

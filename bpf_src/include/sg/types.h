@@ -63,6 +63,8 @@ struct sg_nat_table {
 	__u32 n_range;
 	__u32 gen;   /* generation of the mappings in sg_nat_map that belong to this table */
 	__u32 n_map; /* how many there are; 0 saves the look-up */
+	__u32 version; /* differs between any two tables that follow each other: what was remembered from one is not used with another */
+	__u32 pad;
 	struct sg_nat_range range[SG_NAT_MAX_RANGE];
 	struct sg_nat_gw gw[SG_NAT_MAX_GW];
 };

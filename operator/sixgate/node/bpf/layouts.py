@@ -133,6 +133,31 @@ SG_DEV = Record(
     ),
 )
 
+SG_FLOW = Record(
+    "sg_flow",
+    120,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("new_saddr", 32, Address()),
+        Field("new_daddr", 48, Address()),
+        Field("until", 64, Int("__u64", 8)),
+        Field("version", 72, Int("__u32", 4)),
+        Field("in_ifindex", 76, Int("__u32", 4)),
+        Field("ifindex", 80, Int("__u32", 4)),
+        Field("mtu", 84, Int("__u32", 4)),
+        Field("csum_diff", 88, Int("__u32", 4)),
+        Field("stat", 92, Int("__u32", 4)),
+        Field("flags", 96, Int("__u32", 4)),
+        Field("low_mtu", 100, Int("__u16", 2)),
+        Field("fixed_tos", 102, Int("__u8", 1)),
+        Field("tos", 103, Int("__u8", 1)),
+        Field("dmac", 104, Array(Int("__u8", 1), 6)),
+        Field("smac", 110, Array(Int("__u8", 1), 6)),
+        Field("pad", 116, Array(Int("__u8", 1), 4)),
+    ),
+)
+
 SG_ICMP_PARTS = Record(
     "sg_icmp_parts",
     32,
@@ -233,14 +258,16 @@ SG_NAT_GW = Record(
 
 SG_NAT_TABLE = Record(
     "sg_nat_table",
-    1488,
+    1496,
     (
         Field("n_gw", 0, Int("__u32", 4)),
         Field("n_range", 4, Int("__u32", 4)),
         Field("gen", 8, Int("__u32", 4)),
         Field("n_map", 12, Int("__u32", 4)),
-        Field("range", 16, Array(SG_NAT_RANGE, 16)),
-        Field("gw", 208, Array(SG_NAT_GW, 16)),
+        Field("version", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("range", 24, Array(SG_NAT_RANGE, 16)),
+        Field("gw", 216, Array(SG_NAT_GW, 16)),
     ),
 )
 
@@ -443,6 +470,14 @@ MAPS: dict[str, MapSpec] = {
         value=SG_DEV,
         max_entries=1024,
         flags=1,
+    ),
+    "sg_flows": MapSpec(
+        name="sg_flows",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_FLOW,
+        max_entries=4096,
+        flags=0,
     ),
     "sg_icmp_desks": MapSpec(
         name="sg_icmp_desks",
