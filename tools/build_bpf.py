@@ -158,7 +158,7 @@ def object_name(path: Path) -> str:
 def publish(built: dict[str, Built], out: Path, sources: set[str]) -> dict[str, Built]:
     """Puts compiled objects and their manifest into `out` together; objects whose source is gone go last.
 
-    Renames follow each other at once, so that a reader meets a manifest that does not fit for no longer than that, and a
+    Renames follow each other at once, so that a reader meets a manifest that does not fit no longer than that, and a
     compilation that fails before changes nothing.
     """
     ready: dict[Path, Path] = {}
