@@ -254,9 +254,11 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 		return reason;
 	len = SG_V6_LEN + (p->fragment ? SG_FRAG_LEN : 0) + w->seg_len;
 	if (p->df) {
+		/* A fragment that would fit but for its fragment header is told of that header, too, or its sender would never get
+		 * below the limit. */
 		if (unlikely(len > hop->mtu))
 			return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4,
-				      hop->mtu - (p->fragment ? SG_V6_LEN - SG_V4_LEN + SG_FRAG_LEN : SG_V6_LEN - SG_V4_LEN));
+				      hop->mtu - (p->fragment && len - SG_FRAG_LEN <= hop->mtu ? 28 : 20));
 	} else {
 		limit = gw->low_mtu < hop->mtu ? gw->low_mtu : hop->mtu;
 		if (unlikely(len > limit))
