@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CLIENT, SERVER = topology.CLIENT6, topology.SERVER4
 HOSTS = (CLIENT, SERVER)
+BACK = (SERVER.address, CLIENT.seen_from(4))
 EXAMPLE = ROOT / "examples" / "nat46gateway"
 UDP_PROTOCOL = 17
 CONTROL_PACKETS = 1000
@@ -39,6 +40,7 @@ class Path:
     lab: LabRun
     client_address: str
     server_address: str  # as the client calls it
+    udp_back: tuple[str, str]  # source and destination of what the server sends to the client
     seconds: float
 
     def tcp_bits(self, *, reverse: bool = False) -> float:
@@ -46,38 +48,41 @@ class Path:
         done = traffic.iperf(self.lab, CLIENT.role, self.server_address, seconds=self.seconds, reverse=reverse)
         return done.bits_per_second / 1e9
 
-    def packets(self) -> float:
-        """64-byte UDP packets that reach the server's device, thousands per second, sent as fast as the client can."""
-        before = self._arrived()
-        sent = stamp.send(
-            self.lab, CLIENT.role, self.client_address, self.server_address, count=1 << 62, seconds=self.seconds
-        )
-        arrived = self._arrived() - before
+    def packets(self, *, reverse: bool = False) -> float:
+        """64-byte UDP packets that reach the other end's device, thousands per second, sent as fast as one core can.
+
+        64 bytes is the size of the IPv6 packet; an IPv4 sender's is 44 bytes and grows to that on its way.
+        """
+        sender, receiver = (SERVER, CLIENT) if reverse else (CLIENT, SERVER)
+        source, destination = self.udp_back if reverse else (self.client_address, self.server_address)
+        before = self._arrived(receiver.role)
+        sent = stamp.send(self.lab, sender.role, source, destination, count=1 << 62, seconds=self.seconds)
+        arrived = self._arrived(receiver.role) - before
         if not arrived:
-            raise LabError(f"None of {sent.sent} packets arrived at {self.server_address}.")
+            raise LabError(f"None of {sent.sent} packets from {source} arrived at {destination}.")
         return arrived / sent.seconds / 1e3
 
-    def _arrived(self) -> int:
-        up = self.lab.device("up")
-        text = self.lab.run(SERVER.role, ["ip", "-s", "-json", "link", "show", "dev", up]).stdout
+    def _arrived(self, role: str) -> int:
+        text = self.lab.run(role, ["ip", "-s", "-json", "link", "show", "dev", self.lab.device("up")]).stdout
         return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
 
 
 def sink_udp(lab: LabRun) -> None:
-    """Drops UDP at the server's door, so that packets per second are the gateway's figure and not the server's."""
+    """Drops UDP at both hosts' doors, so that packets per second are the gateway's figure and not the receiver's."""
     up = lab.device("up")
-    lab.run(SERVER.role, ["tc", "qdisc", "add", "dev", up, "clsact"])
-    for family, offset in (("ipv6", 14 + 6), ("ip", 14 + 9)):  # the next header, the protocol
-        code = f"4,48 0 0 {offset},21 0 1 {UDP_PROTOCOL},6 0 0 2,6 0 0 4294967295"
-        words = ["tc", "filter", "add", "dev", up, "ingress", "protocol", family, "bpf", "bytecode", code, "da"]
-        lab.run(SERVER.role, words)
+    for role in (CLIENT.role, SERVER.role):
+        lab.run(role, ["tc", "qdisc", "add", "dev", up, "clsact"])
+        for family, offset in (("ipv6", 14 + 6), ("ip", 14 + 9)):  # the next header, the protocol
+            code = f"4,48 0 0 {offset},21 0 1 {UDP_PROTOCOL},6 0 0 2,6 0 0 4294967295"
+            words = ["tc", "filter", "add", "dev", up, "ingress", "protocol", family, "bpf", "bytecode", code, "da"]
+            lab.run(role, words)
 
 
 def plain_path(lab: LabRun, seconds: float) -> Path:
     """IPv6 all the way, forwarded by the kernel."""
     topology.build(lab, HOSTS)
     address = topology.add_plain_ipv6(lab, SERVER)
-    return _warm(Path(lab, CLIENT.address, address, seconds))
+    return _warm(Path(lab, CLIENT.address, address, (address, CLIENT.address), seconds))
 
 
 def sixgate_path(lab: LabRun, seconds: float) -> tuple[Path, Sixgate]:
@@ -86,7 +91,7 @@ def sixgate_path(lab: LabRun, seconds: float) -> tuple[Path, Sixgate]:
     gateway = Sixgate(lab, EXAMPLE)
     gateway.start()
     gateway.wait_ready()
-    return _warm(Path(lab, CLIENT.address, SERVER.seen_from(6), seconds)), gateway
+    return _warm(Path(lab, CLIENT.address, SERVER.seen_from(6), BACK, seconds)), gateway
 
 
 def tayga_path(lab: LabRun, seconds: float) -> Path:
@@ -107,7 +112,7 @@ def tayga_path(lab: LabRun, seconds: float) -> Path:
         f"route add {topology.TRANSLATABLE} dev nat64",
     )
     lab.spawn(gw, ["tayga", "--nodetach", "--config", str(conf)])
-    return _warm(Path(lab, TAYGA_CLIENT, SERVER.seen_from(6), seconds))
+    return _warm(Path(lab, TAYGA_CLIENT, SERVER.seen_from(6), BACK, seconds))
 
 
 def _warm(path: Path) -> Path:

@@ -103,7 +103,7 @@ ACTIONS: tuple[tuple[str, Callable[[Stage, Host, Host], tuple[str, str, bool]]],
 
 
 def greeting(server: Host) -> str:
-    return f"hello from {server.role}, which has {server.address} and no other address"
+    return f"hello from {server.role} at {server.address}"
 
 
 def perform(stage: Stage, console: Console) -> list[Step]:
@@ -208,7 +208,7 @@ def main() -> int:
     parser.add_argument("--node", default=NODE, help="name under which the gateway runs")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the download")
     args = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     if os.geteuid():
         console.print("The demo makes network namespaces and loads BPF programs: run it as root.")
         return 1
