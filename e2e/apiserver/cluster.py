@@ -61,7 +61,7 @@ class Cluster:
 
     def install(self, crds: Path = ROOT / "crds") -> None:
         """CRDs and everything of deploy/, as a user would."""
-        self.server.kubectl("apply", "--server-side", "-f", str(crds))
+        self.server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
         self.server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
         for _ in range(2):  # the namespace and what is in it come in one go
             done = self.server.kubectl("apply", "--server-side", "-f", str(ROOT / "deploy"), check=False)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from e2e.apiserver.server import ApiServer
 
 
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+UNKEPT = frozenset({"content-length", "transfer-encoding"})
+
+
 class _InThread:
     """An event loop in a thread; `_open` is run in it and says the port, `_shut` before it ends."""
 
@@ -65,20 +69,22 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        return self.method in {"POST", "PUT", "PATCH", "DELETE"}
+        return self.method in WRITES
 
 
 class CallProxy(_InThread):
     """Terminates TLS with the server's own certificate and passes requests on.
 
-    `answered` is called in the proxy's thread when the server has done a call and before the client hears of it; if it
-    returns False, the client never does.
+    `answered` is called in the proxy's thread when the server has done a call and before the client hears of it; once
+    it returns False, nothing goes either way any more. Writes go through one at a time, so that "the third" means one.
     """
 
     def __init__(self, server: ApiServer, answered: Callable[[Call], bool]) -> None:
         super().__init__()
         self._server = server
         self._answered = answered
+        self._one_write = asyncio.Lock()
+        self._cut = False
         self.calls: list[Call] = []
 
     async def _open(self) -> int:
@@ -100,24 +106,38 @@ class CallProxy(_InThread):
         await self._session.close()
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
+        if request.method not in WRITES:
+            return await self._forward(request)
+        async with self._one_write:
+            return await self._forward(request)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if self._cut:
+            return self._abort(request, response)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in {"host", "content-length"}}
         async with self._session.request(
             request.method, self._server.url + request.raw_path, data=await request.read(), headers=headers
-        ) as answer:  # fmt: skip
+        ) as answer:
             call = Call(request.method, request.path, answer.status)
             self.calls.append(call)
             if not self._answered(call):
-                if request.transport is not None:
-                    request.transport.abort()
-                raise ConnectionResetError
-            kept = {k: v for k, v in answer.headers.items() if k.lower() not in {"content-length", "transfer-encoding"}}
-            response = web.StreamResponse(status=answer.status, headers=kept)
-            await response.prepare(request)
-            with contextlib.suppress(ConnectionResetError, aiohttp.ClientError):
+                self._cut = True
+                return self._abort(request, response)
+            response.set_status(answer.status)
+            response.headers.update({k: v for k, v in answer.headers.items() if k.lower() not in UNKEPT})
+            with contextlib.suppress(ConnectionResetError, aiohttp.ClientError):  # the client may be gone
+                await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
                 await response.write_eof()
             return response
+
+    @staticmethod
+    def _abort(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return response
 
 
 class Pipe(_InThread):

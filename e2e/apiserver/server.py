@@ -106,8 +106,13 @@ class ApiServer:
                     "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
                     "--quota-backend-bytes", str(4 << 30)])  # fmt: skip
 
-    def start_apiserver(self, timeout_s: float = 60.0) -> None:
+    def start_apiserver(self) -> None:
         """Start it, or start it again after `kill_apiserver`, on the same port with the same data."""
+        self.spawn_apiserver()
+        self.wait_ready()
+
+    def spawn_apiserver(self) -> None:
+        """The same without waiting. It ends with the thread that calls this: call it from the main thread."""
         crt, key = self.pki.pair("apiserver")
         self._spawn("kube-apiserver", [
             str(self.binaries.kube_apiserver), "--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
@@ -119,6 +124,9 @@ class ApiServer:
             "--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "Node,RBAC",
             "--enable-admission-plugins", "NodeRestriction", "--disable-admission-plugins", "ServiceAccount",
             "--endpoint-reconciler-type", "none", *self.extra])  # fmt: skip
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Until /readyz answers 200; RuntimeError with the end of the log where it does not."""
         deadline = time.monotonic() + timeout_s
         while not self.ready():
             process = self.processes["kube-apiserver"]
@@ -155,7 +163,7 @@ class ApiServer:
             try:
                 connection.request(method, path, data, headers)
                 response = connection.getresponse()
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            except (http.client.HTTPException, ConnectionError, ssl.SSLError):
                 connection.close()  # kept alive across a restart of the server; a new one is opened by request()
                 connection.request(method, path, data, headers)
                 response = connection.getresponse()

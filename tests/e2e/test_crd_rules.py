@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e.apiserver import ApiServer
 
 from tests.unit.cases_api import BALANCER, CASES, GATEWAY, PLURALS, STATEFUL, Case, changed
+
+if TYPE_CHECKING:
+    from e2e.apiserver import ApiServer
 
 
 def path_of(raw: dict[str, Any], name: str = "") -> str:
