@@ -23,11 +23,12 @@ from dataclasses import replace
 
 from tests.rfc.addresses import best_eam4, claim46, claim64, map64
 from tests.rfc.config import Gateway, Node
+from tests.rfc.inner import update_l4
 from tests.rfc.own_errors import PROHIBITED6, TOO_BIG, own6
-from tests.rfc.to_v4 import Draft4, draft64, finish64, maybe_neighbour_discovery
-from tests.rfc.to_v6 import Draft6, draft46, finish46, may_drop_options, pieces
+from tests.rfc.to_v4 import Draft4, destination64, draft64, finish64, is_error6, maybe_neighbour_discovery
+from tests.rfc.to_v6 import Draft6, draft46, finish46, may_drop, pieces
 from tests.rfc.verdict import Drop, Out, Outcome, Pass, Sent
-from tests.rfc.wire import Ip6, Malformed, base6, parse4, parse6
+from tests.rfc.wire import ICMP4, ICMP6, Ip4, Ip6, Malformed, adjust, base6, parse4, parse6
 
 __all__ = ["Node", "translate"]
 
@@ -64,8 +65,12 @@ def _from_v6(node: Node, packet: bytes) -> Outcome:
         return _hairpin(node, gw, ip, packet)
     faults, draft = draft64(node, gw, ip, packet, hairpin=False)
     if draft is None:
-        return (*faults, *maybe_neighbour_discovery(ip))
-    return finish64(node, ip, packet, draft)
+        return (
+            *unless_query(faults, ip),
+            *maybe_neighbour_discovery(ip),
+            *class_e(destination64(node, gw, ip, packet)[0]),
+        )
+    return (*finish64(node, ip, packet, draft), *class_e(draft.src), *class_e(draft.dst))
 
 
 def _wellformed6(packet: bytes) -> bool:
@@ -96,8 +101,21 @@ def _from_v4(node: Node, packet: bytes) -> Outcome:
     faults, draft = draft46(node, gw, ip, packet, hairpin=False)
     if draft is None:
         left = () if ip.header_ok else (Pass(),)
-        return (*faults, *may_drop_options(ip), *left)
-    return (*finish46(node, gw, ip, packet, draft), *may_drop_options(ip))
+        return (*unless_query(faults, ip), *may_drop(ip), *class_e(ip.src), *left)
+    return (*finish46(node, gw, ip, packet, draft), *may_drop(ip), *class_e(ip.src))
+
+
+def unless_query(faults: list[Drop], ip: Ip4 | Ip6) -> Outcome:
+    """RFC 1122 3.2.2 and RFC 4443 2.4 (e) forbid errors about errors; of a type that nobody knows, none is required."""
+    known = {ICMP4: (0, 8), ICMP6: (128, 129)}.get(ip.proto)
+    if known is None or ip.payload[:1] in {bytes([kind]) for kind in known}:
+        return tuple(faults)
+    return tuple(replace(fault, required=False) for fault in faults)
+
+
+def class_e(addr: bytes) -> Outcome:
+    """RFC 1112 4 keeps 240.0.0.0/4 for the future: routers differ in whether it is a legal address, so may we."""
+    return (Drop("DROP_SRC_ILLEGAL"), Drop("DROP_MAPPING")) if addr[0] >= 240 else ()
 
 
 def _hairpins(gw: Gateway, dst: bytes) -> bool:
@@ -121,9 +139,32 @@ def _hairpin(node: Node, gw: Gateway, ip: Ip6, packet: bytes) -> Outcome:
     if len(whole[0].data) > mtu:
         return (Drop("DROP_TOO_BIG", own6(node, ip, packet, TOO_BIG, mtu)),)
     verdicts = [Sent(_free_source(whole, first, second), 6)]
+    if (same := direct(ip, packet, second)) is not None:
+        verdicts.append(Sent((same,), 6))
     if first.was_fragment and len(whole[0].data) > gw.low_mtu:
         verdicts.append(Sent(pieces(second, ip4, min(gw.low_mtu, mtu)), 6))
     return tuple(verdicts)
+
+
+def direct(ip: Ip6, packet: bytes, target: Draft6) -> Out | None:
+    """The same hairpin done in IPv6 alone: new addresses, all else kept, flow label and extension headers too.
+
+    RFC 7757 4.2.2 describes two translations; hosts cannot tell what they drop from what a router keeps. None for ICMP
+    errors, whose embedded packet needs more.
+    """
+    whole = ip.fragment is None or ip.fragment.offset == 0
+    if is_error6(ip):
+        return None
+    head = bytearray(packet[: ip.total - len(ip.payload)])
+    head[7] -= 1
+    head[8:40] = target.src + target.dst
+    payload = ip.payload
+    if whole and ip.proto == ICMP6:
+        value = adjust(int.from_bytes(payload[2:4], "big"), ip.src + ip.dst, target.src + target.dst)
+        payload = payload[:2] + value.to_bytes(2, "big") + payload[4:]
+    elif whole:
+        payload = update_l4(payload, ip.proto, ip.src + ip.dst, target.src + target.dst)
+    return Out.exact(bytes(head) + payload)
 
 
 def _free_source(packets: tuple[Out, ...], first: Draft4, second: Draft6) -> tuple[Out, ...]:

@@ -124,22 +124,24 @@ def source64(node: Node, gw: Gateway, ip: Ip6, data: bytes) -> tuple[bytes, int,
     if mapped is None:
         answer = None if gw.icmp_quiet else own6(node, ip, data, BAD_SOURCE6)
         return nothing, 0, [Drop("DROP_SRC_UNMAPPED", answer, required=ip.proto != ICMP6)]
+    faults: list[Drop] = []
     if wkp_violation(gw, mapped.via_prefix, mapped.addr):
-        return nothing, 0, [Drop("DROP_WKP_NONGLOBAL", own6(node, ip, data, PROHIBITED6), required=False)]
+        faults.append(Drop("DROP_WKP_NONGLOBAL", own6(node, ip, data, PROHIBITED6), required=False))
     if within(mapped.addr, ILLEGAL4):
-        return nothing, 0, [Drop("DROP_SRC_ILLEGAL"), Drop("DROP_MAPPING")]
-    return mapped.addr, 0, []
+        faults += [Drop("DROP_SRC_ILLEGAL"), Drop("DROP_MAPPING")]
+    return mapped.addr, 0, faults
 
 
 def destination64(node: Node, gw: Gateway, ip: Ip6, data: bytes) -> tuple[bytes, list[Drop]]:
     mapped = map64(gw, ip.dst)
     assert mapped is not None, "the caller matched the destination"
     answer = None if gw.icmp_quiet else own6(node, ip, data, PROHIBITED6)
+    faults: list[Drop] = []
     if wkp_violation(gw, mapped.via_prefix, mapped.addr):
-        return mapped.addr, [Drop("DROP_WKP_NONGLOBAL", answer, required=ip.proto != ICMP6)]
+        faults.append(Drop("DROP_WKP_NONGLOBAL", answer, required=ip.proto != ICMP6))
     if within(mapped.addr, ILLEGAL4):
-        return mapped.addr, [Drop("DROP_MAPPING", answer, False), Drop("DROP_NO_ROUTE", answer, False)]
-    return mapped.addr, []
+        faults += [Drop("DROP_MAPPING", answer, False), Drop("DROP_NO_ROUTE", answer, False)]
+    return mapped.addr, faults
 
 
 def icmp64(node: Node, gw: Gateway, ip: Ip6, dst4: bytes, *, hairpin: bool) -> tuple[bytes, bool]:
@@ -178,7 +180,7 @@ def l4_64(node: Node, gw: Gateway, ip: Ip6, src4: bytes, dst4: bytes, *, hairpin
     if fragment is not None and fragment.offset > 0:
         return ip.payload, False
     payload = update_l4(ip.payload, ip.proto, ip.src + ip.dst, src4 + dst4)
-    if gw.mss_clamp and ip.proto == TCP:
+    if gw.mss_clamp and ip.proto == TCP and fragment is None:
         payload = clamp_mss(payload, min(node.mtu_to6(ip.src) - 60, node.mtu_to4(dst4) - 40))
     return payload, False
 
@@ -221,6 +223,9 @@ def l4_faults(reason: str) -> list[Drop]:
         return [Drop("DROP_TRUNCATED"), Drop("DROP_BAD_HEADER")]
     if reason == "DROP_WKP_NONGLOBAL":
         return [Drop("DROP_WKP_NONGLOBAL"), Drop("DROP_ICMP_INNER")]
+    if reason == "DROP_ICMP_CSUM":
+        others = ("DROP_ICMP_TYPE", "DROP_ICMP_POINTER", "DROP_ICMP_INNER")  # what else may be wrong with it, as silent
+        return [Drop(reason), *(Drop(other) for other in others)]
     return [Drop(reason)]
 
 

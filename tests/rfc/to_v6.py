@@ -12,6 +12,8 @@ Choices where the text leaves one:
 * An ICMPv4 error from a source without mapping (a gateway without prefix) leaves with the node's own IPv6 address, as
   RFC 6791 does the other way round.
 * A malformed option list is ignored as options are, or drops the packet.
+* A fragment that ends beyond 65535 bytes is as impossible before as after; it may be passed on or dropped.
+* MSS clamping, which no RFC asks for, leaves fragments alone.
 * IGMP is dropped like an untranslatable ICMP type (4.2).
 """
 
@@ -104,15 +106,16 @@ def header_faults(node: Node, ip: Ip4, data: bytes) -> list[Drop]:
         if unexpired_source_route(ip.options):
             faults.append(Drop("DROP_SOURCE_ROUTE", own4(node, ip, data, SOURCE_ROUTE_FAILED)))
     except Malformed:
-        pass  # see may_drop_options
+        pass  # see may_drop
     if ip.ttl <= 1:
         faults.append(Drop("DROP_TTL", own4(node, ip, data, TTL4)))
-    if ip.offset + len(ip.payload) > 65535:
-        faults.append(Drop("DROP_FRAGMENT_SIZE", own4(node, ip, data, PROHIBITED4), False))
     return faults
 
 
-def may_drop_options(ip: Ip4) -> Outcome:
+def may_drop(ip: Ip4) -> Outcome:
+    """What no text asks to drop, nor forbids to."""
+    if ip.offset + len(ip.payload) > 65535:
+        return (Drop("DROP_FRAGMENT_SIZE"),)
     try:
         unexpired_source_route(ip.options)
     except Malformed as e:
@@ -152,7 +155,8 @@ def icmp46(node: Node, gw: Gateway, ip: Ip4, src6: bytes, dst6: bytes, *, hairpi
     except Malformed as e:
         error46(payload, 0, node.mtu4, node.mtu6)  # an untranslatable type comes first
         raise Malformed("DROP_ICMP_INNER") from e
-    message = error46(payload, inner.total, node.mtu_to4(inner.dst), node.mtu_to6(dst6))
+    next4 = 65535 if hairpin else node.mtu_to4(inner.dst)
+    message = error46(payload, inner.total, next4, node.mtu_to6(dst6))
     body = inner46(inner, gw, hairpin=hairpin)
     out = assemble(message, body, extension, unit=8, length_at=4, limit=MAX6)
     return put_checksum(out, lambda m: checksum(pseudo6(src6, dst6, len(m), ICMP6) + m))
@@ -182,8 +186,9 @@ def l4_46(node: Node, gw: Gateway, ip: Ip4, src6: bytes, dst6: bytes, *, hairpin
     if ip.proto == UDP and ip.payload[6:8] == b"\0\0" and not hairpin:
         return udp46(gw, ip, src6, dst6)
     payload = update_l4(ip.payload, ip.proto, ip.src + ip.dst, src6 + dst6)
-    if gw.mss_clamp and ip.proto == TCP:
-        payload = clamp_mss(payload, min(node.mtu_to6(dst6) - 60, node.mtu_to4(ip.src) - 40))
+    if gw.mss_clamp and ip.proto == TCP and not ip.is_fragment:
+        limit6 = node.mtu_to6(dst6) - 60
+        payload = clamp_mss(payload, limit6 if hairpin else min(limit6, node.mtu_to4(ip.src) - 40))
     return payload
 
 

@@ -123,7 +123,7 @@ def fragmentation() -> Iterator[Case]:
 def _low_mtu(low: int, size: int) -> Case:
     """An unfragmented packet without DF whose IPv4 payload is `size` bytes."""
     body4, body6 = udp(S4, H4, data(size - 8)), udp(S6, H6, data(size - 8))
-    gw = node(replace(GW, low_mtu=low), mtu6=9000)
+    gw = node(replace(GW, low_mtu=low), mtu4=9000, mtu6=9000)
     step = (low - 48) // 8 * 8
     if 40 + size <= low:
         parts = [out6(body6)]
