@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel
+
 from sixgate.api.crd import definitions, structural
 from sixgate.api.parse import parse_object
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sixgate.api import KINDS, UserObject, parse_object
 from sixgate.api.addr import embed, is_global_ipv4, parse_network
 from sixgate.errors import Ref
-
 from tests.unit.cases_api import BAD, GATEWAY, GOOD, Case, changed
 
 # RFC 6052 2.4, both tables.
@@ -98,17 +98,24 @@ def test_ordinary_ipv4_is_global() -> None:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["auto", "::/96", "10.0.0.0/8"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["auto", "::/96"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
-PATHS = ("spec", "spec.prefix", "spec.nodeSelector", "spec.devices", "spec.stateless", "spec.stateless.mappings",
-         "spec.stateless.ipv4CIDRs", "spec.stateless.tos", "metadata", "metadata.name", "kind", "apiVersion")  # fmt: skip
+PATHS = (
+    "spec",
+    "spec.prefix",
+    "spec.nodeSelector",
+    "spec.devices",
+    "spec.stateless",
+    "spec.stateless.mappings",
+    "spec.stateless.ipv4CIDRs",
+    "spec.stateless.tos",
+    "metadata",
+    "metadata.name",
+    "kind",
+    "apiVersion",
+)
 
 
 @settings(max_examples=500, deadline=None)

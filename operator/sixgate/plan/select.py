@@ -6,7 +6,7 @@ A set of nodes is an integer, bit n for the n-th node by name: 5,000 nodes are 6
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from sixgate.api.base import LabelRequirement, LabelSelector
 from sixgate.plan.snapshot import NodeInfo
@@ -17,7 +17,7 @@ NodeSet = int
 class NodeIndex:
     """Nodes sorted by name, and the sets of those that have a label."""
 
-    def __init__(self, nodes: Iterable[NodeInfo]) -> None:
+    def __init__(self, nodes: Sequence[NodeInfo]) -> None:
         self.names = tuple(sorted({node.name for node in nodes}))
         position = {name: bit for bit, name in enumerate(self.names)}
         self.everything: NodeSet = (1 << len(self.names)) - 1

@@ -60,6 +60,7 @@ class Renderer:
             auto_reload=False,
             trim_blocks=True,
         )
+        self._environment.policies["json.dumps_function"] = _dumps
         self._templates: dict[str, Template] = {}
         self._known: dict[NodePlan, NodeConfigSpec] = {}
 
@@ -124,6 +125,17 @@ def _templates_of(plan: NodePlan) -> tuple[str, ...]:
     return tuple(
         name for name, wanted in zip(TEMPLATES, (bool(plan.objects), plan.nat is not None), strict=True) if wanted
     )
+
+
+def _dumps(value: object, **options: Any) -> str:
+    return json.dumps(value, default=_refuse, **options)
+
+
+def _refuse(value: object) -> object:
+    """What `tojson` meets and cannot write: an undefined value says its own name, anything else its type."""
+    if isinstance(value, StrictUndefined):
+        str(value)  # raises UndefinedError
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
 
 
 def _finding(error: Exception) -> str:

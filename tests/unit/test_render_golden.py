@@ -1,0 +1,107 @@
+"""One golden document per template: what the node gets for known plans, byte by byte.
+
+To write them anew after a wanted change: SIXGATE_GOLDEN=write pytest tests/unit/test_render_golden.py; read the diff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sixgate.api import NodeConfigSpec, UserObject, parse_object
+from sixgate.api.nodeconfig import Owned
+from sixgate.plan import NodeInfo, Snapshot, plan
+from sixgate.plan.nodeplan import EMPTY
+from sixgate.render import Renderer
+from tests.unit.objects import DIGESTS, gateway
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def lab() -> UserObject:
+    parsed = parse_object(yaml.safe_load((ROOT / "examples" / "nat46gateway" / "lab.yaml").read_text()))
+    assert isinstance(parsed, UserObject)
+    return parsed
+
+
+CASES: dict[str, tuple[UserObject, ...]] = {
+    "lab": (lab(),),
+    "full": (
+        gateway(
+            "first",
+            ["gw-1"],
+            age=2,
+            prefix="2001:db8:122::/48",
+            devices=["eth0", "eth1.100"],
+            acceleration="Native",
+            icmpRateLimit={"perSecond": 10, "burst": 20},
+            ipv4CIDRs=[f"10.{number}.0.0/16" for number in range(18)],
+            mappings=[{"ipv4": "192.0.2.64/28", "ipv6": "2001:db8:46::/120"}],
+            trafficClass="Zero",
+            tos=184,
+            lowestIPv6MTU=1400,
+            udpZeroChecksum="Compute",
+            mssClamp=True,
+            icmpErrors="Quiet",
+            icmpSourceCIDR="203.0.113.0/28",
+            icmpSourceIPv6CIDR="2001:db8:9::/64",
+            hairpinning=False,
+        ),
+        gateway(
+            "second",
+            ["gw-1"],
+            age=1,
+            devices=["eth2"],
+            acceleration="BestEffort",
+            mappings=[{"ipv4": "198.51.100.1/32", "ipv6": "2001:db8:47::1/128"}],
+        ),
+    ),
+    "nothing": (),
+}
+
+
+def rendered(objects: tuple[UserObject, ...]) -> NodeConfigSpec:
+    labels = {"kubernetes.io/hostname": "gw-1", "name": "gw-1"}
+    result = plan(Snapshot(objects, (NodeInfo("gw-1", labels),), (), DIGESTS))
+    assert not result.problems
+    return Renderer().render(result.nodes["gw-1"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    text = json.dumps(rendered(CASES[name]).model_dump(mode="json", by_alias=True), indent=2) + "\n"
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("SIXGATE_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_documents_are_hashed() -> None:
+    spec = rendered(CASES["lab"])
+    assert spec.revision == spec.hashed().revision != rendered(CASES["full"]).revision
+    assert len(spec.revision) == 32
+
+
+def test_everything_has_its_owners() -> None:
+    spec = rendered(CASES["full"])
+    items: list[Owned] = [*spec.objects, *spec.tables, *spec.links, *spec.sysctls]
+    both = ("NAT46Gateway/first", "NAT46Gateway/second")
+    assert {item.owners for item in items} == {both}
+
+
+def test_owners_of_the_table_name_its_gateways() -> None:
+    (table,) = [table for table in rendered(CASES["full"]).tables if table.map == "sg_nat"]
+    value = table.entries[0].value
+    assert isinstance(value, dict)
+    assert isinstance(value["gw"], list)
+    assert len(value["gw"]) == value["n_gw"] == len(table.owners)
+
+
+def test_nothing_wanted_is_an_empty_document() -> None:
+    spec = Renderer().render(EMPTY)
+    assert spec == NodeConfigSpec(format_version=1).hashed()
