@@ -109,6 +109,7 @@ class LoadObject(Action):
     constants: str
     programs: tuple[str, ...]
     maps: tuple[tuple[str, str], ...]
+    layouts: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # pin path, hash of the map's types
 
     def __str__(self) -> str:
         return f"load {self.name}"

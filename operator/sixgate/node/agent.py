@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BROKEN_RETRY_S = 1.0
 StatusSink = Callable[[NodeConfigStatus], Awaitable[None]]
 
 
@@ -42,6 +43,7 @@ class NodeAgent:
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
+        self._broken = False
 
     @property
     def status(self) -> NodeConfigStatus:
@@ -53,8 +55,11 @@ class NodeAgent:
         try:
             self._lock.acquire()
             self._status = self._reconciler.reconcile(spec)
+            self._broken = False
         except (ApplyError, BpfError, OSError) as error:
-            log.error("NodeConfig not applied: %s", error)
+            if not self._broken or str(error) != self._status.message:
+                log.error("NodeConfig not applied: %s", error)
+            self._broken = True
             self._status = self._status.model_copy(update={"ready": False, "message": str(error)})
         return self._status
 
@@ -162,7 +167,7 @@ class NodeAgent:
                 return
 
     def _pause(self) -> float:
-        due = self._reconciler.next_retry_s()
+        due = BROKEN_RETRY_S if self._broken else self._reconciler.next_retry_s()
         return self._options.resync_s if due is None else max(0.05, min(due, self._options.resync_s))
 
     def _refuse(self, message: str) -> NodeConfigStatus:

@@ -74,6 +74,7 @@ def _choose_pins(want: Desired, have: Observed) -> _Pins:
                 file
                 for file in (names.map_path(name), names.new_map_path(name))
                 if _fits(have, file, shape, item.inner.get(name))
+                and have.remembered.layouts.get(file, item.layouts.get(name)) == item.layouts.get(name)
             ]
             if usable:
                 pin[name] = usable[0]
@@ -118,6 +119,7 @@ def _loads(want: Desired, have: Observed, pins: _Pins) -> Iterator[act.Action]:
             constants=item.constants,
             programs=item.programs,
             maps=tuple((name, pins.pin[name]) for name, _ in item.maps),
+            layouts=tuple((pins.pin[name], layout) for name, layout in sorted(item.layouts.items())),
             owners=item.owners,
             makes=frozenset({f"object {item.name} {item.key}", *(f"map {name}" for name in lost)}),
         )

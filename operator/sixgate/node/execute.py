@@ -19,6 +19,7 @@ from sixgate.node.bpf.link import Link, is_gone
 from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.prog import Program
 from sixgate.node.model import Hook, ProgName
+from sixgate.node.netlink import NetlinkError
 from sixgate.node.observe import open_raw
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Executor:
             self._dispatch(action)
         except OSError as error:
             raise ApplyError(f"Could not {action}: {error.strerror or error}.", error.errno or 0) from error
+        except NetlinkError as error:
+            raise ApplyError(f"Could not {action}: {error.args[1]}.", error.code) from error
 
     def _dispatch(self, action: act.Action) -> None:
         match action:
@@ -122,6 +125,9 @@ class Executor:
             for directory in (names.MAPS, names.NEW_MAPS):
                 chosen = [name for name, pin in action.maps if pin == f"{directory}/{name}"]
                 found.reuse_pinned(self.root / directory, chosen)
+            # Recorded before a map is pinned: an existing pin was compared with what is recorded of it.
+            now = self.state.remembered()
+            self.state.remember(replace(now, layouts={**now.layouts, **dict(action.layouts)}))
             found.load()
             for name in action.programs:
                 with found.program(name) as program:
@@ -265,6 +271,9 @@ class Executor:
 
     def _rename(self, action: act.RenameMap) -> None:
         source = self.root / action.pin
+        now = self.state.remembered()
+        if action.pin in now.layouts:
+            self.state.remember(replace(now, layouts={**now.layouts, action.to: now.layouts[action.pin]}))
         if source.exists():
             source.replace(self.root / action.to)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FILE = "lock"
 

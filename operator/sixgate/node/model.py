@@ -170,6 +170,7 @@ class Remembered:
     qdiscs: frozenset[str] = frozenset()  # devices whose clsact qdisc was made here
     filters: frozenset[str] = frozenset()  # devices that got a clsact filter
     tables: frozenset[str] = frozenset()  # maps whose contents come from a NodeConfig
+    layouts: Mapping[str, str] = field(default_factory=dict)  # pin path of a map to hash of its key and value types
     mounted: str = ""  # where a bpffs was mounted
 
 
@@ -207,6 +208,7 @@ class ObjectWant:
     maps: tuple[tuple[str, MapShape], ...]
     owners: Owners
     inner: Mapping[str, MapShape] = field(default_factory=dict)  # of its maps of maps
+    layouts: Mapping[str, str] = field(default_factory=dict)  # hash of each map's key and value types
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["Netlink", "NetlinkError"]
+
 LINK_GROUP = 0x5347  # marks links from their first moment
 FILTER_PRIORITY = 0x5347  # of our clsact filters
 FILTER_HANDLE = 0x5347

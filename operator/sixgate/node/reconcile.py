@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,10 @@ from sixgate.node.bpf.probe import missing_permission
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.execute import Executor
-from sixgate.node.netlink import Netlink
+from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
 from sixgate.node.report import Failure, report
-from sixgate.node.resolve import resolve
+from sixgate.node.resolve import ObjectFile, resolve
 from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
@@ -75,6 +75,13 @@ class Reconciler:
             self._retries.clear()
             self._revision = spec.revision
         bpffs.ensure(self._options.bpffs, self._state, mount=self._options.mount_bpffs)
+        try:
+            return self._converge(spec, files)
+        except NetlinkError as error:
+            # A device went away between two questions about it, for example: the next look is in a second.
+            raise ApplyError(f"The kernel's network state could not be read: {error.args[1]}.", error.code) from error
+
+    def _converge(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
         with Netlink() as netlink:
             executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue)
             run = self._around(executor.run) if self._around else executor.run
@@ -149,12 +156,20 @@ class Reconciler:
         return report(spec, want, have, tuple(failures))
 
     def _prune(self, have: Observed) -> None:
-        """Forget ids of programs that are neither pinned nor on any hook."""
+        """Forget ids of programs that are neither pinned nor on any hook, qdiscs of devices and layouts of maps that
+        are gone."""
         alive = {pin.prog_id for pin in have.programs.values()} | {pin.prog_id for pin in have.links.values()}
         alive |= {seen.prog_id for programs in have.attached.values() for seen in programs}
         now = self._state.remembered()
-        if not now.prog_ids <= alive:
-            self._state.remember(replace(now, prog_ids=now.prog_ids & alive))
+        self._state.remember(
+            replace(
+                now,
+                prog_ids=now.prog_ids & alive,
+                qdiscs=now.qdiscs & set(have.devices),
+                filters=now.filters & set(have.devices),
+                layouts={pin: layout for pin, layout in now.layouts.items() if pin in have.maps},
+            )
+        )
 
 
 def _sentence(action: Action) -> str:

@@ -29,7 +29,7 @@ from sixgate.node.model import (
     RouteWant,
     SysctlWant,
 )
-from sixgate.node.shapes import map_shape
+from sixgate.node.shapes import layout, map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,6 +105,7 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
         maps=tuple((name, map_shape(definition)) for name, definition in sorted(file.maps.items())),
         owners=item.owners,
         inner={name: map_shape(d.inner) for name, d in file.maps.items() if d.inner is not None},
+        layouts={name: layout(definition) for name, definition in file.maps.items()},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from sixgate.node.model import MapShape
@@ -18,6 +19,11 @@ def map_shape(definition: MapSpec) -> MapShape:
     return normal_shape(
         definition.type, definition.key.size, definition.value.size, definition.max_entries, definition.flags
     )
+
+
+def layout(definition: MapSpec) -> str:
+    """Hash of a map's types: two layouts may have the same sizes. 16 hex digits."""
+    return hashlib.sha256(repr((definition.key, definition.value, definition.inner)).encode()).hexdigest()[:16]
 
 
 def normal_shape(map_type: int, key_size: int, value_size: int, max_entries: int, flags: int) -> MapShape:

@@ -67,6 +67,7 @@ class StateDir:
             qdiscs=frozenset(raw.get("qdiscs", ())),
             filters=frozenset(raw.get("filters", ())),
             tables=frozenset(raw.get("tables", ())),
+            layouts=dict(raw.get("layouts", {})),
             mounted=str(raw.get("mounted", "")),
         )
 
@@ -80,6 +81,7 @@ class StateDir:
                 "qdiscs": sorted(remembered.qdiscs),
                 "filters": sorted(remembered.filters),
                 "tables": sorted(remembered.tables),
+                "layouts": dict(remembered.layouts),
                 "mounted": remembered.mounted,
             },
         )
