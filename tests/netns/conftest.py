@@ -22,7 +22,12 @@ from sixgate.node.options import NodeOptions
 from tools.build_bpf import find_tool, system_flags
 
 SOURCE = Path(__file__).with_name("src") / "node_t.bpf.c"
-VARIANTS = {"one": ("-DVERSION=1",), "two": ("-DVERSION=2",), "wide": ("-DVERSION=3", "-DWIDE")}
+VARIANTS = {
+    "one": ("-DVERSION=1",),
+    "two": ("-DVERSION=2",),
+    "wide": ("-DVERSION=3", "-DWIDE"),
+    "pair": ("-DVERSION=4", "-DPAIR"),
+}
 CLONE_NEWNET = 0x40000000
 
 

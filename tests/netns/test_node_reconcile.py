@@ -152,17 +152,28 @@ def test_an_upgraded_object_keeps_state_maps(any_node: Node, variants: dict[str,
     assert len(any_node.pins("progs")) == 2
 
 
-def test_a_table_of_another_layout_is_built_anew(any_node: Node, variants: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("variant", "value", "size"),
+    [("wide", {"addr4": "192.0.2.9", "mtu": 1400}, 40), ("pair", {"low": 1, "high": 2}, 8)],
+    ids=["of another size", "of the same size"],
+)
+def test_a_table_of_another_layout_is_built_anew(
+    any_node: Node, variants: dict[str, Path], variant: str, value: Any, size: int
+) -> None:
     any_node.agent().apply(any_node.spec())
-    any_node.objects = variants["wide"]
-    wide = {1: {"addr4": "192.0.2.9", "mtu": 1400}}
-    status = any_node.agent().apply(any_node.spec(entries=wide))
+    with open_raw(any_node.root / "maps" / "sg_tab") as found, open_raw(any_node.root / "maps" / "sg_hits") as hits:
+        old, kept = found.info.id, hits.info.id
+    any_node.objects = variants[variant]
+    status = any_node.agent().apply(any_node.spec(entries={1: value}))
     assert status.ready, status.message
     assert any_node.pins("maps-new") == []
-    with open_raw(any_node.root / "maps" / "sg_tab") as found:
-        assert found.info.value_size == 40
-        assert len(found.lookup_batch()) == 1
+    with open_raw(any_node.root / "maps" / "sg_tab") as found, open_raw(any_node.root / "maps" / "sg_hits") as hits:
+        assert (found.info.id != old, hits.info.id == kept) == (True, True)
+        assert [len(content) for _, content in found.lookup_batch()] == [size]
     assert len(programs_on(any_node)) == 1
+    actions: list[str] = []
+    assert any_node.agent(around=counting(actions)).apply(any_node.spec(entries={1: value})).ready
+    assert actions == []
 
 
 def test_down_leaves_nothing_of_ours_and_nothing_else_changed(any_node: Node) -> None:

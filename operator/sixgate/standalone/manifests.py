@@ -42,29 +42,35 @@ def read_documents(file: str, text: str) -> tuple[Document, ...]:
     YAML or a mapping names a key twice."""
     if len(text) > MAX_FILE_BYTES:
         raise ManifestError(f"{file}: a file of manifests may have {MAX_FILE_BYTES} bytes, found {len(text)}")
-    documents = []
-    loader = yaml.SafeLoader(text)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is None:
-                break
-            lines = dict(_lines(file, node, ""))
-            # Fields are read before the constructor flattens `<<` merges, which moves them.
-            raw = loader.construct_document(node)
-            if raw is not None:
-                documents.append(Document(file, node.start_mark.line + 1, raw, lines))
+        return tuple(_documents(file, text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         column = mark.column + 1 if mark else 1
         found = " ".join(part for part in (error.context, error.problem) if part)
         raise ManifestError(f"{file}:{line}:{column}: this is no valid YAML: {found}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ManifestError(f"{file}:{line}: this is no valid YAML: {error.reason}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ManifestError(f"{file}:1: this is no valid YAML: {error or 'it is nested too deeply'}") from error
+
+
+def _documents(file: str, text: str) -> Iterator[Document]:
+    loader = yaml.SafeLoader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is None:
+                return
+            # Lines are read before the constructor flattens `<<` merges, which moves them.
+            lines = dict(_lines(file, node, ""))
+            raw = loader.construct_document(node)
+            if raw is not None:
+                yield Document(file, node.start_mark.line + 1, raw, lines)
     finally:
         loader.dispose()
-    return tuple(documents)
 
 
 def _lines(file: str, node: yaml.Node, path: str, above: frozenset[int] = frozenset()) -> Iterator[tuple[str, int]]:

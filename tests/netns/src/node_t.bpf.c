@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A small object with every kind of map and hook that a node agent has to deal with. VERSION and WIDE make variants of it. */
+/* A small object with every kind of map and hook that a node agent has to deal with. VERSION, WIDE and PAIR make variants of it. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -25,6 +25,11 @@ struct t_config {
 	sg_ifindex_t peer;
 };
 
+struct t_pair {
+	__u32 low;
+	__u32 high;
+};
+
 const volatile struct t_config t_cfg;
 
 struct {
@@ -32,6 +37,8 @@ struct {
 	__type(key, __u32);
 #ifdef WIDE
 	__type(value, struct sg_dev);
+#elif defined(PAIR)
+	__type(value, struct t_pair);
 #else
 	__type(value, __u64);
 #endif
