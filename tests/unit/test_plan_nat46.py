@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from enum import IntFlag
-from pathlib import Path
+from enum import IntEnum, IntFlag
 from typing import Any
 
 import pytest
 
 from sixgate.api import UserObject
+from sixgate.api.nat46gateway import MAX_IPV4_CIDRS, MAX_MAPPINGS
 from sixgate.errors import Ref
+from sixgate.node.bpf import layouts
+from sixgate.node.bpf.ctype import Array
 from sixgate.plan import NodeInfo, NodePlan, PlanMemo, Snapshot, nodeplan, plan
 from sixgate.plan.nat46 import stat_indexes
 from sixgate.plan.nodeplan import EMPTY, Feature, GatewayFlag, GatewayPlan, MappingPlan, NatPlan, RangePlan
 from tests.unit.objects import DIGESTS, gateway, make, nodes, on, planned
 
-INCLUDE = Path(__file__).resolve().parents[2] / "bpf_src" / "include" / "sg"
 P1 = "2001:db8:1::/96"
 CIDRS: dict[str, Any] = {"prefix": P1, "ipv4CIDRs": ["198.51.100.0/24"]}
 
@@ -268,33 +268,36 @@ def test_a_node_listed_twice_is_one_node() -> None:
     assert list(plan(snapshot).nodes) == ["a"]
 
 
-def c_enum(header: str, name: str) -> dict[str, int]:
-    """Members of a C enum of `1 << n` and numbers."""
-    (body,) = re.findall(rf"enum {name} \{{(.*?)\}};", (INCLUDE / header).read_text(), re.DOTALL)
-    found = {}
-    for member, value in re.findall(r"(\w+)\s*=\s*([^,]+?)\s*,", body):
-        numbers = [int(part) for part in value.split("<<")]
-        found[member] = numbers[0] << numbers[1] if len(numbers) == 2 else numbers[0]
-    return found
-
-
 @pytest.mark.parametrize(
-    ("header", "name", "start", "flags"),
-    [("types.h", "sg_gw_flag", "SG_GW_", GatewayFlag), ("config.h", "sg_feature", "SG_F_", Feature)],
+    ("flags", "generated", "start"), [(GatewayFlag, layouts.SgGwFlag, "SG_GW_"), (Feature, layouts.SgFeature, "SG_F_")]
 )
-def test_flags_are_those_of_the_header(header: str, name: str, start: str, flags: type[IntFlag]) -> None:
-    have = c_enum(header, name)
-    assert {start + flag.name: flag.value for flag in flags if flag.name}.items() <= have.items()
-    assert have
+def test_flags_are_those_of_the_objects(flags: type[IntFlag], generated: type[IntEnum], start: str) -> None:
+    have = {member.name: member.value for member in generated}
+    assert {start + str(flag.name): flag.value for flag in flags}.items() <= have.items()
 
 
-@pytest.mark.parametrize(
-    ("constant", "macro"), [("MAX_GATEWAYS", "GW"), ("MAX_RANGES", "RANGE"), ("MAX_STATS", "STAT")]
-)
-def test_limits_are_those_of_the_header(constant: str, macro: str) -> None:
-    (value,) = re.findall(rf"#define SG_NAT_MAX_{macro} (\d+)", (INCLUDE / "types.h").read_text())
-    assert getattr(nodeplan, constant) == int(value)
+def test_limits_are_those_of_the_objects() -> None:
+    counts = {field.name: field.type.count for field in layouts.SG_NAT_TABLE.fields if isinstance(field.type, Array)}
+    assert counts == {"range": nodeplan.MAX_RANGES, "gw": nodeplan.MAX_GATEWAYS}
+    assert layouts.MAPS["sg_nat_stats"].max_entries == nodeplan.MAX_STATS
 
 
-def test_kinds_of_mappings_are_those_of_the_header() -> None:
-    assert c_enum("types.h", "sg_map_kind") == {"SG_MAP_EAM": nodeplan.KIND_EAM, "SG_MAP_RANGE": nodeplan.KIND_RANGE}
+def test_kinds_of_mappings_are_those_of_the_objects() -> None:
+    assert (nodeplan.KIND_EAM, nodeplan.KIND_RANGE) == (layouts.SgMapKind.SG_MAP_EAM, layouts.SgMapKind.SG_MAP_RANGE)
+
+
+def test_all_mappings_fit_twice() -> None:
+    """Two generations stand beside each other while a table is swapped."""
+    most = nodeplan.MAX_GATEWAYS * (2 * MAX_MAPPINGS + MAX_IPV4_CIDRS)
+    assert 2 * most <= layouts.MAPS["sg_nat_map"].max_entries
+
+
+def test_versions_differ_with_contents() -> None:
+    tables = [
+        nat_of(gateway("g", **CIDRS)),
+        nat_of(gateway("g", **CIDRS, tos=1)),
+        nat_of(gateway("g", prefix=P1, ipv4CIDRs=["198.51.100.0/25"])),
+        nat_of(gateway("g", **CIDRS, mappings=[{"ipv4": "192.0.2.1/32", "ipv6": "2001:db8::1/128"}])),
+    ]
+    assert len({table.version for table in tables}) == len(tables)
+    assert tables[0].version == nat_of(gateway("g", **CIDRS)).version

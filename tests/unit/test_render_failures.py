@@ -140,7 +140,7 @@ def hostile_plan(text: str) -> NodePlan:
     made = GatewayPlan(owner, text, text, 96, text, 0, text, 0, 1, 1280, 0, 0)
     mapping = MappingPlan(text, 120, text, 120, 0, 0, 152)
     config = ConfigPlan(Feature.NAT, text, "sg-slow1", 14, 1, 1)
-    nat = NatPlan((owner,), (made,), (RangePlan(1, 2, 0),), (mapping,), 1)
+    nat = NatPlan((owner,), (made,), (RangePlan(1, 2, 0),), (mapping,), 1, 1)
     return NodePlan((ObjectPlan("sg_tc", DIGESTS["sg_tc"], (owner,), (there,)),), config, nat)
 
 

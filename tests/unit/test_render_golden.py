@@ -14,6 +14,7 @@ import yaml
 
 from sixgate.api import NodeConfigSpec, UserObject, parse_object
 from sixgate.api.nodeconfig import Owned
+from sixgate.node.bpf import decode, encode, layouts
 from sixgate.plan import NodeInfo, Snapshot, plan
 from sixgate.plan.nodeplan import EMPTY
 from sixgate.render import Renderer
@@ -105,3 +106,24 @@ def test_owners_of_the_table_name_its_gateways() -> None:
 def test_nothing_wanted_is_an_empty_document() -> None:
     spec = Renderer().render(EMPTY)
     assert spec == NodeConfigSpec(format_version=1).hashed()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tables_are_what_the_objects_take(name: str) -> None:
+    """Keys and values encode by the layouts that were generated from the objects, and come back as they were."""
+    for table in rendered(CASES[name]).tables:
+        layout = layouts.MAPS[table.map]
+        made = layout.inner if table.swap else layout
+        assert made is not None
+        for entry in table.entries:
+            for ctype, value in ((made.key, entry.key), (made.value, entry.value)):
+                assert covers(decode(ctype, encode(ctype, value)), value)
+
+
+def covers(whole: object, part: object) -> bool:
+    """Whether `whole` has all that `part` says; fields and items that `part` leaves out are not compared."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return all(covers(whole[key], value) for key, value in part.items())
+    if isinstance(whole, list | tuple) and isinstance(part, list):
+        return len(whole) >= len(part) and all(covers(a, b) for a, b in zip(whole, part, strict=False))
+    return whole == part

@@ -96,7 +96,15 @@ def _nat(gateways: tuple[NAT46Gateway, ...]) -> NatPlan:
     )
     mappings.extend(_range_mapping(network, index) for network, index in cidrs[MAX_RANGES:])
     ordered = tuple(sorted(mappings, key=lambda m: (m.addr, m.length)))
-    return NatPlan(tuple(gateway.ref for gateway in gateways), tuple(planned), ranges, ordered, _generation(ordered))
+    generation = _number_of(ordered) if ordered else 0
+    return NatPlan(
+        owners=tuple(gateway.ref for gateway in gateways),
+        gateways=tuple(planned),
+        ranges=ranges,
+        mappings=ordered,
+        generation=generation,
+        version=_number_of((tuple(planned), ranges, generation)),
+    )
 
 
 def _gateway(gateway: NAT46Gateway, stateless: StatelessSpec, stat: int) -> GatewayPlan:
@@ -155,11 +163,9 @@ def _bits128(network: IPv4Network | IPv6Network) -> int:
     return network.prefixlen + (96 if network.version == 4 else 0)
 
 
-def _generation(mappings: tuple[MappingPlan, ...]) -> int:
-    """A number for these very mappings; 0 is kept for none."""
-    if not mappings:
-        return 0
-    return int.from_bytes(hashlib.sha256(repr(mappings).encode()).digest()[:4], "big") or 1
+def _number_of(contents: tuple[object, ...]) -> int:
+    """A number of 32 bits for these very contents (frozen dataclasses); never 0, which means none."""
+    return int.from_bytes(hashlib.sha256(repr(contents).encode()).digest()[:4], "big") or 1
 
 
 def stat_indexes(names: tuple[str, ...]) -> tuple[int, ...]:

@@ -106,13 +106,18 @@ class MappingPlan:
 
 @dataclass(frozen=True, slots=True)
 class NatPlan:
-    """Stateless translation of one node: everything that is swapped as a whole, and the mappings of its generation."""
+    """Stateless translation of one node: everything that is swapped as a whole, and the mappings of its generation.
+
+    `generation` names the mappings (0 for none), `version` the whole table: what the data plane remembers from one
+    table is not used with another.
+    """
 
     owners: tuple[Ref, ...]
     gateways: tuple[GatewayPlan, ...]
     ranges: tuple[RangePlan, ...]
     mappings: tuple[MappingPlan, ...]
     generation: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
