@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import yaml
+
+from bench import live
 from e2e.lab import stamp, topology, traffic
 from e2e.lab.run import LabError
 from e2e.lab.sixgate import ROOT, Sixgate
@@ -49,28 +52,35 @@ class Path:
         return done.bits_per_second / 1e9
 
     def packets(self, *, reverse: bool = False) -> float:
-        """64-byte UDP packets that reach the other end's device, thousands per second, sent as fast as one core can.
+        """UDP packets, 64 bytes as IPv6 and 44 as IPv4, that reach the other end's device, thousands per second.
 
-        64 bytes is the size of the IPv6 packet; an IPv4 sender's is 44 bytes and grows to that on its way.
+        They are sent as fast as the one core can that also forwards them; see bench/live.py.
         """
         sender, receiver = (SERVER, CLIENT) if reverse else (CLIENT, SERVER)
         source, destination = self.udp_back if reverse else (self.client_address, self.server_address)
+        frame = live.frame(self.lab, sender.role, source, destination)
         before = self._arrived(receiver.role)
-        sent = stamp.send(self.lab, sender.role, source, destination, count=1 << 62, seconds=self.seconds)
+        seconds = live.transmit(self.lab, sender.role, frame, self.seconds)
         arrived = self._arrived(receiver.role) - before
         if not arrived:
-            raise LabError(f"None of {sent.sent} packets from {source} arrived at {destination}.")
-        return arrived / sent.seconds / 1e3
+            raise LabError(f"None of the packets from {source} arrived at {destination}.")
+        return arrived / seconds / 1e3
 
     def _arrived(self, role: str) -> int:
         text = self.lab.run(role, ["ip", "-s", "-json", "link", "show", "dev", self.lab.device("up")]).stdout
         return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
 
 
-def sink_udp(lab: LabRun) -> None:
-    """Drops UDP at both hosts' doors, so that packets per second are the gateway's figure and not the receiver's."""
+def prepare_packets(lab: LabRun) -> None:
+    """Readies a lab for `Path.packets`.
+
+    GRO on all devices makes veth take XDP frames. Dropping UDP at the hosts' doors makes packets per second the
+    gateway's figure and not the receiver's.
+    """
     up = lab.device("up")
     for role in (CLIENT.role, SERVER.role):
+        lab.run(topology.GATEWAY, ["ethtool", "-K", lab.device(role), "gro", "on"])
+        lab.run(role, ["ethtool", "-K", up, "gro", "on"])
         lab.run(role, ["tc", "qdisc", "add", "dev", up, "clsact"])
         for family, offset in (("ipv6", 14 + 6), ("ip", 14 + 9)):  # the next header, the protocol
             code = f"4,48 0 0 {offset},21 0 1 {UDP_PROTOCOL},6 0 0 2,6 0 0 4294967295"
@@ -85,13 +95,20 @@ def plain_path(lab: LabRun, seconds: float) -> Path:
     return _warm(Path(lab, CLIENT.address, address, (address, CLIENT.address), seconds))
 
 
-def sixgate_path(lab: LabRun, seconds: float) -> tuple[Path, Sixgate]:
-    """Translated by sixgate, running on the example of the demo."""
+def sixgate_path(lab: LabRun, seconds: float, *, acceleration: str = "") -> Path:
+    """Translated by sixgate, running on the example of the demo; `acceleration` replaces the example's."""
     topology.build(lab, HOSTS)
-    gateway = Sixgate(lab, EXAMPLE)
-    gateway.start()
-    gateway.wait_ready()
-    return _warm(Path(lab, CLIENT.address, SERVER.seen_from(6), BACK, seconds)), gateway
+    manifests = EXAMPLE
+    if acceleration:
+        manifests = lab.workdir / "manifests"
+        manifests.mkdir()
+        gateway = yaml.safe_load((EXAMPLE / "lab.yaml").read_text())
+        gateway["spec"]["acceleration"] = acceleration
+        (manifests / "lab.yaml").write_text(yaml.safe_dump(gateway))
+    sixgate = Sixgate(lab, manifests)
+    sixgate.start()
+    sixgate.wait_ready()
+    return _warm(Path(lab, CLIENT.address, SERVER.seen_from(6), BACK, seconds))
 
 
 def tayga_path(lab: LabRun, seconds: float) -> Path:

@@ -5,18 +5,16 @@ python -m e2e.rfc6052
 
 from __future__ import annotations
 
-import ipaddress
-import struct
 import sys
 from dataclasses import dataclass
 
 from e2e.conformance import apply_manifest, manifest
+from e2e.lab.packets import udp_packet
 from e2e.lab.run import LabError, LabRun
 from e2e.lab.sixgate import Sixgate
-from e2e.lab.wire import Expected, Plan, Wire, internet_checksum
+from e2e.lab.wire import Expected, Plan, Wire
 
-VECTOR_IPV4 = ipaddress.IPv4Address("192.0.2.33")
-UDP = 17
+VECTOR_IPV4 = "192.0.2.33"
 PAYLOAD = b"sixgate!"
 
 
@@ -38,33 +36,10 @@ VECTORS = (
     Vector("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33", "2001:db8:122:344::198.51.100.2"),
     Vector("64:ff9b::/96", "64:ff9b::192.0.2.33", "64:ff9b::198.51.100.2"),
 )
-HOST_IPV4 = ipaddress.IPv4Address("198.51.100.2")  # the IPv6 host's name on the IPv4 side
+HOST_IPV4 = "198.51.100.2"  # the IPv6 host's name on the IPv4 side
 GATEWAY4 = "192.0.2.1/24"
 GATEWAY6 = "2001:db8:6:1::1/64"
 NEIGHBOUR6 = "fe80::2"
-
-
-def udp_over_ipv6(source: str, destination: str, hop_limit: int) -> bytes:
-    """A UDP packet with a right checksum."""
-    src, dst = (ipaddress.IPv6Address(a).packed for a in (source, destination))
-    head = struct.pack("!IHBB", 6 << 28, 8 + len(PAYLOAD), UDP, hop_limit)
-    return head + src + dst + udp(src + dst)
-
-
-def udp_over_ipv4(source: ipaddress.IPv4Address, destination: ipaddress.IPv4Address, ttl: int) -> bytes:
-    """The same over IPv4, which may be fragmented (RFC 7915 5.1: small packets have DF clear)."""
-    length = 28 + len(PAYLOAD)
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 1, 0, ttl, UDP, 0, source.packed, destination.packed)
-    head = head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:]
-    return head + udp(source.packed + destination.packed)
-
-
-def udp(pseudo: bytes) -> bytes:
-    """UDP header and payload between the addresses in `pseudo`."""
-    length = 8 + len(PAYLOAD)
-    head = struct.pack("!HHHH", 4000, 4001, length, 0)
-    total = internet_checksum(pseudo + struct.pack("!HH", UDP, length) + head + PAYLOAD) or 0xFFFF
-    return head[:6] + total.to_bytes(2, "big") + PAYLOAD
 
 
 def full_mask(packet: bytes) -> bytes:
@@ -77,14 +52,14 @@ def full_mask(packet: bytes) -> bytes:
 
 def exchange(wire: Wire, vector: Vector) -> dict[str, tuple[str, ...]]:
     """Differences of both directions of one row."""
-    to4 = udp_over_ipv4(HOST_IPV4, VECTOR_IPV4, 63)
-    to6 = udp_over_ipv6(vector.address, vector.host, 63)
+    to4 = udp_packet(HOST_IPV4, VECTOR_IPV4, PAYLOAD, 63)
+    to6 = udp_packet(vector.address, vector.host, PAYLOAD, 63)
     return {
         f"{vector.prefix} 6 to 4": wire.exchange(
-            [("n6", udp_over_ipv6(vector.host, vector.address, 64))], [Expected("n4", to4, full_mask(to4))]
+            [("n6", udp_packet(vector.host, vector.address, PAYLOAD))], [Expected("n4", to4, full_mask(to4))]
         ),
         f"{vector.prefix} 4 to 6": wire.exchange(
-            [("n4", udp_over_ipv4(VECTOR_IPV4, HOST_IPV4, 64))], [Expected("n6", to6, full_mask(to6))]
+            [("n4", udp_packet(VECTOR_IPV4, HOST_IPV4, PAYLOAD))], [Expected("n6", to6, full_mask(to6))]
         ),
     }
 
@@ -94,7 +69,7 @@ def run() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     with LabRun() as lab:
         hosts = [f"{vector.host} via {NEIGHBOUR6} dev {lab.device('to6')}" for vector in VECTORS]
-        plan = Plan(GATEWAY6, GATEWAY4, (NEIGHBOUR6,), (str(VECTOR_IPV4),), tuple(hosts))
+        plan = Plan(GATEWAY6, GATEWAY4, (NEIGHBOUR6,), (VECTOR_IPV4,), tuple(hosts))
         wire = Wire(lab, plan)
         manifests = lab.workdir / "manifests"
         manifests.mkdir()

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from e2e.lab.packets import internet_checksum
 from e2e.lab.stamp import hardware_address
 from e2e.lab.topology import GATEWAY, build_gateway
 
@@ -152,15 +153,6 @@ def _match(missing: list[Expected], end: str, packet: bytes) -> int | None:
         and _addresses(expected.packet) == _addresses(packet)
     ]
     return next((index for index in alike if not compare(missing[index], packet)), alike[0] if alike else None)
-
-
-def internet_checksum(data: bytes) -> int:
-    """RFC 1071 sum over `data`: 0 where a checksum inside it holds."""
-    padded = data + b"\0" * (len(data) % 2)
-    total = sum(int.from_bytes(padded[i : i + 2], "big") for i in range(0, len(padded), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def compare(expected: Expected, packet: bytes) -> list[str]:

@@ -1,0 +1,49 @@
+"""Packets handed to a lab's gateway as a network card's driver would hand them: XDP frames, with room in front.
+
+A packet that a program sends through a veth pair has no room for a longer header, so that a gateway would be measured
+copying packets. live.c has the kernel send frames of its own (BPF_F_TEST_XDP_LIVE_FRAMES) instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e2e.lab.packets import udp_packet
+from e2e.lab.stamp import BUILD, hardware_address
+
+if TYPE_CHECKING:
+    from e2e.lab.run import LabRun
+
+HERE = Path(__file__).parent
+PAYLOAD = bytes(16)  # 64 bytes of IPv6 altogether
+
+
+@cache
+def programs() -> tuple[str, str]:
+    """Paths of the sender and of the BPF object that it loads, compiled."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    sender, obj = BUILD / "live", BUILD / "live.bpf.o"
+    multiarch = f"/usr/include/{os.uname().machine}-linux-gnu"
+    target = ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I{multiarch}", "-c", str(HERE / "live.bpf.c")]
+    subprocess.run([*target, "-o", str(obj)], check=True)
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(sender), str(HERE / "live.c"), "-lbpf"], check=True)
+    return str(sender), str(obj)
+
+
+def frame(lab: LabRun, role: str, source: str, destination: str) -> bytes:
+    """An Ethernet frame with a UDP packet from a host to its gateway."""
+    macs = hardware_address(lab, "gw", role) + hardware_address(lab, role, "up")
+    ethertype = b"\x86\xdd" if ":" in source else b"\x08\x00"
+    return bytes.fromhex(macs.replace(":", "")) + ethertype + udp_packet(source, destination, PAYLOAD)
+
+
+def transmit(lab: LabRun, role: str, data: bytes, seconds: float) -> float:
+    """Sends one frame from a host again and again; returns how long, seconds."""
+    sender, obj = programs()
+    done = lab.run(role, [sender, obj, lab.device("up"), data.hex(), str(seconds)], timeout=seconds + 30)
+    return float(json.loads(done.stdout)["seconds"])

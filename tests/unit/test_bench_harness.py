@@ -1,0 +1,80 @@
+"""Rows of benchmarks: medians, ratios of neighbours in time, goals, and the two ways they are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.harness import Goal, Report, Row, cells, interleave, markdown, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_ratio_is_the_median_of_the_ratios_of_neighbours() -> None:
+    row = Row("m", "u", (10.0, 50.0, 30.0), (10.0, 100.0, 10.0))
+    assert (row.value, row.baseline, row.ratio) == (30.0, 10.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"),
+    [
+        (Goal("ratio", ">=", 0.95), True),
+        (Goal("ratio", ">=", 2.1), False),
+        (Goal("value", "<=", 19.0), False),
+        (Goal("value", "<=", 20.0), True),
+        (Goal("value", "==", 20.0), True),
+    ],
+    ids=str,
+)
+def test_a_goal_is_met_or_not(goal: Goal, met: bool) -> None:
+    assert Row("m", "u", (20.0,), (10.0,), goal).met is met
+
+
+def test_a_goal_on_a_ratio_without_baseline_is_not_met() -> None:
+    assert Row("m", "u", (20.0,), goal=Goal("ratio", ">=", 1.0)).met is False
+
+
+def test_a_report_is_met_when_no_row_misses() -> None:
+    free, missed = Row("m", "u", (1.0,)), Row("m", "u", (1.0,), goal=Goal("value", "==", 0))
+    assert Report("t", [free]).met
+    assert not Report("t", [free, missed]).met
+
+
+def test_measures_take_turns() -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    samples = interleave({"a": lambda: measure("a"), "b": lambda: measure("b")}, 3)
+    assert "".join(order) == "abbaab"
+    assert samples == {"a": (1.0, 4.0, 5.0), "b": (2.0, 3.0, 6.0)}
+
+
+def test_rows_for_machines_have_the_promised_fields(tmp_path: Path) -> None:
+    row = Row("m", "kpps", (20.0, 40.0), (10.0, 10.0), Goal("ratio", ">=", 2))
+    write_json([Report("t", [row])], tmp_path / "rows.json")
+    assert json.loads((tmp_path / "rows.json").read_text()) == [
+        {
+            "metric": "m",
+            "value": 30.0,
+            "unit": "kpps",
+            "baseline": 10.0,
+            "ratio": 3.0,
+            "goal": "ratio >= 2",
+            "met": True,
+        }
+    ]
+
+
+def test_a_missed_goal_is_marked_for_people() -> None:
+    row = Row("m", "Gbit/s", (1.0, 3.0), (10.0,), Goal("ratio", ">=", 0.95))
+    assert cells(row)[-1] == "MISSED"
+    page = markdown([Report("Title", [row], ["a remark"])], "2026-01-01")
+    assert "## Title" in page
+    assert "| MISSED |" in page
+    assert "* a remark" in page
