@@ -46,6 +46,9 @@ bench-nat64: bpf ## figures of the translator against plain forwarding and tayga
 	@tools/bootstrap.sh --bench
 	@$(PY) -m bench.nat64 $(if $(JSON),--json $(JSON)) --vectors $(VECTORS)
 
+bench-%: bpf
+	@$(PY) -m bench.$* $(if $(JSON),--json $(JSON))
+
 bench: bpf ## every benchmark; writes docs/benchmarks.md
 	@tools/bootstrap.sh --bench
 	@$(PY) -m bench.all --vectors $(VECTORS) --render docs/benchmarks.md

@@ -72,9 +72,9 @@ def measure_packets(report: Report, rounds: int, seconds: float) -> None:
                 Row(f"{metric}, tc, against {TAYGA}", "kpps", got["tc"], got["tayga"]),
             ]
     report.remarks.append(
-        "UDP: 64 bytes as IPv6, 44 as IPv4, handed to the gateway as a network card's driver would (XDP frames), counted "
-        "by the receiver's device. One core sends, forwards and receives, and sending and receiving cost the same in all "
-        "figures; XDP is `acceleration: Native`."
+        "UDP: 64 bytes as IPv6, 44 as IPv4, handed to the gateway as a network card's driver would (XDP frames), "
+        "counted by the receiver's device. One core sends, forwards and receives, and sending and receiving cost the "
+        "same in all figures; XDP is `acceleration: Native`."
     )
 
 

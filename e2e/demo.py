@@ -83,8 +83,8 @@ def download(stage: Stage, client: Host, server: Host) -> tuple[str, str, bool]:
     target.unlink()
     same = got.sha256 == wanted
     rate = got.size_bytes * 8 / max(got.seconds, 1e-9) / 1e9
-    outcome = f"{got.size_bytes / 1e6:.0f} MB at {rate:.1f} Gbit/s, SHA-256 {got.sha256[:12]}... "
-    return f"curl -o FILE {url}", outcome + ("equal" if same else f"differs from {wanted[:12]}..."), same
+    verdict = "SHA-256 equal" if same else f"SHA-256 {got.sha256[:12]} instead of {wanted[:12]}"
+    return f"curl -o FILE {url}", f"{got.size_bytes / 1e6:.0f} MB, {rate:.1f} Gbit/s, {verdict}", same
 
 
 def measure_tcp(stage: Stage, client: Host, server: Host) -> tuple[str, str, bool]:
@@ -103,7 +103,7 @@ ACTIONS: tuple[tuple[str, Callable[[Stage, Host, Host], tuple[str, str, bool]]],
 
 
 def greeting(server: Host) -> str:
-    return f"hello from {server.role} at {server.address}"
+    return f"hello from {server.role}"
 
 
 def perform(stage: Stage, console: Console) -> list[Step]:
@@ -208,7 +208,7 @@ def main() -> int:
     parser.add_argument("--node", default=NODE, help="name under which the gateway runs")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the download")
     args = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
     if os.geteuid():
         console.print("The demo makes network namespaces and loads BPF programs: run it as root.")
         return 1

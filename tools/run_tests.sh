@@ -71,8 +71,8 @@ netns_obstacle() {
 		echo "not root"
 	elif ! unshare --net --mount true 2>/dev/null; then
 		echo "network namespaces are not permitted: $(unshare --net --mount true 2>&1 | head -1)"
-	elif ! unshare --net ip link add a type veth peer name b 2>/dev/null; then
-		echo "the kernel makes no veth devices: $(unshare --net ip link add a type veth peer name b 2>&1 | head -1)"
+	elif ! unshare --net ip link add probe0 type veth peer name probe1 2>/dev/null; then
+		echo "the kernel makes no veth devices: $(unshare --net ip link add probe0 type veth peer name probe1 2>&1 | head -1)"
 	fi
 }
 
