@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixgate.api import KINDS, UserObject, parse_object
-from sixgate.api.addr import embed, is_global_ipv4, parse_network
+from sixgate.api.addr import embed, extract, is_global_ipv4, parse_network
 from sixgate.errors import Ref
 from tests.unit.cases_api import BAD, GATEWAY, GOOD, Case, changed
 
@@ -29,6 +29,7 @@ VECTORS = (
 @pytest.mark.parametrize(("prefix", "address"), VECTORS)
 def test_rfc6052_vectors(prefix: str, address: str) -> None:
     assert embed(IPv6Network(prefix), IPv4Address("192.0.2.33")) == IPv6Address(address)
+    assert extract(IPv6Network(prefix), IPv6Address(address)) == IPv4Address("192.0.2.33")
 
 
 @pytest.mark.parametrize("case", GOOD, ids=str)

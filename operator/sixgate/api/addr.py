@@ -120,6 +120,15 @@ def embed(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
     return IPv6Address(int(prefix.network_address) | above_u | below_u)
 
 
+def extract(prefix: IPv6Network, address: IPv6Address) -> IPv4Address:
+    """The IPv4 address that `address` represents under `prefix`: the inverse of `embed`."""
+    if prefix.prefixlen == 96:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    above_u = int(address) >> 64 << 64
+    below_u = (int(address) & ((1 << 56) - 1)) << 8
+    return IPv4Address((above_u | below_u) >> (96 - prefix.prefixlen) & 0xFFFFFFFF)
+
+
 def is_global_ipv4(network: IPv4Network) -> bool:
     """Whether no address of `network` is special (RFC 6890); RFC 6052 3.1 keeps the others out of 64:ff9b::/96."""
     return not any(network.overlaps(special) for special in NON_GLOBAL_IPV4)

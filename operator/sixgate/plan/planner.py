@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 from sixgate.api.base import UserObject
 from sixgate.api.bigtcppolicy import BIGTCPPolicy
+from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
 from sixgate.plan.claims import Claim, ClaimIndex
+from sixgate.plan.cluster import ClusterAddresses, covered_by_egress, translated_own
 from sixgate.plan.devices import policies_overlap
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
 from sixgate.plan.nat46 import stateless_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
 from sixgate.plan.select import NodeIndex, NodeSet, bits_of
-from sixgate.plan.snapshot import Snapshot
+from sixgate.plan.snapshot import NodeInfo, Snapshot
 
 CONFLICTED = "Conflicted"
 NOT_SUPPORTED = "NotSupportedYet"
 NO_NODES = "NoNodes"
 TOO_MANY = "TooManyGateways"
 DUPLICATE = "Duplicate"
+COVERS = "CoversCluster"
 OBJECT_MISSING = "ObjectMissing"
 MAX_NAMED = 3
 
@@ -52,6 +55,8 @@ class PlanMemo:
 
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
+        self._cluster_key: tuple[object, ...] = ()
+        self._cluster: ClusterAddresses | None = None
 
     def start(self, digests: Mapping[str, str]) -> None:
         """Begins a run: what the last one did not use is forgotten."""
@@ -59,6 +64,12 @@ class PlanMemo:
         self._before, self._now = (self._now if same else {}), {}
         self._digests = dict(digests)
         self._claims_before, self._claims_now = self._claims_now, {}
+
+    def cluster(self, nodes: tuple[NodeInfo, ...]) -> ClusterAddresses:
+        key = tuple(sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes))
+        if key != self._cluster_key or self._cluster is None:
+            self._cluster_key, self._cluster = key, ClusterAddresses(nodes)
+        return self._cluster
 
     def claims(self, item: UserObject) -> tuple[Claim, ...]:
         found = self._claims_before.get(id(item)) or (item, tuple(claims_of(item)))
@@ -95,6 +106,7 @@ class _Run:
         self.memo = memo
         memo.start(snapshot.digests)
         self.index = NodeIndex(snapshot.nodes)
+        self.cluster = memo.cluster(snapshot.nodes)
         self.problems: list[Problem] = []
         self.in_order = self._unique(snapshot.objects)
         self.admitted: list[UserObject] = []
@@ -130,6 +142,12 @@ class _Run:
         held, everywhere = self._claim(item, selected)
         if isinstance(item, BIGTCPPolicy):
             self._claim_devices(item, selected)
+        if isinstance(item, EgressGateway):
+            covered = covered_by_egress(item, self.cluster)
+            if covered:
+                field, network, own = covered
+                text = f"has the destination {network} ({field}), which covers {own}; list it in spec.excludedCIDRs"
+                self._blame(item, COVERS, text, field)
         unsupported = not_supported(item)
         if unsupported:
             self._blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
@@ -189,6 +207,7 @@ class _Run:
         if missing:
             self._blame(item, OBJECT_MISSING, f"needs the BPF object {missing[0]}, which is not among the built ones")
             return
+        held &= ~self._blame_own(item, held)
         full = held & self.gateways_at_least[-1]
         if full:
             text = f"is one gateway too many on {self._named(full)}: a node holds at most {MAX_GATEWAYS}"
@@ -198,6 +217,19 @@ class _Run:
             self.gateways_at_least[count] |= self.gateways_at_least[count - 1] & held
         self.gateways_at_least[0] |= held
         self.programs.append((item, held))
+
+    def _blame_own(self, item: NAT46Gateway, held: NodeSet) -> NodeSet:
+        """The nodes that `item` would cut off by translating an address that they have themselves."""
+        cut: NodeSet = 0
+        told = ""
+        for field, network, own in translated_own(item, self.cluster):
+            node = self.index.only(own.node) & held
+            if node and not told:
+                told = f"{network} ({field}), which covers {own}; a node does not translate its own address"
+            cut |= node
+        if cut:
+            self._blame(item, COVERS, f"wants {told}; left out on {self._named(cut)}")
+        return cut
 
     def result(self) -> PlanResult:
         names_of = self.index.names_of

@@ -19,7 +19,7 @@ class NodeIndex:
 
     def __init__(self, nodes: Sequence[NodeInfo]) -> None:
         self.names = tuple(sorted({node.name for node in nodes}))
-        position = {name: bit for bit, name in enumerate(self.names)}
+        position = self._position = {name: bit for bit, name in enumerate(self.names)}
         self.everything: NodeSet = (1 << len(self.names)) - 1
         by_label: dict[tuple[str, str], list[int]] = defaultdict(list)
         for node in nodes:
@@ -56,6 +56,10 @@ class NodeIndex:
                 return self._by_key.get(key, 0)
             case "DoesNotExist":
                 return self.everything & ~self._by_key.get(key, 0)
+
+    def only(self, name: str) -> NodeSet:
+        """The set of this one node."""
+        return 1 << self._position[name]
 
     def names_of(self, nodes: NodeSet) -> tuple[str, ...]:
         """Names in `nodes`, sorted; equal sets share one tuple."""

@@ -14,10 +14,19 @@ from sixgate.api.nodeconfig import NodeConfigStatus
 from sixgate.api.parse import INVALID
 from sixgate.api.status import MAX_MESSAGE, Condition, NodesStatus, ObjectStatus
 from sixgate.errors import Problem, Ref
-from sixgate.plan.planner import CONFLICTED, DUPLICATE, NO_NODES, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, PlanResult
+from sixgate.plan.planner import (
+    CONFLICTED,
+    COVERS,
+    DUPLICATE,
+    NO_NODES,
+    NOT_SUPPORTED,
+    OBJECT_MISSING,
+    TOO_MANY,
+    PlanResult,
+)
 
 # The first of these that an object has is the reason of Ready=False.
-BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, NO_NODES)
+BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, COVERS, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, NO_NODES)
 MAX_NAMED = 5
 
 

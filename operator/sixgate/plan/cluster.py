@@ -1,0 +1,124 @@
+"""The cluster's own addresses, and who would take them away.
+
+A gateway that translates its own node's address cuts that node off; an egress gateway whose destinations cover pods
+or nodes sends the cluster's inner traffic out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Network, ip_network
+
+from sixgate.api.addr import Network, extract
+from sixgate.api.egressgateway import EgressGateway
+from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.plan.snapshot import NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """An address of a node, or a CIDR of its pods; `first` and `last` as numbers."""
+
+    first: int
+    last: int
+    node: str
+    network: Network
+    is_pods: bool
+
+    def __str__(self) -> str:
+        what = f"the pods {self.network}" if self.is_pods else f"the address {self.network.network_address}"
+        return f"{what} of the node {self.node}"
+
+
+class ClusterAddresses:
+    """Addresses of all nodes by family, found by overlap."""
+
+    def __init__(self, nodes: tuple[NodeInfo, ...]) -> None:
+        self._own: dict[int, list[Own]] = {4: [], 6: []}
+        for node in nodes:
+            for texts, is_pods in ((node.addresses, False), (node.pod_cidrs, True)):
+                for text in texts:
+                    network = _network(text)
+                    if network is not None:
+                        first = int(network.network_address)
+                        size = 1 << (network.max_prefixlen - network.prefixlen)
+                        self._own[network.version].append(Own(first, first + size - 1, node.name, network, is_pods))
+        self._firsts: dict[int, list[int]] = {}
+        self._highest: dict[int, list[int]] = {}  # of `last`, up to and including each item
+        for version, own in self._own.items():
+            own.sort(key=lambda item: (item.first, item.last, item.node))
+            self._firsts[version] = [item.first for item in own]
+            highest: list[int] = []
+            for item in own:
+                highest.append(max(item.last, highest[-1] if highest else 0))
+            self._highest[version] = highest
+
+    def inside(self, network: Network) -> Iterator[Own]:
+        """What overlaps with `network`, from the highest address down."""
+        own, highest = self._own[network.version], self._highest[network.version]
+        first, last = int(network.network_address), int(network.broadcast_address)
+        for position in range(bisect_right(self._firsts[network.version], last) - 1, -1, -1):
+            if highest[position] < first:
+                return
+            if own[position].last >= first:
+                yield own[position]
+
+
+@lru_cache(maxsize=65536)
+def _network(text: str) -> Network | None:
+    """`text` as a network; None for what is no address, such as a host name."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def translated_own(gateway: NAT46Gateway, cluster: ClusterAddresses) -> Iterator[tuple[str, Network, Own]]:
+    """Field, network and address of each node that `gateway` would translate although the node itself has it.
+
+    An IPv6 address under the prefix is a host's own if it embeds an IPv4 address of ipv4CIDRs (RFC 6052 2.1).
+    """
+    stateless = gateway.spec.stateless
+    if stateless is None:
+        return
+    wanted: list[tuple[str, Network]] = []
+    for number, cidr in enumerate(stateless.ipv4_cidrs):
+        wanted.append((f"spec.stateless.ipv4CIDRs[{number}]", cidr))
+    for number, mapping in enumerate(stateless.mappings):
+        wanted.append((f"spec.stateless.mappings[{number}].ipv4", mapping.ipv4))
+        wanted.append((f"spec.stateless.mappings[{number}].ipv6", mapping.ipv6))
+    prefix = gateway.spec.prefix
+    if prefix is not None:
+        wanted.append(("spec.prefix", prefix))
+    for field, network in wanted:
+        for own in cluster.inside(network):
+            is_host = isinstance(network, IPv6Network) and network == prefix and _is_translatable(gateway, own)
+            if not own.is_pods and not is_host:
+                yield field, network, own
+
+
+def _is_translatable(gateway: NAT46Gateway, own: Own) -> bool:
+    prefix, stateless = gateway.spec.prefix, gateway.spec.stateless
+    if prefix is None or stateless is None or not isinstance(own.network, IPv6Network):
+        return False
+    inner: IPv4Address = extract(prefix, own.network.network_address)
+    return any(inner in cidr for cidr in stateless.ipv4_cidrs)
+
+
+def covered_by_egress(egress: EgressGateway, cluster: ClusterAddresses) -> tuple[str, Network, Own] | None:
+    """The first destination that covers the cluster's own pods or nodes and is not excluded again."""
+    excluded = egress.spec.excluded_cidrs
+    for number, destination in enumerate(egress.spec.destination_cidrs):
+        for own in cluster.inside(destination):
+            if not any(_contains(cidr, own) for cidr in excluded):
+                return f"spec.destinationCIDRs[{number}]", destination, own
+    return None
+
+
+def _contains(cidr: Network, own: Own) -> bool:
+    if cidr.version != own.network.version:
+        return False
+    return int(cidr.network_address) <= own.first and own.last <= int(cidr.broadcast_address)
