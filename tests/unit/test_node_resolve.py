@@ -10,6 +10,7 @@ import pytest
 from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.node.bpf.ctype import U32, Address, Array, Field, Ifindex, Int, MapSpec, Record
 from sixgate.node.devices import device_table, match
+from sixgate.node.memo import TableMemo
 from sixgate.node.model import AddressSeen, Attached, Device, Hook, Kernel, LinkPin, Observed, ProgName, ProgPin
 from sixgate.node.resolve import ObjectFile, resolve
 
@@ -226,3 +227,18 @@ def test_arrays_of_bytes_do_not_break_the_encoding() -> None:
     table = {"map": "sg_tab", "entries": [{"key": 1, "value": {"b": [1, 2]}}]}
     found = resolve(spec(objects=[an_object(["eth0"])], tables=[table]), HAVE, {"sg_t": file})
     assert found.tables[0].contents == ((b"\1\0\0\0", b"\1\2\0\0"),)
+
+
+def test_a_memo_changes_nothing_but_time() -> None:
+    """Also not when the device that an entry names gets another index, or the map other types."""
+    memo = TableMemo()
+    by_device = replace(FILE, maps={"sg_tab": MapSpec("sg_tab", 1, Ifindex(), U32, 4)})
+    table = {"map": "sg_tab", "entries": [{"key": "eth1", "value": 5}]}
+    wanted = spec(objects=[an_object(["eth0"])], tables=[table])
+    moved = replace(HAVE, devices={**HAVE.devices, "eth1": replace(ETH1, ifindex=9)})
+    gone = replace(HAVE, devices={"eth0": ETH0})
+    wide = replace(FILE, maps={"sg_tab": MapSpec("sg_tab", 1, Ifindex(), Int("__u64", 8), 4)})
+    for have, file in ((HAVE, by_device), (HAVE, by_device), (moved, by_device), (gone, by_device), (HAVE, wide)):
+        assert resolve(wanted, have, {"sg_t": file}, memo) == resolve(wanted, have, {"sg_t": file})
+    known = memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3})
+    assert memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3}) is known

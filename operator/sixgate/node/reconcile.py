@@ -15,6 +15,7 @@ from sixgate.node.bpf.probe import missing_permission
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.execute import Executor
+from sixgate.node.memo import TableMemo
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
 from sixgate.node.report import Failure, report
@@ -57,6 +58,7 @@ class Reconciler:
         self._around = around
         self._state = StateDir(options.state_dir)
         self._catalogue = Catalogue(options.objects)
+        self._memo = TableMemo()
         self._retries: dict[Action, _Retry] = {}
         self._revision = ""
 
@@ -87,13 +89,13 @@ class Reconciler:
             run = self._around(executor.run) if self._around else executor.run
             for _ in range(MAX_ROUNDS):
                 have = observe(spec, self._options, netlink, self._state)
-                want = resolve(spec, have, files)
+                want = resolve(spec, have, files, self._memo)
                 plan = diff(want, have, self._blocked())
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
                 if not self._run(plan, run):
                     return self._report(spec, want, have, ())
             have = observe(spec, self._options, netlink, self._state)
-            want = resolve(spec, have, files)
+            want = resolve(spec, have, files, self._memo)
             return self._report(spec, want, have, diff(want, have, self._blocked()))
 
     def down(self) -> list[str]:

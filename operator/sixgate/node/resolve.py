@@ -15,6 +15,7 @@ from sixgate.node import devices, resolve_tables
 from sixgate.node.bpf.codec import encode
 from sixgate.node.diff import is_ours
 from sixgate.node.findings import Findings
+from sixgate.node.memo import TableMemo
 from sixgate.node.model import (
     AddressWant,
     Desired,
@@ -51,9 +52,12 @@ class ObjectFile:
     rodata: Record | None
 
 
-def resolve(spec: NodeConfigSpec, have: Observed, files: Mapping[str, ObjectFile]) -> Desired:
-    """`files` holds every object that `spec` names, digests already compared."""
+def resolve(
+    spec: NodeConfigSpec, have: Observed, files: Mapping[str, ObjectFile], memo: TableMemo | None = None
+) -> Desired:
+    """`files` holds every object that `spec` names, digests compared already. `memo` saves time and changes nothing."""
     found = Findings()
+    memo = memo or TableMemo()
     objects: list[ObjectWant] = []
     hooks: dict[Hook, HookWant] = {}
     for item in spec.objects:
@@ -63,7 +67,7 @@ def resolve(spec: NodeConfigSpec, have: Observed, files: Mapping[str, ObjectFile
             for attachment in item.attachments:
                 _attachment(item, attachment, want, have, hooks, found)
     maps = {name: definition for item in spec.objects for name, definition in files[item.name].maps.items()}
-    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), found)
+    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), found, memo)
     return Desired(
         objects=tuple(objects),
         hooks=tuple(hooks.values()),

@@ -16,9 +16,10 @@ from sixgate.node.shapes import map_shape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sixgate.api.nodeconfig import Entry, Table
+    from sixgate.api.nodeconfig import Table
     from sixgate.node.bpf.ctype import MapSpec
     from sixgate.node.findings import Findings
+    from sixgate.node.memo import TableMemo
 
 DEVICE_MAP = "sg_dev"
 TRANSMIT_MAP = "sg_tx"
@@ -37,14 +38,16 @@ def hop(text: str | None) -> str:
     return str(ipaddress.ip_address(text)) if text else ""
 
 
-def resolve_tables(
+def resolve_tables(  # noqa: PLR0917 - one step of resolve, with what it reads and writes
     tables: tuple[Table, ...],
     maps: Mapping[str, MapSpec],
     have: Observed,
     hooks: tuple[HookWant, ...],
     found: Findings,
+    memo: TableMemo,
 ) -> tuple[tuple[TableWant, ...], tuple[SlotWant, ...]]:
     """Contents of every map that the NodeConfig or the node itself fills; `maps` are those of the wanted objects."""
+    memo.keep(tables)
     plain: defaultdict[str, list[Table]] = defaultdict(list)
     slots: dict[tuple[str, bytes], SlotWant] = {}
     for table in tables:
@@ -59,10 +62,10 @@ def resolve_tables(
             found.problem(table.owners, "MapMismatch", f"Map {table.map} {what}; the table is left out.")
             found.frozen_maps.add(table.map)
         elif table.swap:
-            _slot(table, definition, have, slots, found)
+            _slot(table, definition, have, slots, found, memo)
         else:
             plain[table.map].append(table)
-    filled = tuple(_table(maps[name], group, have, found) for name, group in plain.items())
+    filled = tuple(_table(maps[name], group, have, found, memo) for name, group in plain.items())
     return (*filled, *_node_tables(maps, have, hooks, found)), tuple(slots.values())
 
 
@@ -71,27 +74,21 @@ def _resolver(have: Observed) -> Mapping[str, int]:
 
 
 def _encode_entries(
-    entries: tuple[Entry, ...], definition: MapSpec, have: Observed, owners: Owners, found: Findings
-) -> dict[bytes, bytes] | None:
+    table: Table, definition: MapSpec, have: Observed, found: Findings, memo: TableMemo
+) -> Mapping[bytes, bytes] | None:
     """Encoded entries; None, with a problem, if one of them does not fit the map."""
-    lookup = _resolver(have).__getitem__
-    encoded = {}
-    for entry in entries:
-        try:
-            key = encode(definition.key, entry.key, resolve=lookup, where=f"key of {definition.name}")
-            value = encode(definition.value, entry.value, resolve=lookup, where=f"value of {definition.name}")
-        except BpfError as error:
-            found.problem(owners, "EntryInvalid", str(error))
-            return None
-        encoded[key] = value
-    return encoded
+    try:
+        return memo.entries(table, definition, _resolver(have))
+    except BpfError as error:
+        found.problem(table.owners, "EntryInvalid", str(error))
+        return None
 
 
-def _table(definition: MapSpec, group: list[Table], have: Observed, found: Findings) -> TableWant:
+def _table(definition: MapSpec, group: list[Table], have: Observed, found: Findings, memo: TableMemo) -> TableWant:
     contents: dict[bytes, bytes] = {}
     owners_of: dict[bytes, Owners] = {}
     for table in group:
-        encoded = _encode_entries(table.entries, definition, have, table.owners, found)
+        encoded = _encode_entries(table, definition, have, found, memo)
         if encoded is None:
             found.frozen_maps.add(definition.name)
             continue
@@ -114,12 +111,13 @@ def _table(definition: MapSpec, group: list[Table], have: Observed, found: Findi
     )
 
 
-def _slot(
+def _slot(  # noqa: PLR0917 - one step of resolve_tables, with what it reads and writes
     table: Table,
     definition: MapSpec,
     have: Observed,
     slots: dict[tuple[str, bytes], SlotWant],
     found: Findings,
+    memo: TableMemo,
 ) -> None:
     inner = definition.inner
     assert inner is not None  # the caller looked
@@ -130,7 +128,7 @@ def _slot(
         found.problem(table.owners, "EntryInvalid", str(error))
         found.frozen_maps.add(table.map)
         return
-    encoded = _encode_entries(table.entries, inner, have, table.owners, found)
+    encoded = _encode_entries(table, inner, have, found, memo)
     if encoded is None:
         found.frozen_maps.add(table.map)
         return
