@@ -14,15 +14,12 @@ int sg_slow_tc(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
-	struct sg_work *w = sg_work(0);
+	struct sg_work *w = sg_new_work(ctx);
 	__u32 bytes = ctx->len;
 	enum sg_reason reason, answer;
 
 	if (!w || !sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_SHOT;
-	__builtin_memset(w, 0, sizeof(*w));
-	w->act = TC_ACT_SHOT;
-	w->frame_len = bytes;
 	if (sg_is_ready(ctx))
 		reason = sg_send_ready(ctx, w, proto);
 	else if (!t || !sg_nat_claim(ctx, t, w, proto))

@@ -4,24 +4,18 @@
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/fast_nops.h"
-#include "lib/nat.h"
+#include "lib/flow_skb.h"
+#include "lib/flow.h"
 
-SEC("tc")
-int sg_uplink_tc(struct __sk_buff *ctx)
+SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
 	__u32 segs = sg_segments(ctx), bytes = ctx->len;
-	struct sg_work w = {};
+	struct sg_work *w = sg_new_work(ctx);
 	enum sg_reason reason;
 
-	if (!sg_feature(SG_F_NAT))
-		return TC_ACT_OK;
-	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {
-		sg_metric(SG_PASS_NOT_IP, segs, bytes);
-		return TC_ACT_OK;
-	}
-	if (!t || !sg_nat_claim(ctx, t, &w, proto)) {
+	if (!t || !w || !sg_nat_claim(ctx, t, w, proto)) {
 		sg_metric(SG_PASS_NO_MATCH, segs, bytes);
 		return TC_ACT_OK;
 	}
@@ -29,18 +23,37 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 		sg_metric(SG_PASS_UNICAST_ONLY, segs, bytes);
 		return TC_ACT_OK;
 	}
-	w.act = TC_ACT_SHOT;
-	w.frame_len = bytes;
-	if (w.pkt.version == 6)
-		reason = sg_nat64(ctx, t, &w);
-	else
-		reason = sg_nat46(ctx, t, &w);
-	if (unlikely(w.icmp.send))
+	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
+	if (reason == SG_OK_64 || reason == SG_OK_46)
+		sg_flow_learn(ctx, t, w);
+	if (w->icmp.send)
 		reason = SG_SLOW_ICMP;
 	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
-		w.act = bpf_redirect(sg_cfg.slow_dev, 0);
+		w->act = bpf_redirect(sg_cfg.slow_dev, 0);
 	sg_metric(reason, segs, bytes);
-	return w.act;
+	return w->act;
+}
+
+SEC("tc")
+int sg_uplink_tc(struct __sk_buff *ctx)
+{
+	__be16 proto = sg_eth_proto(ctx);
+	const struct sg_nat_table *t;
+	int act;
+
+	if (!sg_feature(SG_F_NAT))
+		return TC_ACT_OK;
+	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {
+		sg_metric(SG_PASS_NOT_IP, 1, ctx->len);
+		return TC_ACT_OK;
+	}
+	t = sg_nat_table();
+	if (likely(t && sg_cfg.l2_len == ETH_HLEN)) {
+		act = proto == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
+		if (likely(act != SG_FLOW_GENERAL))
+			return act;
+	}
+	return sg_tc_general(ctx);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -4,45 +4,46 @@
 #include "sg/ctx_xdp.h"
 #include "lib/send_xdp.h"
 #include "lib/fast_nops.h"
-#include "lib/nat.h"
-#include "lib/fast_xdp.h"
+#include "lib/flow_xdp.h"
+#include "lib/flow.h"
+
+SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
+{
+	__be16 proto = sg_eth_proto(ctx);
+	const struct sg_nat_table *t = sg_nat_table();
+	struct sg_work *w = sg_new_work(ctx);
+	enum sg_reason reason;
+
+	/* What is not ours is counted once, in tc. */
+	if (!t || !w || !sg_nat_claim(ctx, t, w, proto) || !sg_is_unicast(ctx))
+		return XDP_PASS;
+	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
+	if (reason == SG_OK_64 || reason == SG_OK_46) {
+		sg_flow_learn(ctx, t, w);
+	} else if (w->icmp.send || (reason >= SG_SLOW_FRAGMENT && reason <= SG_SLOW_NEIGH) || reason == SG_SLOW_REWRITE) {
+		reason = reason == SG_SLOW_NEIGH ? reason : SG_SLOW_XDP;
+		w->act = XDP_PASS;
+	}
+	sg_metric(reason, 1, w->frame_len);
+	return w->act;
+}
 
 SEC("xdp")
 int sg_uplink_xdp(struct xdp_md *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
-	const struct sg_nat_table *t = sg_nat_table();
-	struct sg_work w;
-	enum sg_reason reason;
+	const struct sg_nat_table *t;
 	int act;
 
 	if (!sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return XDP_PASS;
+	t = sg_nat_table();
 	if (!t)
 		return XDP_PASS;
 	act = proto == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
 	if (likely(act != SG_FLOW_GENERAL))
 		return act;
-	__builtin_memset(&w, 0, sizeof(w));
-	/* What is not ours is counted once, in tc. */
-	if (!sg_nat_claim(ctx, t, &w, proto) || !sg_is_unicast(ctx))
-		return XDP_PASS;
-	w.act = XDP_DROP;
-	w.frame_len = sg_frame_len(ctx);
-	if (w.pkt.version == 6)
-		reason = sg_nat64(ctx, t, &w);
-	else
-		reason = sg_nat46(ctx, t, &w);
-	if (likely(reason == SG_OK_64 || reason == SG_OK_46)) {
-		sg_flow_learn(ctx, t, &w);
-	} else {
-		if (w.icmp.send || (reason >= SG_SLOW_FRAGMENT && reason <= SG_SLOW_NEIGH) || reason == SG_SLOW_REWRITE) {
-			reason = reason == SG_SLOW_NEIGH ? reason : SG_SLOW_XDP;
-			w.act = XDP_PASS;
-		}
-	}
-	sg_metric(reason, 1, w.frame_len);
-	return w.act;
+	return sg_xdp_general(ctx);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

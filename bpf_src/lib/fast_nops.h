@@ -3,12 +3,13 @@
 #ifndef SG_REWRITE_H
 #define SG_REWRITE_H
 
-#include "xlat.h"
-
 #define SG_HOOK_IS_SLOW 0
+#define SG_WORK_MAP sg_work_fast
 
-/* Part of the program: the common packet should not pay for calls. */
+/* Part of the general path, which is verified as one. */
 #define SG_STAGE static __always_inline
+
+#include "xlat.h"
 
 SG_INLINE enum sg_reason sg_mss(sg_ctx *ctx __attribute__((unused)), struct sg_work *w __attribute__((unused)),
 				const struct sg_nat_gw *gw __attribute__((unused)), __u32 mss __attribute__((unused)))

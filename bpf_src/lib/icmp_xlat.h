@@ -12,19 +12,6 @@
 #define SG_ICMP_BUF 1344 /* what is built: an IPv6 header and 1280 bytes, to a multiple of 64 */
 #define SG_4884_MIN 128
 
-/* Index 0: the packet itself; 1: the one embedded in it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_work);
-	__uint(max_entries, 2);
-} sg_slow_work SEC(".maps");
-
-SG_INLINE struct sg_work *sg_work(__u32 i)
-{
-	return bpf_map_lookup_elem(&sg_slow_work, &i);
-}
-
 /* The parts of a new ICMP error. Offsets of the old packet count from the start of the frame. */
 struct sg_icmp_parts {
 	__u32 outer_len; /* new IP header */

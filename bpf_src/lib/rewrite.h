@@ -3,13 +3,14 @@
 #ifndef SG_REWRITE_H
 #define SG_REWRITE_H
 
-#include "scratch.h"
-#include "xlat.h"
-
 #define SG_HOOK_IS_SLOW 1
+#define SG_WORK_MAP sg_work_slow
 
 /* Verified one by one. */
 #define SG_STAGE SG_GLOBAL
+
+#include "scratch.h"
+#include "xlat.h"
 
 /* RFC 7915 4.5 (2): gives an IPv4 UDP packet the checksum it lacks; translation then goes on as for any other. */
 SG_INLINE enum sg_reason sg_udp_sum(sg_ctx *ctx, struct sg_work *w)

@@ -43,9 +43,10 @@ SG_INLINE bool sg_addr_eq(const struct sg_addr *a, const struct sg_addr *b)
 
 /* Where a packet goes; found before anything is written. */
 struct sg_hop {
-	struct sg_nexthop *nh;
+	__u32 slot; /* in sg_nh_cache */
 	__u32 mtu;
 	__u32 local; /* never: XDP leaves such packets to tc */
+	__u32 pad;
 };
 
 /* The cached next hop of a pair of addresses. A miss or an entry past its time is looked up anew, and that packet is left to tc, where
@@ -65,7 +66,7 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 		return SG_SLOW_XDP;
 	if (likely(now < nh->until && sg_addr_eq(&nh->daddr, daddr) && sg_addr_eq(&nh->saddr, saddr) && nh->tos == tos &&
 		   nh->in_ifindex == sg_ifindex(ctx))) {
-		hop->nh = nh;
+		hop->slot = slot;
 		hop->mtu = nh->mtu;
 		return nh->ifindex ? 0 : SG_SLOW_XDP;
 	}
@@ -90,11 +91,11 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 
 SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason *reason)
 {
-	const struct sg_nexthop *nh = hop->nh;
+	const struct sg_nexthop *nh = bpf_map_lookup_elem(&sg_nh_cache, &hop->slot);
 	struct ethhdr *eth = sg_data(ctx);
 	long ret;
 
-	if ((void *)(eth + 1) > sg_data_end(ctx)) {
+	if (!nh || (void *)(eth + 1) > sg_data_end(ctx)) {
 		*reason = SG_DROP_RESIZE;
 		return XDP_DROP;
 	}

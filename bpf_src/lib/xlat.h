@@ -56,6 +56,32 @@ struct sg_work {
 	int act;	    /* the verdict */
 };
 
+/* Too large for the stack. Index 0: the packet itself; 1: the one embedded in it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_work);
+	__uint(max_entries, 2);
+} SG_WORK_MAP SEC(".maps");
+
+SG_INLINE struct sg_work *sg_work(__u32 i)
+{
+	return bpf_map_lookup_elem(&SG_WORK_MAP, &i);
+}
+
+/* A packet nothing is known of yet. */
+SG_INLINE struct sg_work *sg_new_work(sg_ctx *ctx)
+{
+	struct sg_work *w = sg_work(0);
+
+	if (!w)
+		return NULL;
+	__builtin_memset(w, 0, sizeof(*w));
+	w->act = SG_ACT_DROP;
+	w->frame_len = sg_frame_len(ctx);
+	return w;
+}
+
 SG_INLINE enum sg_reason sg_owe(struct sg_work *w, enum sg_reason reason, __u8 type, __u8 code, __u32 info)
 {
 	w->icmp.send = 1;
