@@ -208,6 +208,21 @@ def test_once_and_down_on_exit(gateway: Gateway) -> None:
     assert {"message", "level", "logger", "timestamp"} <= set(lines[0])
 
 
+def test_the_three_capabilities_are_enough(gateway: Gateway) -> None:
+    """CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, as a container has them: no SYS_ADMIN, no ids."""
+    gateway.write(acceleration="BestEffort")
+    few = ["setpriv", "--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all"]
+    for prefix in ("2001:db8:64::/96", "2001:db8:65::/96"):
+        gateway.write(prefix=prefix, acceleration="BestEffort")
+        done = gateway.call(*few, *gateway.standalone("--once"))
+        assert (done.returncode, done.stdout) == (0, "NAT46Gateway/lab: Programmed\n"), done.stderr
+    assert len(gateway.attached()) == 1
+    assert gateway.call(*few, *gateway.words("status")).returncode == 0
+    down = gateway.call(*few, *gateway.words("down"))
+    assert down.returncode == 0, down.stderr
+    assert gateway.attached() == []
+
+
 def test_without_permission(gateway: Gateway) -> None:
     gateway.write()
     words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *gateway.standalone("--once")]
