@@ -2,6 +2,9 @@
 /* The slow path: tc at the far end of the device that uplinks redirect to. Its near end has no offloads, so what arrives here is an ordinary
  * packet: segmented, with a finished checksum. Fragmenting, ICMP errors of our own, and ICMP errors with their embedded packets. */
 #include "sg/bpf.h"
+
+#define SG_WORK_MAP sg_work_slow
+
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/rewrite.h"

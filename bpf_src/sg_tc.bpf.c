@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* tc at an uplink's ingress: packets from the wire or from pods, super-packets included, which stay whole. */
 #include "sg/bpf.h"
+
+#define SG_WORK_MAP sg_work_tc
+
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/fast_nops.h"

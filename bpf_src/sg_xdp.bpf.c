@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* XDP at an uplink: plain packets from the wire. What needs more than new headers goes up to tc, untouched and counted. */
 #include "sg/bpf.h"
+
+#define SG_WORK_MAP sg_work_xdp
+
 #include "sg/ctx_xdp.h"
 #include "lib/send_xdp.h"
 #include "lib/fast_nops.h"

@@ -4,7 +4,6 @@
 #define SG_REWRITE_H
 
 #define SG_HOOK_IS_SLOW 0
-#define SG_WORK_MAP sg_work_fast
 
 /* Part of the general path, which is verified as one. */
 #define SG_STAGE static __always_inline

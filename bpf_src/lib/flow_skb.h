@@ -9,12 +9,6 @@
 #define SG_FLOW_PATH SG_GLOBAL
 #define SG_FLOW_LIFETIME_JIFFIES 25 /* 25 to 250 ms, as HZ is 1000 to 100: how old a route may be */
 
-struct sg_flow_hop {
-	struct sg_addr addr; /* of the next hop, in the form of bpf_redir_neigh */
-	__u32 ifindex;
-	__u32 family;
-};
-
 SG_INLINE __u64 sg_flow_keep(struct sg_flow_hop *h, const struct sg_hop *hop)
 {
 	h->ifindex = hop->rt.fib.ifindex;

@@ -8,12 +8,6 @@
 #define SG_FLOW_MAP sg_flows_xdp
 #define SG_FLOW_PATH SG_INLINE /* a call costs as much as a look-up */
 
-struct sg_flow_hop {
-	__u32 ifindex;
-	__u8 dmac[6];
-	__u8 smac[6];
-};
-
 SG_INLINE __u64 sg_flow_keep(struct sg_flow_hop *h, const struct sg_hop *hop)
 {
 	const struct sg_nexthop *nh = bpf_map_lookup_elem(&sg_nh_cache, &hop->slot);

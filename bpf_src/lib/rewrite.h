@@ -4,7 +4,6 @@
 #define SG_REWRITE_H
 
 #define SG_HOOK_IS_SLOW 1
-#define SG_WORK_MAP sg_work_slow
 
 /* Verified one by one. */
 #define SG_STAGE SG_GLOBAL

@@ -11,6 +11,25 @@ struct sg_route {
 	__u32 local; /* for this host, or for a route that only the kernel can follow */
 };
 
+/* Where a packet goes; found before anything is written. */
+struct sg_hop {
+	struct sg_route rt;
+	__u32 slot;  /* XDP: in sg_nh_cache */
+	__u32 mtu;
+	__u32 local; /* left to this host; XDP leaves such packets to tc */
+	__u32 pad;
+};
+
+/* The part of a hop that is remembered: tc needs the address and asks for the neighbour every time, XDP needs the link header. */
+struct sg_flow_hop {
+	struct sg_addr addr; /* in the form of bpf_redir_neigh */
+	__u32 family;
+	__u32 ifindex;
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u32 pad;
+};
+
 SG_INLINE __u32 sg_dev_mtu(sg_ctx *ctx, __u32 ifindex)
 {
 	__u32 mtu = 0;

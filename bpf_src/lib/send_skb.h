@@ -22,13 +22,6 @@ SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
 		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
 }
 
-/* Where a packet goes; found before anything is written. */
-struct sg_hop {
-	struct sg_route rt;
-	__u32 mtu;
-	__u32 local; /* left to this host */
-};
-
 SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr, bool v4,
 				     __u8 proto, __u8 tos, __be32 ports)
 {

@@ -41,14 +41,6 @@ SG_INLINE bool sg_addr_eq(const struct sg_addr *a, const struct sg_addr *b)
 	return !((a->d[0] ^ b->d[0]) | (a->d[1] ^ b->d[1]));
 }
 
-/* Where a packet goes; found before anything is written. */
-struct sg_hop {
-	__u32 slot; /* in sg_nh_cache */
-	__u32 mtu;
-	__u32 local; /* never: XDP leaves such packets to tc */
-	__u32 pad;
-};
-
 /* The cached next hop of a pair of addresses. A miss or an entry past its time is looked up anew, and that packet is left to tc, where
  * the kernel's neighbour code sees it: so an entry in use is confirmed or probed by the kernel about once a second, as for any traffic.
  * The source is part of the key because policy rules may ask for it. */

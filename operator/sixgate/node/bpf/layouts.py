@@ -133,28 +133,39 @@ SG_DEV = Record(
     ),
 )
 
+SG_FLOW_HOP = Record(
+    "sg_flow_hop",
+    40,
+    (
+        Field("addr", 0, Address()),
+        Field("family", 16, Int("__u32", 4)),
+        Field("ifindex", 20, Int("__u32", 4)),
+        Field("dmac", 24, Array(Int("__u8", 1), 6)),
+        Field("smac", 30, Array(Int("__u8", 1), 6)),
+        Field("pad", 36, Int("__u32", 4)),
+    ),
+)
+
 SG_FLOW = Record(
     "sg_flow",
-    120,
+    144,
     (
         Field("saddr", 0, Address()),
         Field("daddr", 16, Address()),
         Field("new_saddr", 32, Address()),
         Field("new_daddr", 48, Address()),
-        Field("until", 64, Int("__u64", 8)),
-        Field("version", 72, Int("__u32", 4)),
-        Field("in_ifindex", 76, Int("__u32", 4)),
-        Field("ifindex", 80, Int("__u32", 4)),
-        Field("mtu", 84, Int("__u32", 4)),
-        Field("csum_diff", 88, Int("__u32", 4)),
-        Field("stat", 92, Int("__u32", 4)),
-        Field("flags", 96, Int("__u32", 4)),
-        Field("low_mtu", 100, Int("__u16", 2)),
-        Field("fixed_tos", 102, Int("__u8", 1)),
-        Field("tos", 103, Int("__u8", 1)),
-        Field("dmac", 104, Array(Int("__u8", 1), 6)),
-        Field("smac", 110, Array(Int("__u8", 1), 6)),
-        Field("pad", 116, Array(Int("__u8", 1), 4)),
+        Field("hop", 64, SG_FLOW_HOP),
+        Field("until", 104, Int("__u64", 8)),
+        Field("version", 112, Int("__u32", 4)),
+        Field("in_ifindex", 116, Int("__u32", 4)),
+        Field("mtu", 120, Int("__u32", 4)),
+        Field("csum_diff", 124, Int("__u32", 4)),
+        Field("stat", 128, Int("__u32", 4)),
+        Field("flags", 132, Int("__u32", 4)),
+        Field("low_mtu", 136, Int("__u16", 2)),
+        Field("fixed_tos", 138, Int("__u8", 1)),
+        Field("tos", 139, Int("__u8", 1)),
+        Field("pad", 140, Int("__u32", 4)),
     ),
 )
 
@@ -436,17 +447,19 @@ SG_ROUTE = Record(
 
 SG_HOP = Record(
     "sg_hop",
-    80,
+    88,
     (
         Field("rt", 0, SG_ROUTE),
-        Field("mtu", 72, Int("__u32", 4)),
-        Field("local", 76, Int("__u32", 4)),
+        Field("slot", 72, Int("__u32", 4)),
+        Field("mtu", 76, Int("__u32", 4)),
+        Field("local", 80, Int("__u32", 4)),
+        Field("pad", 84, Int("__u32", 4)),
     ),
 )
 
 SG_WORK = Record(
     "sg_work",
-    240,
+    248,
     (
         Field("pkt", 0, SG_PKT),
         Field("dst", 64, SG_MATCH),
@@ -454,11 +467,11 @@ SG_WORK = Record(
         Field("l4", 112, SG_L4),
         Field("icmp", 128, SG_ICMP_REQ),
         Field("hop", 136, SG_HOP),
-        Field("header_sum", 216, Int("__u64", 8)),
-        Field("frame_len", 224, Int("__u32", 4)),
-        Field("seg_len", 228, Int("__u32", 4)),
-        Field("src_unmapped", 232, Int("__u32", 4)),
-        Field("act", 236, Int("int", 4, signed=True)),
+        Field("header_sum", 224, Int("__u64", 8)),
+        Field("frame_len", 232, Int("__u32", 4)),
+        Field("seg_len", 236, Int("__u32", 4)),
+        Field("src_unmapped", 240, Int("__u32", 4)),
+        Field("act", 244, Int("int", 4, signed=True)),
     ),
 )
 
@@ -471,8 +484,16 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1024,
         flags=1,
     ),
-    "sg_flows": MapSpec(
-        name="sg_flows",
+    "sg_flows_tc": MapSpec(
+        name="sg_flows_tc",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_FLOW,
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_flows_xdp": MapSpec(
+        name="sg_flows_xdp",
         type=6,
         key=Int("__u32", 4),
         value=SG_FLOW,
@@ -567,20 +588,36 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1,
         flags=0,
     ),
-    "sg_slow_work": MapSpec(
-        name="sg_slow_work",
-        type=6,
-        key=Int("__u32", 4),
-        value=SG_WORK,
-        max_entries=2,
-        flags=0,
-    ),
     "sg_tx": MapSpec(
         name="sg_tx",
         type=25,
         key=Int("__u32", 4),
         value=Int("__u32", 4),
         max_entries=256,
+        flags=0,
+    ),
+    "sg_work_slow": MapSpec(
+        name="sg_work_slow",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_WORK,
+        max_entries=2,
+        flags=0,
+    ),
+    "sg_work_tc": MapSpec(
+        name="sg_work_tc",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_WORK,
+        max_entries=2,
+        flags=0,
+    ),
+    "sg_work_xdp": MapSpec(
+        name="sg_work_xdp",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_WORK,
+        max_entries=2,
         flags=0,
     ),
 }
