@@ -148,6 +148,7 @@ def down(
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
     from sixgate.standalone.service import MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
 
     configure()
@@ -157,7 +158,7 @@ def down(
         left = agent.down()
         state = StateDir(options.state_dir)
         if not left:
-            for name in (STATUS_FILE, MEMORY_FILE):
+            for name in (STATUS_FILE, MEMORY_FILE, LAST_GOOD):
                 state.remove(name)
     for sentence in left:
         common.complain(sentence)
