@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, Template
 from pydantic import ValidationError
@@ -60,7 +60,7 @@ class Renderer:
             auto_reload=False,
             trim_blocks=True,
         )
-        self._environment.policies["json.dumps_function"] = _dumps
+        self._environment.filters["tojson"] = _ENCODER.encode
         self._templates: dict[str, Template] = {}
         self._known: dict[NodePlan, NodeConfigSpec] = {}
 
@@ -89,36 +89,55 @@ class Renderer:
         return Rendered(specs, tuple(sorted(problems)))
 
     def _render(self, plan: NodePlan) -> NodeConfigSpec:
-        body: dict[str, Any] = {section: [] for section in SECTIONS}
         owners = tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
+        parts: list[_Part] = []
         for name in _templates_of(plan):
             refs = plan.nat.owners if plan.nat is not None and name == "nat46.json.j2" else owners
             variables = {"plan": plan, "nat": plan.nat, "owners": [str(ref) for ref in refs]}
-            part = self._part(name, refs, variables)
-            for section, items in part.items():
-                body[section].extend(items)
-        return NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **body}).hashed()
+            parts.append(_Part(name, refs, self._write(name, refs, variables)))
+        joined = {section: [item for part in parts for item in part.body.get(section, ())] for section in SECTIONS}
+        try:
+            return _parsed(joined).hashed()
+        except ValidationError:
+            for part in parts:
+                part.check()
+            raise
 
-    def _part(self, name: str, refs: tuple[Ref, ...], variables: dict[str, Any]) -> dict[str, list[Any]]:
-        """What one template wrote, checked by itself, so that an error names its template."""
+    def _write(self, name: str, refs: tuple[Ref, ...], variables: dict[str, Any]) -> dict[str, list[Any]]:
+        """What one template writes: lists by section, their items not yet checked."""
         try:
             if name not in self._templates:
                 self._templates[name] = self._environment.get_template(name)
-            part = json.loads(self._templates[name].render(variables))
+            body = json.loads(self._templates[name].render(variables))
         except Exception as error:  # a site's own template may raise whatever Python can
             raise TemplateFailed(name, refs, _finding(error)) from error
-        if not isinstance(part, dict) or not set(part) <= set(SECTIONS):
+        fits = isinstance(body, dict) and set(body) <= set(SECTIONS)
+        if not fits or not all(isinstance(items, list) for items in body.values()):
             wanted = ", ".join(SECTIONS)
-            raise TemplateFailed(
-                name, refs, f"it must write one JSON object with some of {wanted}, and wrote something else"
-            )
+            raise TemplateFailed(name, refs, f"it must write one JSON object with lists for some of {wanted}")
+        return cast("dict[str, list[Any]]", body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one template wrote, for which objects."""
+
+    template: str
+    refs: tuple[Ref, ...]
+    body: dict[str, list[Any]]
+
+    def check(self) -> None:
+        """Raises the error of this part alone, so that it names its template and not the whole document's."""
         try:
-            NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **part})
+            _parsed(self.body)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise TemplateFailed(name, refs, f"{where} of its output is wrong: {first['msg']}") from error
-        return part
+            raise TemplateFailed(self.template, self.refs, f"{where} of its output is wrong: {first['msg']}") from error
+
+
+def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
+    return NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **body})
 
 
 def _templates_of(plan: NodePlan) -> tuple[str, ...]:
@@ -127,15 +146,15 @@ def _templates_of(plan: NodePlan) -> tuple[str, ...]:
     )
 
 
-def _dumps(value: object, **options: Any) -> str:
-    return json.dumps(value, default=_refuse, **options)
-
-
 def _refuse(value: object) -> object:
     """What `tojson` meets and cannot write: an undefined value says its own name, anything else its type."""
     if isinstance(value, StrictUndefined):
         str(value)  # raises UndefinedError
     raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
+
+
+# One encoder for all values. jinja2's own filter also escapes HTML and costs ten times as much.
+_ENCODER = json.JSONEncoder(default=_refuse, allow_nan=False)
 
 
 def _finding(error: Exception) -> str:
