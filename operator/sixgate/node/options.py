@@ -20,5 +20,5 @@ class NodeOptions:
     objects: Path = Path("/usr/lib/sixgate/bpf")
     tcx: bool | None = None
     mount_bpffs: bool = False
-    resync_s: float = 30.0
+    resync_s: float = 10.0
     settle_s: float = 0.1
