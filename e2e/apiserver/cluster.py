@@ -126,18 +126,23 @@ class Cluster:
     def report(self, *nodes: str, state: str = "Programmed", message: str = "") -> None:
         """Play the agents: every NodeConfig (or those of `nodes`) says that it is applied."""
         for name, config in self.list("NodeConfig").items():
-            if nodes and name not in nodes:
-                continue
-            spec = config["spec"]
-            owners = {o for part in ("objects", "tables", "links", "addresses", "routes", "sysctls")
-                      for item in spec.get(part, ()) for o in item.get("owners", ())}  # fmt: skip
-            ready = state == "Programmed"
-            status = {
-                "appliedRevision": spec["revision"], "ready": ready, "message": message,
-                "observedGeneration": config["metadata"]["generation"],
-                "objects": [{"owner": o, "state": state, "reason": "", "message": message} for o in sorted(owners)],
-            }  # fmt: skip
-            self.patch("NodeConfig", name, {"status": status}, "status")
+            if not nodes or name in nodes:
+                self.report_one(name, config, state=state, message=message)
+
+    def report_one(
+        self, name: str, config: Json | None = None, *, state: str = "Programmed", message: str = ""
+    ) -> None:
+        """The same for one node, whose NodeConfig may be handed over."""
+        config = config or self.call("GET", path_of("NodeConfig", name))
+        spec = config["spec"]
+        owners = {owner for part in ("objects", "tables", "links", "addresses", "routes", "sysctls")
+                  for item in spec.get(part, ()) for owner in item.get("owners", ())}  # fmt: skip
+        status = {
+            "appliedRevision": spec["revision"], "ready": state == "Programmed", "message": message,
+            "observedGeneration": config["metadata"]["generation"],
+            "objects": [{"owner": o, "state": state, "reason": "", "message": message} for o in sorted(owners)],
+        }  # fmt: skip
+        self.patch("NodeConfig", name, {"status": status}, "status")
 
     def wait(self, what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
         """The first true value of `check`; AssertionError saying `what` was waited for."""

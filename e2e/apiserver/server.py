@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from e2e.apiserver.binaries import Binaries, locate
 from e2e.apiserver.pki import Pki
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 PR_SET_PDEATHSIG = 1
@@ -173,6 +174,26 @@ class ApiServer:
             raise
         return response.status, answer.decode() if raw else json.loads(answer)
 
+    @contextmanager
+    def watch(self, path: str) -> Iterator[Iterator[Any]]:
+        """Events of one collection as admin, what there is first. Ends when the `with` block does.
+
+        From resourceVersion 0: without one, the server waits for its cache to have caught up with etcd, which an etcd
+        before 3.4.25 does not tell it.
+        """
+        context = ssl.create_default_context(cafile=str(self.pki.ca))
+        context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context)
+        connection.request("GET", path + "?watch=true&resourceVersion=0", headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        raw = connection.sock
+        try:
+            yield (json.loads(line) for line in iter(response.readline, b""))
+        finally:
+            with suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)  # wakes a reader in another thread
+            connection.close()
+
     def _connection(self, *, as_admin: bool) -> http.client.HTTPSConnection:
         """A kept connection per thread: opening one costs more than most requests."""
         kept: dict[bool, http.client.HTTPSConnection] = self.connections.__dict__.setdefault("kept", {})
@@ -206,15 +227,17 @@ class ApiServer:
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """kubectl as admin."""
-        path = self.directory / "admin.kubeconfig"
-        if not path.exists():
-            self.admin()
-        environment = {**os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory)}
-        done = subprocess.run([str(self.binaries.kubectl), *args], input=stdin, env=environment, capture_output=True,
-                              text=True, check=False)  # fmt: skip
+        done = subprocess.run([str(self.binaries.kubectl), *args], input=stdin, env=self._kubectl_environment(),
+                              capture_output=True, text=True, check=False)  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"kubectl {' '.join(args)} must succeed, and it said: {done.stderr.strip()}")
         return done
+
+    def _kubectl_environment(self) -> dict[str, str]:
+        path = self.directory / "admin.kubeconfig"
+        if not path.exists():
+            self.admin()
+        return {**os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory)}
 
     def rss_bytes(self, name: str) -> int:
         """Resident memory of `etcd` or `kube-apiserver`."""

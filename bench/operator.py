@@ -1,0 +1,349 @@
+"""The operator against a real API server: latency, large clusters, outages.
+
+    python -m bench.operator [--json FILE] [--only latency,objects,nodes,outage] [--quick]
+
+Nodes are Node objects without machines; the API server, etcd and the operator share this machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bench import harness
+from bench.harness import Goal, Report, Row, progress
+from e2e.apiserver import ApiServer
+from e2e.apiserver.cluster import Cluster, Json, OperatorProcess, path_of
+from e2e.apiserver.proxy import Pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+PARTS = ("latency", "objects", "nodes", "outage")
+PER_NODE = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything."""
+
+    latency_objects: int = 1000
+    patches: int = 200
+    objects: int = 5000
+    nodes: int = 5000
+    outages_s: tuple[int, ...] = (15, 100)
+    hole_s: int = 30
+
+
+QUICK = Size(latency_objects=200, patches=40, objects=500, nodes=500, outages_s=(5,), hole_s=5)
+
+
+def gateway(number: int, label: str, **stateless: Any) -> Json:
+    """A NAT46Gateway that contradicts no other, on the nodes with `label`=yes."""
+    return {
+        "apiVersion": "sixgate.io/v1alpha1", "kind": "NAT46Gateway", "metadata": {"name": f"gw{number}"},
+        "spec": {
+            "nodeSelector": {"matchLabels": {label: "yes"}}, "prefix": f"2001:db8:{number:x}::/96",
+            "stateless": {"ipv4CIDRs": [f"10.{number >> 8}.{number & 255}.0/24"], **stateless},
+        },
+    }  # fmt: skip
+
+
+def in_parallel(work: Callable[[T], object], items: Iterable[T]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, items))
+
+
+def make_nodes(cluster: Cluster, count: int, label_of: Callable[[int], dict[str, str]]) -> None:
+    def make(number: int) -> None:
+        meta = {"name": f"n{number}", "labels": label_of(number)}
+        cluster.call("POST", path_of("Node"), {"apiVersion": "v1", "kind": "Node", "metadata": meta})
+
+    in_parallel(make, range(count))
+
+
+def create(cluster: Cluster, document: Json) -> None:
+    cluster.call("POST", path_of(document["kind"]), document)
+
+
+def report_all(cluster: Cluster) -> None:
+    """Play every node's agent once."""
+    in_parallel(lambda item: cluster.report_one(*item), cluster.list("NodeConfig").items())
+
+
+def requests(cluster: Cluster, resource: str, subresource: str = "") -> int:
+    """Writes to one resource since the API server started."""
+    _, text = cluster.server.request("GET", "/metrics", raw=True)
+    total = 0.0
+    for labels, count in re.findall(r"^apiserver_request_total\{(.*)\} (\S+)$", text, re.MULTILINE):
+        fields = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if fields["resource"] == resource and fields["subresource"] == subresource:
+            total += float(count) if fields["verb"] in {"POST", "PUT", "PATCH", "APPLY", "DELETE"} else 0
+    return int(total)
+
+
+class Seen:
+    """Watches NodeConfigs in a thread and notes when each generation of each was first seen, by time.monotonic."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._condition = threading.Condition()
+        self._at: dict[tuple[str, int], float] = {}
+        self._generation: dict[str, int] = {}
+        self._stack = ExitStack()
+        self._events = self._stack.enter_context(cluster.server.watch(path_of("NodeConfig")))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with suppress(OSError, ValueError, http.client.HTTPException):  # closed
+            for event in self._events:
+                now, meta = time.monotonic(), event["object"]["metadata"]
+                with self._condition:
+                    self._at.setdefault((meta["name"], meta["generation"]), now)
+                    self._generation[meta["name"]] = max(meta["generation"], self._generation.get(meta["name"], 0))
+                    self._condition.notify_all()
+
+    def generation(self, node: str) -> int:
+        with self._condition:
+            if not self._condition.wait_for(lambda: node in self._generation, 30):
+                raise RuntimeError(f"The NodeConfig of {node} must be seen within 30 s.")
+            return self._generation[node]
+
+    def when(self, node: str, generation: int, timeout_s: float = 120) -> float:
+        with self._condition:
+            if not self._condition.wait_for(lambda: (node, generation) in self._at, timeout_s):
+                raise RuntimeError(f"NodeConfig {node} must reach generation {generation} in {timeout_s:.0f} s.")
+            return self._at[node, generation]
+
+    def close(self) -> None:
+        self._stack.close()
+        self._thread.join(10)
+
+
+@contextmanager
+def fresh() -> Iterator[tuple[Cluster, Path]]:
+    """An empty API server and a directory, both gone afterwards."""
+    with ApiServer.start() as server, tempfile.TemporaryDirectory(prefix="sixgate-bench-") as directory:
+        cluster = Cluster(server)
+        cluster.install()
+        yield cluster, Path(directory)
+
+
+def rss_mib(process: OperatorProcess) -> float:
+    assert process.process is not None
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+def percentile(samples: list[float], percent: float) -> float:
+    return statistics.quantiles(samples, n=100, method="inclusive")[int(percent) - 1]
+
+
+def measure_latency(report: Report, size: Size) -> None:
+    progress(f"latency with {size.latency_objects} objects")
+    groups = size.latency_objects // PER_NODE
+    with fresh() as (cluster, directory):
+        make_nodes(cluster, groups, lambda n: {f"g{n}": "yes"})
+        documents = [gateway(n, f"g{n % groups}") for n in range(size.latency_objects)]
+        in_parallel(lambda document: create(cluster, document), documents)
+        with OperatorProcess(cluster.operator_account(), directory) as operator:
+            operator.wait_settled(operator.wait_log("holds the lease", 60))
+            report_all(cluster)
+            cluster.wait("all statuses", lambda: settled_at(cluster, size.latency_objects), 120)
+            seen = Seen(cluster)
+            samples = [patch_once(cluster, seen, n % size.latency_objects, groups) for n in range(size.patches)]
+            seen.close()
+            assert operator.running
+    name = f"patch of one of {size.latency_objects:,} objects to NodeConfig written and seen"
+    report.rows.append(Row(f"{name}, p50", "ms", tuple(samples), goal=Goal("value", "<=", 100)))
+    report.rows.append(Row(f"{name}, p99", "ms", (percentile(samples, 99),), goal=Goal("value", "<=", 500)))
+
+
+def settled_at(cluster: Cluster, count: int) -> bool:
+    ready = 0
+    for item in cluster.list("NAT46Gateway").values():
+        conditions = {c["type"]: c["status"] for c in item.get("status", {}).get("conditions", ())}
+        ready += conditions.get("Ready") == "True"
+    return ready == count
+
+
+def patch_once(cluster: Cluster, seen: Seen, number: int, groups: int) -> float:
+    """Milliseconds from sending a patch to seeing the NodeConfig that it causes; then the agent's report follows."""
+    node = f"n{number % groups}"
+    generation = seen.generation(node)
+    found = cluster.get("NAT46Gateway", f"gw{number}")
+    assert found is not None
+    clamp = not found["spec"]["stateless"].get("mssClamp", False)
+    started = time.monotonic()
+    cluster.patch("NAT46Gateway", f"gw{number}", {"spec": {"stateless": {"mssClamp": clamp}}})
+    took = seen.when(node, generation + 1) - started
+    cluster.report_one(node)
+    return took * 1000
+
+
+def measure_objects(report: Report, size: Size) -> None:
+    progress(f"{size.objects} objects: first sight and restart")
+    groups = size.objects // PER_NODE
+    with fresh() as (cluster, directory):
+        make_nodes(cluster, groups, lambda n: {f"g{n}": "yes"})
+        documents = [gateway(n, f"g{n % groups}") for n in range(size.objects)]
+        in_parallel(lambda document: create(cluster, document), documents)
+        with OperatorProcess(cluster.operator_account(), directory, name="first") as operator:
+            started = time.monotonic()
+            cluster.wait("every object's first status", lambda: first_seen(cluster) == size.objects, 300)
+            first = time.monotonic() - started
+            operator.wait_log(r"\b0 left\.|Nothing to write", 60)
+            writes = requests(cluster, "nat46gateways", "status")
+            report_all(cluster)
+            cluster.wait("all ready", lambda: settled_at(cluster, size.objects), 300)
+            time.sleep(2)
+            operator.terminate()
+        before = requests(cluster, "nat46gateways", "status") + requests(cluster, "nodeconfigs")
+        started = time.monotonic()
+        with OperatorProcess(cluster.operator_account(), directory, name="second") as operator:
+            operator.wait_log("Nothing to write", 120)
+            restart = time.monotonic() - started
+            time.sleep(10)  # kopf's own list arrives meanwhile
+            written = requests(cluster, "nat46gateways", "status") + requests(cluster, "nodeconfigs") - before
+            memory = rss_mib(operator)
+            if "not delivered" in operator.log():
+                report.remarks.append("The audit had to fetch what a watch had not delivered.")
+    objects = f"{size.objects:,} objects"
+    report.rows += [
+        Row(f"{objects}, first sight: all have a status", "s", (first,)),
+        Row(f"{objects}, first sight: status writes per object", "writes", (writes / size.objects,),
+            goal=Goal("value", "<=", 1)),
+        Row(f"{objects}, restart: process start to converged", "s", (restart,), goal=Goal("value", "<=", 6)),
+        Row(f"{objects}, restart: writes", "writes", (float(written),), goal=Goal("value", "<=", 0)),
+        Row(f"{objects}: memory of the operator", "MiB", (memory,)),
+    ]  # fmt: skip
+
+
+def first_seen(cluster: Cluster) -> int:
+    return sum("status" in item for item in cluster.list("NAT46Gateway").values())
+
+
+def measure_nodes(report: Report, size: Size) -> None:
+    progress(f"{size.nodes} nodes: a change of one, a change of all")
+    with fresh() as (cluster, directory):
+        make_nodes(cluster, size.nodes, lambda n: {"all": "yes"} | ({"one": "yes"} if n == 7 else {}))
+        create(cluster, gateway(1, "all"))
+        create(cluster, gateway(2, "one"))
+        with OperatorProcess(cluster.operator_account(), directory) as operator:
+            cluster.wait("all NodeConfigs", lambda: len(cluster.list("NodeConfig")) == size.nodes, 300)
+            report_all(cluster)
+            cluster.wait("both ready", lambda: settled_at(cluster, 2), 120)
+            time.sleep(2)
+            seen = Seen(cluster)
+            generation = seen.generation("n7")
+            before = requests(cluster, "nodeconfigs")
+            started = time.monotonic()
+            cluster.patch("NAT46Gateway", "gw2", {"spec": {"stateless": {"mssClamp": True}}})
+            one = seen.when("n7", generation + 1) - started
+            time.sleep(3)
+            writes_one = requests(cluster, "nodeconfigs") - before
+            before, mark, started = requests(cluster, "nodeconfigs"), len(operator.log()), time.monotonic()
+            cluster.patch("NAT46Gateway", "gw1", {"spec": {"stateless": {"mssClamp": True}}})
+            wanted = before + size.nodes
+            cluster.wait("all written", lambda: requests(cluster, "nodeconfigs") >= wanted, 300)
+            took = time.monotonic() - started
+            time.sleep(3)
+            writes_all = requests(cluster, "nodeconfigs") - before
+            said = operator.wait_log(r"Writing \d+ NodeConfigs.*per second", since=mark, timeout_s=5)
+            memory = rss_mib(operator)
+            seen.close()
+            assert said
+    nodes = f"{size.nodes:,} nodes"
+    report.rows += [
+        Row(f"{nodes}, change of one: NodeConfigs written", "writes", (float(writes_one),),
+            goal=Goal("value", "==", 1)),
+        Row(f"{nodes}, change of one: patch to NodeConfig seen", "ms", (one * 1000,)),
+        Row(f"{nodes}, change of all: NodeConfigs written", "writes", (float(writes_all),),
+            goal=Goal("value", "==", size.nodes)),
+        Row(f"{nodes}, change of all: rate", "writes/s", (size.nodes / took,), goal=Goal("value", "<=", 250),
+            note="limit 200 in the long run, and the operator says so"),
+        Row(f"{nodes}: memory of the operator", "MiB", (memory,)),
+    ]  # fmt: skip
+
+
+def measure_outage(report: Report, size: Size) -> None:
+    with fresh() as (cluster, directory):
+        make_nodes(cluster, 1, lambda n: {"all": "yes"})
+        create(cluster, gateway(1, "all"))
+        with Pipe(cluster.server.port) as pipe:
+            account = cluster.operator_account(server=pipe.url)
+            with OperatorProcess(account, directory) as operator:
+                operator.wait_log("Wrote NodeConfig n0")
+                for outage_s in size.outages_s:
+                    progress(f"API server killed for {outage_s} s")
+                    cluster.server.kill_apiserver()
+                    time.sleep(outage_s)
+                    cluster.server.start_apiserver()
+                    took = applied_after(cluster)
+                    report.rows.append(Row(f"API server killed for {outage_s} s: change after its return applied", "s",
+                                           (took,), goal=Goal("value", "<=", 3)))  # fmt: skip
+                    assert operator.running
+                progress(f"black hole for {size.hole_s} s")
+                pipe.swallow()
+                time.sleep(size.hole_s)
+                pipe.heal()
+                took = applied_after(cluster)
+                report.rows.append(Row(f"black hole for {size.hole_s} s: change after its end applied", "s", (took,),
+                                       goal=Goal("value", "<=", 75)))  # fmt: skip
+                assert operator.running
+
+
+def applied_after(cluster: Cluster) -> float:
+    """Seconds from a change made now to the NodeConfig that it causes."""
+    generation = int((cluster.get("NodeConfig", "n0") or {})["metadata"]["generation"])
+    found = cluster.get("NAT46Gateway", "gw1") or {}
+    started = time.monotonic()
+    clamp = not found["spec"]["stateless"].get("mssClamp", False)
+    cluster.patch("NAT46Gateway", "gw1", {"spec": {"stateless": {"mssClamp": clamp}}})
+    cluster.wait(
+        "the change", lambda: (cluster.get("NodeConfig", "n0") or {})["metadata"]["generation"] > generation, 120
+    )
+    return time.monotonic() - started
+
+
+def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
+    """All rows of this benchmark."""
+    report = Report("Operator")
+    measures = {
+        "latency": measure_latency,
+        "objects": measure_objects,
+        "nodes": measure_nodes,
+        "outage": measure_outage,
+    }
+    for part in parts:
+        measures[part](report, size)
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the operator against a real API server.")
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it works")
+    args = parser.parse_args()
+    report = run(QUICK if args.quick else Size(), tuple(args.only.split(",")))
+    harness.print_report(report)
+    if args.json:
+        harness.write_json([report], args.json)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
