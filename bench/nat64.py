@@ -121,7 +121,7 @@ def measure_vectors(report: Report, vectors: Path) -> None:
         report.remarks.append(f"{level} misses: {', '.join(misses) or 'none'}.")
 
 
-def run(vectors: Path, *, rounds: int = 5, seconds: float = 2.0, parts: tuple[str, ...] = PARTS) -> Report:
+def run(vectors: Path, *, rounds: int = 7, seconds: float = 1.5, parts: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Stateless NAT46/64 gateway")
     if "tcp" in parts:
@@ -139,8 +139,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the stateless gateway.")
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
     parser.add_argument("--vectors", type=Path, default=conformance.DEFAULT_VECTORS, help="recorded RFC 7915 cases")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
     args = parser.parse_args()
     try:
