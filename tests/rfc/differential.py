@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 from tests.rfc.generate import Generator
 from tests.rfc.live import LiveGateway
-from tests.rfc.model import translate
+from tests.rfc.model import ONLY_IPV6, translate
 from tests.rfc.nodes import NODES
 from tests.rfc.oracle import verify_packet
 from tests.rfc.verdict import Observed, compare
+from tests.rfc.wire import ICMP4, parse4, parse6
 
 
 @dataclass(slots=True)
@@ -62,10 +63,17 @@ def later(gateway: LiveGateway, seen: Observed) -> Observed:
 
 
 def damage(packet: bytes, seen: Observed) -> list[str]:
-    """Faults that the gateway added: an upper checksum that was wrong before may stay wrong."""
-    if not seen.packets or verify_packet(packet):
+    """Faults that the gateway added: an upper checksum that was wrong before may stay wrong.
+
+    A protocol number that means nothing in the family of `packet` has nothing to be judged by either.
+    """
+    if not seen.packets or verify_packet(packet) or proto_of(packet) in (ONLY_IPV6 if packet[0] >> 4 == 4 else {ICMP4}):
         return []
     return [fault for each in seen.packets for fault in verify_packet(each)]
+
+
+def proto_of(packet: bytes) -> int:
+    return parse4(packet).proto if packet[0] >> 4 == 4 else parse6(packet).proto
 
 
 def main() -> int:

@@ -174,7 +174,9 @@ class Generator:
         head += src + dst + options
         return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
-    def piece4(self, body: bytes, src: bytes, dst: bytes, proto: int, ttl: int, options: bytes) -> bytes:
+    def piece4(  # noqa: PLR0917
+        self, body: bytes, src: bytes, dst: bytes, proto: int, ttl: int, options: bytes
+    ) -> bytes:
         """A fragment: first, middle or last."""
         where = self.rng.randrange(3)
         cut = self.rng.randrange(8, len(body) + 1) // 8 * 8

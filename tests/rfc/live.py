@@ -109,6 +109,11 @@ class LiveGateway:
             return Observed(reason=moved[0], passed=True)  # whatever came out was the kernel's own
         return Observed(packets, drops[0] if drops else (moved[-1] if moved else None))
 
+    def run_outside(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Runs a program where the far ends are."""
+        with self._inside(self.deaf_ns):
+            return subprocess.run(command, capture_output=True, text=True, check=False)
+
     def close(self) -> None:
         self.stack.close()
 

@@ -28,9 +28,26 @@ from tests.rfc.own_errors import PROHIBITED6, TOO_BIG, own6
 from tests.rfc.to_v4 import Draft4, destination64, draft64, finish64, is_error6, maybe_neighbour_discovery
 from tests.rfc.to_v6 import Draft6, draft46, finish46, may_drop, pieces
 from tests.rfc.verdict import Drop, Out, Outcome, Pass, Sent
-from tests.rfc.wire import ICMP4, ICMP6, Ip4, Ip6, Malformed, adjust, base6, parse4, parse6
+from tests.rfc.wire import (
+    FRAGMENT,
+    HIP,
+    ICMP4,
+    ICMP6,
+    MOBILITY,
+    SHIM6,
+    SKIPPED,
+    Ip4,
+    Ip6,
+    Malformed,
+    adjust,
+    base6,
+    parse4,
+    parse6,
+)
 
 __all__ = ["Node", "translate"]
+
+ONLY_IPV6 = SKIPPED | {FRAGMENT, ICMP6, MOBILITY, HIP, SHIM6}
 
 
 def translate(node: Node, packet: bytes) -> Outcome:
@@ -70,7 +87,7 @@ def _from_v6(node: Node, packet: bytes) -> Outcome:
             *maybe_neighbour_discovery(ip),
             *class_e(destination64(node, gw, ip, packet)[0]),
         )
-    return (*finish64(node, ip, packet, draft), *class_e(draft.src), *class_e(draft.dst))
+    return (*finish64(node, ip, packet, draft), *class_e(draft.src), *class_e(draft.dst), *foreign(ip.proto, {ICMP4}))
 
 
 def _wellformed6(packet: bytes) -> bool:
@@ -102,7 +119,7 @@ def _from_v4(node: Node, packet: bytes) -> Outcome:
     if draft is None:
         left = () if ip.header_ok else (Pass(),)
         return (*unless_query(faults, ip), *may_drop(ip), *class_e(ip.src), *left)
-    return (*finish46(node, gw, ip, packet, draft), *may_drop(ip), *class_e(ip.src))
+    return (*finish46(node, gw, ip, packet, draft), *may_drop(ip), *class_e(ip.src), *foreign(ip.proto, ONLY_IPV6))
 
 
 def unless_query(faults: list[Drop], ip: Ip4 | Ip6) -> Outcome:
@@ -113,9 +130,18 @@ def unless_query(faults: list[Drop], ip: Ip4 | Ip6) -> Outcome:
     return tuple(replace(fault, required=False) for fault in faults)
 
 
-def class_e(addr: bytes) -> Outcome:
+def foreign(proto: int, numbers: frozenset[int] | set[int]) -> Outcome:
+    """Numbers that mean something in the other family only, extension headers above all.
+
+    RFC 7915 4.1 and 5.1 copy them like every protocol; a gateway that wants no forged headers may drop them.
+    """
+    reasons = ("DROP_ICMP_TYPE", "DROP_BAD_EXTHDR", "DROP_BAD_HEADER")
+    return tuple(Drop(reason) for reason in reasons) if proto in numbers else ()
+
+
+def class_e(addr: bytes, answer: Out | None = None) -> Outcome:
     """RFC 1112 4 keeps 240.0.0.0/4 for the future: routers differ in whether it is a legal address, so may we."""
-    return (Drop("DROP_SRC_ILLEGAL"), Drop("DROP_MAPPING")) if addr[0] >= 240 else ()
+    return (Drop("DROP_SRC_ILLEGAL"), Drop("DROP_MAPPING", answer, required=False)) if addr[0] >= 240 else ()
 
 
 def _hairpins(gw: Gateway, dst: bytes) -> bool:

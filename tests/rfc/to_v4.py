@@ -41,7 +41,7 @@ from tests.rfc.wire import (
 if TYPE_CHECKING:
     from tests.rfc.config import Gateway, Node
 
-L4_MIN = {TCP: 20, UDP: 8, ICMP6: 8, ICMP4: 8}
+L4_MIN = {TCP: 20, UDP: 8, ICMP6: 8}
 ND_TYPES = range(133, 138)
 
 

@@ -27,7 +27,7 @@ from tests.rfc.addresses import ILLEGAL4, map46, within, wkp_violation
 from tests.rfc.icmp import ERROR4, MAX6, assemble, error46, put_checksum, split_extension
 from tests.rfc.inner import ECHO46, clamp_mss, echo46, inner46, udp_checksum6, update_l4
 from tests.rfc.own_errors import FRAG_NEEDED, PROHIBITED4, SOURCE_ROUTE_FAILED, TTL4, own4
-from tests.rfc.to_v4 import L4_MIN, l4_faults
+from tests.rfc.to_v4 import l4_faults
 from tests.rfc.verdict import Drop, Out, Outcome, Sent, Verdict
 from tests.rfc.wire import (
     ICMP4,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tests.rfc.config import Gateway, Node
 
 LSRR, SSRR = 131, 137
+L4_MIN = {TCP: 20, UDP: 8, ICMP4: 8}
 
 
 @dataclass(frozen=True, slots=True)

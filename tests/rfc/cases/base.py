@@ -110,7 +110,9 @@ def icmp4(kind: int, code: int, rest: bytes = bytes(4), body: bytes = b"") -> by
     return head[:2] + struct.pack("!H", _sum(ICMP, "", "", head)) + head[4:]
 
 
-def icmp6(kind: int, code: int, rest: bytes = bytes(4), body: bytes = b"", src: str = H6, dst: str = S6) -> bytes:
+def icmp6(  # noqa: PLR0917
+    kind: int, code: int, rest: bytes = bytes(4), body: bytes = b"", src: str = H6, dst: str = S6
+) -> bytes:
     head = struct.pack("!BBH", kind, code, 0) + rest + body
     return head[:2] + struct.pack("!H", _sum(ICMPV6, src, dst, head)) + head[4:]
 
