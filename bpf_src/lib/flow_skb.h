@@ -27,11 +27,19 @@ SG_INLINE int sg_flow_go(sg_ctx *ctx, const struct sg_flow_hop *h, __u32 l4, boo
 	return bpf_redirect_neigh(h->ifindex, &nh, sizeof(nh), 0);
 }
 
+SG_INLINE void sg_flow_eth(sg_ctx *ctx, __be16 proto)
+{
+	struct ethhdr *eth = sg_data(ctx);
+
+	if ((void *)(eth + 1) <= sg_data_end(ctx))
+		eth->h_proto = proto;
+}
+
 SG_INLINE int sg_flow_put4(sg_ctx *ctx, const struct sg_flow_hop *h, const struct iphdr *ip, __u32 diff)
 {
 	if (bpf_skb_change_proto(ctx, bpf_htons(ETH_P_IP), 0) || sg_store(ctx, ETH_HLEN, ip, SG_V4_LEN))
 		return TC_ACT_SHOT;
-	sg_set_eth_proto(ctx, bpf_htons(ETH_P_IP));
+	sg_flow_eth(ctx, bpf_htons(ETH_P_IP));
 	return sg_flow_go(ctx, h, ETH_HLEN + SG_V4_LEN, ip->protocol == IPPROTO_UDP, diff);
 }
 
@@ -39,7 +47,7 @@ SG_INLINE int sg_flow_put6(sg_ctx *ctx, const struct sg_flow_hop *h, const struc
 {
 	if (bpf_skb_change_proto(ctx, bpf_htons(ETH_P_IPV6), 0) || sg_store(ctx, ETH_HLEN, ip6, SG_V6_LEN))
 		return TC_ACT_SHOT;
-	sg_set_eth_proto(ctx, bpf_htons(ETH_P_IPV6));
+	sg_flow_eth(ctx, bpf_htons(ETH_P_IPV6));
 	return sg_flow_go(ctx, h, ETH_HLEN + SG_V6_LEN, ip6->nexthdr == IPPROTO_UDP, diff);
 }
 
