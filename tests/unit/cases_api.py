@@ -107,6 +107,7 @@ GOOD = (
 
 ONE_LABEL = "must name at least one label"
 SIX = "an IPv6 CIDR"
+UNICAST = "must be unicast"
 BAD = (
     _bad(GATEWAY, PREFIX, "2001:db8::/33", PREFIX, "must be of length 32, 40, 48, 56, 64 or 96"),
     _bad(GATEWAY, PREFIX, "2001:db8:1::/32", PREFIX, "must have no bits beyond its length"),
@@ -117,6 +118,14 @@ BAD = (
         for text in ("10.0.0.0/8", "::ffff:0:0/96", "x", "2001:db8::", "2001:db8::/032", "2001:db8::%1/32", "::/96 ")
     ),
     _bad(GATEWAY, PREFIX, 5, PREFIX, SIX),
+    *(_bad(GATEWAY, PREFIX, text, PREFIX, UNICAST) for text in ("ff00::/32", "fe80::/64", "::/96")),
+    *(_bad(GATEWAY, f"{STATELESS}.ipv4CIDRs", [text], f"{STATELESS}.ipv4CIDRs[0]", UNICAST)
+      for text in ("0.0.0.0/0", "127.0.0.0/8", "224.0.0.0/4", "169.254.0.0/16", "255.255.255.255/32")),
+    _bad(GATEWAY, f"{STATELESS}.mappings.0.ipv6", "::1/128", f"{STATELESS}.mappings[0].ipv6", UNICAST),
+    _bad(BALANCER, "spec.vips", ["0.0.0.0"], "spec.vips[0]", UNICAST),
+    _bad(BALANCER, "spec.backends.0.address", "ff02::1", "spec.backends[0].address", UNICAST),
+    _bad(EGRESS, "spec.addresses.0.ipv4", "127.0.0.1", "spec.addresses[0].ipv4", UNICAST),
+    _bad(STATEFUL, "spec.stateful.pools.0.cidr", "224.0.0.0/24", "spec.stateful.pools[0].cidr", UNICAST),
     _bad(GATEWAY, PREFIX, ABSENT, "spec", "prefix must be given"),
     _bad(GATEWAY, PREFIX, "64:ff9b::/96", "spec", "must be global addresses (RFC 6052 3.1)"),
     _bad(GATEWAY, f"{STATELESS}.ipv4CIDRs", ["1.2.3.1/24"], f"{STATELESS}.ipv4CIDRs[0]", "no bits beyond its length"),
@@ -179,7 +188,7 @@ BAD = (
     _bad(EGRESS, "spec.pods.0.namespaceSelector", ABSENT, "spec.pods[0].namespaceSelector", "is required"),
     _bad(EGRESS, "spec.addresses", [{"ipv4": "1.2.3.4"}], "spec", "every family of destinationCIDRs"),
     _bad(EGRESS, "spec.addresses", [{}], "spec.addresses[0]", "at least one of ipv4 and ipv6"),
-    _bad(EGRESS, "spec.addresses", [{"ipv4": "1.2.3.4", "ipv6": "::1"}, {"ipv4": "1.2.3.4"}], "spec", "listed twice"),
+    _bad(EGRESS, "spec.addresses", [{"ipv4": "1.2.3.4", "ipv6": "::9"}, {"ipv4": "1.2.3.4"}], "spec", "listed twice"),
     _bad(BIGTCP, "spec.ipv6.maxSize", 65535, "spec.ipv6.maxSize", "at least 65536"),
     _bad(BIGTCP, "spec.ipv6.maxSize", 524281, "spec.ipv6.maxSize", "at most 524280"),
     _bad(BIGTCP, "spec", {"nodeSelector": SOME_NODES, "ipv6": {"enabled": False}}, "spec", "ipv6 and ipv4"),

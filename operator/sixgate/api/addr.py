@@ -23,6 +23,8 @@ MAX_SHOWN = 80
 _DIGITS4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _DIGITS6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+_BROADCAST = IPv4Address("255.255.255.255")
+_UNICAST = "must be unicast, not unspecified, loopback, link-local, multicast or broadcast"
 _FAMILY = {4: "an IPv4", 6: "an IPv6"}
 
 # 127/8 and friends never come from, or go to, the other side of a gateway (RFC 6890 "global" false, RFC 6052 3.1).
@@ -99,9 +101,30 @@ def parse_network(value: Any, versions: tuple[int, ...] = (4, 6)) -> Network:
     return network
 
 
+def _unicast(address: Address, value: object) -> None:
+    """Refuses what can be nobody's address on a network; the same as isGlobalUnicast() of the API server."""
+    special = address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local
+    if special or address == _BROADCAST:
+        raise ValueError(f"{_UNICAST}, found {shown(str(value))}")
+
+
+def parse_unicast_address(value: Any, versions: tuple[int, ...] = (4, 6)) -> Address:
+    """An address that a host can have."""
+    address = parse_address(value, versions)
+    _unicast(address, value)
+    return address
+
+
+def parse_unicast_network(value: Any, versions: tuple[int, ...] = (4, 6)) -> Network:
+    """A CIDR that begins with an address that a host can have."""
+    network = parse_network(value, versions)
+    _unicast(network.network_address, value)
+    return network
+
+
 def parse_prefix_6052(value: Any) -> IPv6Network:
     """A translation prefix: length 32, 40, 48, 56, 64 or 96, bits 64 to 71 zero (RFC 6052 2.2)."""
-    network = parse_network(value, (6,))
+    network = parse_unicast_network(value, (6,))
     assert isinstance(network, IPv6Network)
     if network.prefixlen not in PREFIX_LENGTHS_6052:
         raise ValueError(f"must be of length 32, 40, 48, 56, 64 or 96, found {shown(str(value))}")
@@ -150,29 +173,46 @@ def _cidr_schema(versions: tuple[int, ...], extra: tuple[tuple[str, str], ...] =
     }
 
 
-def _address_schema(versions: tuple[int, ...]) -> dict[str, Any]:
+def _address_schema(versions: tuple[int, ...], extra: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     family = "" if len(versions) > 1 else f" && ip(self).family() == {versions[0]}"
     name = " or ".join(_FAMILY[version] for version in versions)
     return {
         "type": "string",
         "minLength": 2,
         "maxLength": 15 if versions == (4,) else 39,
-        "x-kubernetes-validations": [{"rule": f"isIP(self){family}", "message": f"must be {name} address"}],
+        "x-kubernetes-validations": [
+            {"rule": rule, "message": message}
+            for rule, message in ((f"isIP(self){family}", f"must be {name} address"), *extra)
+        ],
     }
 
 
 _TEXT = PlainSerializer(str, return_type=str)
 # The first addresses of the /72 and of the /64 around it are the same where bits 64 to 71 are zero.
+_UNICAST_ADDRESS_CEL = (("!isIP(self) || ip(self).isGlobalUnicast()", _UNICAST),)
+_UNICAST_CIDR_CEL = (("!isCIDR(self) || cidr(self).ip().isGlobalUnicast()", _UNICAST),)
 _U_OCTET_CEL = (
     "!isCIDR(self) || !self.endsWith('/96') || "
     "cidr(self.replace('/96', '/72')).masked().ip() == cidr(self.replace('/96', '/64')).masked().ip()"
 )
 
 Ipv4 = Annotated[
-    IPv4Address, BeforeValidator(lambda v: parse_address(v, (4,))), _TEXT, WithJsonSchema(_address_schema((4,)))
+    IPv4Address,
+    BeforeValidator(lambda v: parse_unicast_address(v, (4,))),
+    _TEXT,
+    WithJsonSchema(_address_schema((4,), _UNICAST_ADDRESS_CEL)),
 ]
 Ipv6 = Annotated[
-    IPv6Address, BeforeValidator(lambda v: parse_address(v, (6,))), _TEXT, WithJsonSchema(_address_schema((6,)))
+    IPv6Address,
+    BeforeValidator(lambda v: parse_unicast_address(v, (6,))),
+    _TEXT,
+    WithJsonSchema(_address_schema((6,), _UNICAST_ADDRESS_CEL)),
+]
+HostAddress = Annotated[
+    Address,
+    BeforeValidator(parse_unicast_address),
+    _TEXT,
+    WithJsonSchema(_address_schema((4, 6), _UNICAST_ADDRESS_CEL)),
 ]
 AnyAddress = Annotated[Address, BeforeValidator(parse_address), _TEXT, WithJsonSchema(_address_schema((4, 6)))]
 Ipv4Cidr = Annotated[
@@ -180,6 +220,18 @@ Ipv4Cidr = Annotated[
 ]
 Ipv6Cidr = Annotated[
     IPv6Network, BeforeValidator(lambda v: parse_network(v, (6,))), _TEXT, WithJsonSchema(_cidr_schema((6,)))
+]
+HostIpv4Cidr = Annotated[
+    IPv4Network,
+    BeforeValidator(lambda v: parse_unicast_network(v, (4,))),
+    _TEXT,
+    WithJsonSchema(_cidr_schema((4,), _UNICAST_CIDR_CEL)),
+]
+HostIpv6Cidr = Annotated[
+    IPv6Network,
+    BeforeValidator(lambda v: parse_unicast_network(v, (6,))),
+    _TEXT,
+    WithJsonSchema(_cidr_schema((6,), _UNICAST_CIDR_CEL)),
 ]
 AnyCidr = Annotated[Network, BeforeValidator(parse_network), _TEXT, WithJsonSchema(_cidr_schema((4, 6)))]
 Prefix6052 = Annotated[
@@ -190,6 +242,7 @@ Prefix6052 = Annotated[
         _cidr_schema(
             (6,),
             (
+                *_UNICAST_CIDR_CEL,
                 (
                     "!isCIDR(self) || cidr(self).prefixLength() in [32, 40, 48, 56, 64, 96]",
                     "must be of length 32, 40, 48, 56, 64 or 96 (RFC 6052 2.2)",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sixgate.api.addr import AnyAddress, AnyCidr, Ipv4Cidr, Ipv6Cidr
+from sixgate.api.addr import AnyCidr, HostAddress, HostIpv4Cidr, HostIpv6Cidr
 from sixgate.api.base import (
     OBJECT,
     SET,
@@ -62,7 +62,7 @@ class ServicePortSpec(Spec):
 class LbBackendSpec(Spec):
     """One backend."""
 
-    address: AnyAddress = Field(description="Address of the backend, of either family.")
+    address: HostAddress = Field(description="Address of the backend, of either family.")
     weight: Weight = Field(default=1, description="Share of new flows; 0 drains the backend.")
     maintenance: StrictBool = Field(
         default=False, description="True: no new flows, old ones are kept, and health checks do not count."
@@ -97,12 +97,12 @@ class ForwardingSpec(Spec):
     mode: Literal["DSR", "NAT", "L2"] = Field(
         default="DSR", description="DSR: encapsulated, the backend answers by itself; NAT: both ways; L2: rewritten."
     )
-    outer_source_ipv4_cidr: Ipv4Cidr | None = Field(
+    outer_source_ipv4_cidr: HostIpv4Cidr | None = Field(
         default=None,
         alias="outerSourceIPv4CIDR",
         description="Outer IPv4 sources, one per flow, so that backends spread flows over queues.",
     )
-    outer_source_ipv6_cidr: Ipv6Cidr | None = Field(
+    outer_source_ipv6_cidr: HostIpv6Cidr | None = Field(
         default=None,
         alias="outerSourceIPv6CIDR",
         description="Outer IPv6 sources, one per flow, so that backends spread flows over queues.",
@@ -183,7 +183,7 @@ class LoadBalancerSpec(KindSpec):
         ),
     )
 
-    vips: tuple[AnyAddress, ...] = Field(
+    vips: tuple[HostAddress, ...] = Field(
         min_length=1,
         max_length=16,
         description="Virtual addresses, of either family.",

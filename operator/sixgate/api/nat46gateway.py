@@ -10,10 +10,8 @@ from pydantic import Field
 from sixgate.api.addr import (
     NON_GLOBAL_IPV4,
     WELL_KNOWN_PREFIX,
-    Ipv4,
-    Ipv4Cidr,
-    Ipv6,
-    Ipv6Cidr,
+    HostIpv4Cidr,
+    HostIpv6Cidr,
     Prefix6052,
     is_global_ipv4,
 )
@@ -58,8 +56,8 @@ class MappingSpec(Spec):
         ),
     )
 
-    ipv4: Ipv4Cidr = Field(description="IPv4 prefix; a single address has length 32.")
-    ipv6: Ipv6Cidr = Field(description="IPv6 prefix whose remaining bits carry those that follow the IPv4 prefix.")
+    ipv4: HostIpv4Cidr = Field(description="IPv4 prefix; a single address has length 32.")
+    ipv6: HostIpv6Cidr = Field(description="IPv6 prefix whose remaining bits carry those that follow the IPv4 prefix.")
 
 
 def _no_overlap(spec: Any) -> bool:
@@ -100,7 +98,7 @@ class StatelessSpec(Spec):
         ),
     )
 
-    ipv4_cidrs: tuple[Ipv4Cidr, ...] = Field(
+    ipv4_cidrs: tuple[HostIpv4Cidr, ...] = Field(
         default=(),
         alias="ipv4CIDRs",
         max_length=MAX_IPV4_CIDRS,
@@ -140,12 +138,12 @@ class StatelessSpec(Spec):
     icmp_errors: Literal["Enabled", "Quiet"] = Field(
         default="Enabled", description="Quiet: no ICMP error for packets that cannot be translated (RFC 7915 4.4)."
     )
-    icmp_source_cidr: Ipv4Cidr | None = Field(
+    icmp_source_cidr: HostIpv4Cidr | None = Field(
         default=None,
         alias="icmpSourceCIDR",
         description="IPv4 sources of ICMP errors that come from IPv6 routers without IPv4 address (RFC 6791).",
     )
-    icmp_source_ipv6_cidr: Ipv6Cidr | None = Field(
+    icmp_source_ipv6_cidr: HostIpv6Cidr | None = Field(
         default=None,
         alias="icmpSourceIPv6CIDR",
         description="IPv6 sources of ICMP errors that come from IPv4 routers that the gateway cannot represent.",
@@ -283,6 +281,3 @@ class NAT46Gateway(UserObject):
     api_version: Literal["sixgate.io/v1alpha1"]
     kind: Literal["NAT46Gateway"]
     spec: NAT46GatewaySpec = Field(description="What is wanted.")
-
-
-__all__ = ["Ipv4", "Ipv6", "MappingSpec", "NAT46Gateway", "NAT46GatewaySpec", "StatelessSpec"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sixgate.api.addr import AnyAddress, Ipv4, Ipv4Cidr, Ipv6
+from sixgate.api.addr import HostAddress, HostIpv4Cidr, Ipv4, Ipv6
 from sixgate.api.base import OBJECT, Port, Protocol, Rule, Spec, StrictBool, StrictInt, Weight, keyed_by
 
 
@@ -29,7 +29,7 @@ class PortRangeSpec(Spec):
 class PoolSpec(Spec):
     """IPv4 addresses and ports that IPv6 clients appear as."""
 
-    cidr: Ipv4Cidr = Field(description="IPv4 addresses of the pool; a single one has length 32.")
+    cidr: HostIpv4Cidr = Field(description="IPv4 addresses of the pool; a single one has length 32.")
     ports: PortRangeSpec = Field(
         default_factory=PortRangeSpec,
         description="Ports of each address that are given to clients.",
@@ -157,7 +157,7 @@ class StatefulSpec(Spec):
 class NatBackendSpec(Spec):
     """One backend of a translated service."""
 
-    address: AnyAddress = Field(description="Address of the backend, of the other family than the VIP.")
+    address: HostAddress = Field(description="Address of the backend, of the other family than the VIP.")
     port: Port = Field(description="Port of the backend.")
     weight: Weight = Field(default=1, description="Share of new sessions; 0 drains the backend.")
 
@@ -183,7 +183,7 @@ class NatServiceSpec(Spec):
         ),
     )
 
-    vip: AnyAddress = Field(description="Virtual address that clients connect to.")
+    vip: HostAddress = Field(description="Virtual address that clients connect to.")
     port: Port = Field(description="Port that clients connect to.")
     protocol: Protocol = Field(default="TCP", description="Transport protocol.")
     backends: tuple[NatBackendSpec, ...] = Field(
