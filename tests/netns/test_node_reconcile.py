@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sixgate.errors import ApplyError
+from sixgate.node import offloads
 from sixgate.node.agent import NodeAgent
 from sixgate.node.bpf import info
 from sixgate.node.netlink import Netlink
@@ -67,6 +68,11 @@ def state(node: Node) -> dict[str, Any]:
 def _links(ns: Namespace) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(ns.run("ip", "-j", "addr", "show"))
     return sorted(found, key=lambda link: str(link["ifname"]))
+
+
+def devices(node: Node) -> list[tuple[Any, ...]]:
+    """What of each device does not change by itself, as its operational state does."""
+    return [(link["ifname"], link["mtu"], link["group"], link.get("xdp"), link["qdisc"]) for link in _links(node.ns)]
 
 
 def forwarding(device: str) -> str:
@@ -177,12 +183,12 @@ def test_a_table_of_another_layout_is_built_anew(
 
 
 def test_down_leaves_nothing_of_ours_and_nothing_else_changed(any_node: Node) -> None:
-    before = any_node.ns.run("ip", "-o", "link", "show"), forwarding("e0")
+    before = devices(any_node), forwarding("e0")
     agent = any_node.agent()
     agent.apply(any_node.spec(xdp=("e0",)))
     assert forwarding("e0") == "1"
     assert agent.down() == []
-    assert (any_node.ns.run("ip", "-o", "link", "show"), forwarding("e0")) == before
+    assert (devices(any_node), forwarding("e0")) == before
     assert programs_on(any_node) == []
     assert not any_node.root.exists()
     assert any_node.ns.run("tc", "qdisc", "show", "dev", "e0", "clsact") == ""
@@ -449,10 +455,22 @@ def test_a_foreign_device_of_our_name_is_left_alone(node: Node) -> None:
 
 def test_offloads_are_off_on_both_ends(node: Node) -> None:
     node.agent().apply(node.spec())
-    for name in ("sg-a", "sg-b"):
-        features = node.ns.run("bash", "-c", f"ethtool -k {name} 2>/dev/null || true")
-        on = [line for line in features.splitlines() if line.endswith(": on") and "segmentation" in line]
-        assert on == []
+    assert {name: bool(offloads.still_on(name)) for name in ("sg-a", "sg-b", "e1")} == {
+        "sg-a": False,
+        "sg-b": False,
+        "e1": True,
+    }
+    offloads.switch_off("e1")
+    assert offloads.still_on("e1") == ()
+
+
+def test_down_without_a_bpffs_removes_what_is_in_no_pin(node: Node, bpffs: Path) -> None:
+    before = devices(node)
+    node.agent().apply(node.spec())
+    libc("umount", os.fsencode(bpffs))
+    assert node.agent().down() == []
+    assert (devices(node), forwarding("e0")) == (before, "0")
+    assert programs_on(node) == []
 
 
 def test_two_processes_do_not_keep_one_node(node: Node) -> None:

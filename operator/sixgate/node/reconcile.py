@@ -69,21 +69,22 @@ class Reconciler:
     def reconcile(self, spec: NodeConfigSpec) -> NodeConfigStatus:
         """Apply `spec` and report. ApplyError or BpfError where nothing can be done at all: no permission, no bpffs, an
         object file that is not the one that is wanted; then nothing was changed."""
-        missing = missing_permission()
-        if missing:
-            raise ApplyError(missing)
+        self._must_be_permitted()
         files = self._catalogue.files(spec)
         if spec.revision != self._revision:
             self._retries.clear()
             self._revision = spec.revision
         bpffs.ensure(self._options.bpffs, self._state, mount=self._options.mount_bpffs)
+        return self._converge(spec, files)
+
+    def _converge(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
         try:
-            return self._converge(spec, files)
+            return self._rounds(spec, files)
         except NetlinkError as error:
             # A device went away between two questions about it, for example: the next look is in a second.
             raise ApplyError(f"The kernel's network state could not be read: {error.args[1]}.", error.code) from error
 
-    def _converge(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
+    def _rounds(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
         with Netlink() as netlink:
             executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue)
             run = self._around(executor.run) if self._around else executor.run
@@ -100,14 +101,20 @@ class Reconciler:
 
     def down(self) -> list[str]:
         """Remove everything of sixgate; a sentence for each thing that stays."""
-        left: list[str] = []
+        self._must_be_permitted()
+        # Without a bpffs there are no pins, but devices, routes and sysctls of ours may be left.
+        status = self._converge(NodeConfigSpec(format_version=1), {})
+        left = [] if status.ready else [status.message]
         if bpffs.exists(self._options.bpffs):
-            status = self.reconcile(NodeConfigSpec(format_version=1))
-            left = [] if status.ready else [status.message]
             left += bpffs.remove(self._options.bpffs, self._state)
         if not left:
             self._state.forget()
         return left
+
+    def _must_be_permitted(self) -> None:
+        missing = missing_permission()
+        if missing:
+            raise ApplyError(missing)
 
     def _blocked(self) -> frozenset[Action]:
         now = self._clock()
