@@ -42,6 +42,19 @@ class Spec(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_stored(cls, raw: Any) -> Any:
+        """As the API server keeps it: a field that is null is left out, and 1.0 is the integer 1."""
+        if not isinstance(raw, dict):
+            return raw
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {
+            key: int(value) if isinstance(value, float) and value.is_integer() else value
+            for key, value in raw.items()
+            if value is not None or key not in known
+        }
+
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
         broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
