@@ -120,7 +120,7 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 	proto = f.v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	if (!buf || len >= SG_BUF_HALF || !len)
 		return SG_DROP_TOO_BIG;
-	if (sg_udp_sum(ctx, w))
+	if (sg_mss(ctx, w, gw, f.v4 ? limit - 40 : limit - 60) || sg_udp_sum(ctx, w))
 		return SG_DROP_TRUNCATED;
 	sg_opaque(len);
 	len &= SG_BUF_HALF - 1;

@@ -74,10 +74,8 @@ SG_INLINE bool sg_own_addr(__u32 ifindex, bool v4, struct sg_addr *addr)
 }
 
 /* Makes the frame `len` bytes of layer 3 long and fills them from `from`. Offloads of what was there before are gone. */
-SG_INLINE enum sg_reason sg_replace(sg_ctx *ctx, __u32 l3, const __u8 *from, __u32 len, __be16 proto)
+SG_INLINE enum sg_reason sg_replace(sg_ctx *ctx, __u32 l3, const __u8 *from, __u32 len)
 {
-	if (ctx->protocol != proto && bpf_skb_change_proto(ctx, proto, 0))
-		return SG_DROP_RESIZE;
 	sg_opaque(len);
 	len &= 0x7ff;
 	if (len < SG_V4_LEN || bpf_skb_change_tail(ctx, l3 + len, 0))
@@ -186,7 +184,7 @@ SG_STAGE int sg_send_icmp(sg_ctx *ctx, struct sg_work *w)
 	if (!v4)
 		sum += sg_pseudo6(&own, &p->saddr, SG_ICMP_LEN + keep);
 	icmp[0] |= (__u32)(__u16)~sg_csum_fold(sum) << 16;
-	reason = sg_replace(ctx, p->l3, buf, hdr + keep, v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6));
+	reason = sg_replace(ctx, p->l3, buf, hdr + keep);
 	if (reason)
 		return reason;
 	reason = SG_OK_ICMP_SENT;

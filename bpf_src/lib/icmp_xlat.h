@@ -219,7 +219,10 @@ SG_INLINE enum sg_reason sg_icmp_emit(sg_ctx *ctx, struct sg_work *w, const stru
 		sg_header6(w, gw, (struct sg_head6 *)buf);
 	else
 		sg_header4(w, gw, (struct iphdr *)buf);
-	return sg_replace(ctx, p->l3, buf, len + (to6 ? SG_V6_LEN : SG_V4_LEN), to6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP));
+	/* Extension headers and options go first: the kernel cuts no frame before what it takes for layer 4. */
+	if (sg_resize(ctx, p->l4 - p->l3, to6 ? SG_V6_LEN : SG_V4_LEN, to6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
+		return SG_DROP_RESIZE;
+	return sg_replace(ctx, p->l3, buf, len + (to6 ? SG_V6_LEN : SG_V4_LEN));
 }
 
 /* ICMPv4 error to ICMPv6 error. `hairpin`: it was an ICMPv6 error a moment ago (RFC 7757 4.2.2). */

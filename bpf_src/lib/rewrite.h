@@ -15,14 +15,15 @@
 SG_INLINE enum sg_reason sg_udp_sum(sg_ctx *ctx, struct sg_work *w)
 {
 	struct sg_pkt *p = &w->pkt;
-	__u32 len = p->end - p->l4;
-	__u64 sum = (__u64)p->saddr.w[3] + p->daddr.w[3] + bpf_htons(IPPROTO_UDP) + bpf_htons((__u16)len);
+	__u64 sum = (__u64)p->saddr.w[3] + p->daddr.w[3] + bpf_htons(IPPROTO_UDP);
+	__be16 size;
 	__u16 csum;
 
-	if (!w->l4.zero || p->proto != IPPROTO_UDP)
+	if (!w->l4.zero || p->proto != IPPROTO_UDP || p->version != 4)
 		return 0;
-	if (sg_csum_packet(ctx, p->l4, len, &sum))
+	if (sg_load(ctx, p->l4 + 4, &size, sizeof(size)) || sg_csum_packet(ctx, p->l4, bpf_ntohs(size), &sum))
 		return SG_DROP_TRUNCATED;
+	sum += size;
 	csum = (__u16)~sg_csum_fold(sum);
 	if (!csum)
 		csum = 0xffff;
@@ -73,7 +74,7 @@ SG_INLINE enum sg_reason sg_mss(sg_ctx *ctx, struct sg_work *w, const struct sg_
 	__be16 old, new;
 	__u32 room;
 
-	if (!w->l4.syn || p->fragment || !(gw->flags & SG_GW_MSS_CLAMP))
+	if (!w->l4.syn || p->l4 + w->l4.hdr_len > p->end || !(gw->flags & SG_GW_MSS_CLAMP))
 		return 0;
 	if (!sg_route(ctx, &back, &any, &p->saddr, v4, IPPROTO_TCP, 0, 0) && !back.local) {
 		room = back.mtu - (v4 ? 40 : 60);

@@ -30,6 +30,12 @@ struct sg_icmp_req {
 	__u32 info; /* second word of the ICMP header, host order: MTU or pointer */
 };
 
+enum sg_udp_zero {
+	SG_UDP_SUM = 0,	     /* has a checksum */
+	SG_UDP_ZERO = 1,     /* has none */
+	SG_UDP_ZERO_BAD = 2, /* nor a length to compute one by */
+};
+
 struct sg_l4 {
 	__u32 hdr_len;	/* of TCP, 8 otherwise */
 	__be32 ports;	/* as in the packet, 0 where there are none */
@@ -38,7 +44,7 @@ struct sg_l4 {
 	__u8 code;
 	__u8 syn;	/* TCP SYN that may carry an MSS */
 	__u8 error;	/* ICMP error message */
-	__u8 zero;	/* UDP without checksum */
+	__u8 zero;	/* UDP without checksum: enum sg_udp_zero */
 	__u8 pad;
 };
 
@@ -107,6 +113,7 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 	__u32 len = p->end - p->l4;
 	__u8 b[16];
 	__u16 csum;
+	__be16 size;
 
 	l->hdr_len = 0;
 	if (p->proto == (p->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
@@ -143,7 +150,9 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 		l->csum_off = 6;
 		__builtin_memcpy(&l->ports, b, 4);
 		__builtin_memcpy(&csum, b + 6, 2);
-		l->zero = !csum;
+		__builtin_memcpy(&size, b + 4, 2);
+		if (unlikely(!csum))
+			l->zero = bpf_ntohs(size) >= 8 && bpf_ntohs(size) <= len ? SG_UDP_ZERO : SG_UDP_ZERO_BAD;
 	}
 	return 0;
 }

@@ -241,7 +241,7 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 		return w->l4.error && w->l4.type != 4 && w->l4.type != 5 ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
 	if (unlikely(p->proto == IPPROTO_UDP && w->l4.zero)) {
 		/* RFC 7915 4.5: fragments are not put together for a checksum's sake. */
-		if (p->fragment || !(gw->flags & SG_GW_UDP_ZERO_CALC))
+		if (p->fragment || w->l4.zero == SG_UDP_ZERO_BAD || !(gw->flags & SG_GW_UDP_ZERO_CALC))
 			return sg_refuse(w, gw, SG_DROP_UDP_ZERO);
 		if (!SG_HOOK_IS_SLOW)
 			return SG_SLOW_REWRITE;
