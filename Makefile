@@ -40,7 +40,7 @@ conformance: bpf ## replay the RFC 7915 vectors of VECTORS=FILE
 	@$(PY) -m e2e.conformance --vectors $(VECTORS)
 
 fuzz: bpf ## malformed packets through the programs
-	@$(PY) -m pytest -q tests/bpf -k fuzz
+	@$(PY) -m pytest -q tests -k "fuzz or differential"
 
 bench-nat64: bpf ## figures of the translator against plain forwarding and tayga; JSON=FILE for machines
 	@tools/bootstrap.sh --bench

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2e.lab.packets import udp_packet
-from e2e.lab.stamp import BUILD, hardware_address
+from e2e.lab.stamp import BUILD, compile_tool, hardware_address
 
 if TYPE_CHECKING:
     from e2e.lab.run import LabRun
@@ -31,7 +31,7 @@ def programs() -> tuple[str, str]:
     multiarch = f"/usr/include/{os.uname().machine}-linux-gnu"
     target = ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I{multiarch}", "-c", str(HERE / "live.bpf.c")]
     subprocess.run([*target, "-o", str(obj)], check=True)
-    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(sender), str(HERE / "live.c"), "-lbpf"], check=True)
+    compile_tool(HERE / "live.c", sender, "bpf")
     return str(sender), str(obj)
 
 

@@ -17,7 +17,6 @@ NEEDS='
 clang clang
 llvm-strip llvm
 clang-format clang-format
-cc gcc
 /usr/include/stdio.h libc6-dev
 /usr/include/bpf/bpf_helpers.h libbpf-dev
 bpftool bpftool
@@ -66,9 +65,16 @@ install_packages() {
 	fi
 	echo "bootstrap: installing Debian packages: $1"
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q </dev/null >/dev/null
+	mkdir -p build
 	# shellcheck disable=SC2086  # a list of words
-	apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 $1 </dev/null >/dev/null
+	if ! {
+		apt-get update -q &&
+			apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 $1
+	} </dev/null >build/bootstrap.log 2>&1; then
+		echo "bootstrap: apt-get failed, its last words (all of them are in build/bootstrap.log):" >&2
+		tail -n 15 build/bootstrap.log >&2
+		exit 1
+	fi
 }
 
 if ! command -v "$PYTHON" >/dev/null 2>&1; then

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -37,18 +36,24 @@ class Sent:
     seconds: float
 
 
+def compile_tool(source: Path, binary: Path, *libraries: str) -> None:
+    """Compiles one C file with clang, which the BPF objects need anyway; the binary appears in one rename."""
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    scratch = binary.with_name(f".{binary.name}.{os.getpid()}")
+    words = ["clang", "-O2", "-Wall", "-Wextra", "-o", str(scratch), str(source), *(f"-l{name}" for name in libraries)]
+    try:
+        subprocess.run(words, check=True)
+    except FileNotFoundError as error:
+        raise LabError(f"clang is needed to compile {source.name}, and is not in PATH.") from error
+    scratch.replace(binary)
+
+
 @cache
 def stamp_program() -> str:
     """Path of the compiled program; built again when its source is newer."""
     binary = BUILD / "stamp"
     if not binary.exists() or binary.stat().st_mtime < SOURCE.stat().st_mtime:
-        compiler = shutil.which("cc") or shutil.which("clang")
-        if compiler is None:
-            raise LabError("A C compiler (cc or clang) is needed to build e2e/lab/stamp.c, and none is in PATH.")
-        BUILD.mkdir(parents=True, exist_ok=True)
-        scratch = BUILD / f"stamp.{os.getpid()}"
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(scratch), str(SOURCE)], check=True)
-        scratch.replace(binary)
+        compile_tool(SOURCE, binary)
     return str(binary)
 
 
