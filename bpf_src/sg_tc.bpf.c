@@ -20,11 +20,11 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 
 	if (!t || !w || !sg_nat_claim(ctx, t, w, proto)) {
 		sg_metric(SG_PASS_NO_MATCH, segs, bytes);
-		return TC_ACT_OK;
+		return SG_ACT_PASS;
 	}
 	if (!sg_is_unicast(ctx)) {
 		sg_metric(SG_PASS_UNICAST_ONLY, segs, bytes);
-		return TC_ACT_OK;
+		return SG_ACT_PASS;
 	}
 	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 	if (reason == SG_OK_64 || reason == SG_OK_46)
@@ -45,10 +45,10 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 	int act;
 
 	if (!sg_feature(SG_F_NAT))
-		return TC_ACT_OK;
+		return SG_ACT_PASS;
 	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {
 		sg_metric(SG_PASS_NOT_IP, 1, ctx->len);
-		return TC_ACT_OK;
+		return SG_ACT_PASS;
 	}
 	t = sg_nat_table();
 	if (likely(t && sg_cfg.l2_len == ETH_HLEN)) {

@@ -19,13 +19,13 @@ SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 
 	/* What is not ours is counted once, in tc. */
 	if (!t || !w || !sg_nat_claim(ctx, t, w, proto) || !sg_is_unicast(ctx))
-		return XDP_PASS;
+		return SG_ACT_PASS;
 	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 	if (reason == SG_OK_64 || reason == SG_OK_46) {
 		sg_flow_learn(ctx, t, w);
 	} else if (w->icmp.send || (reason >= SG_SLOW_FRAGMENT && reason <= SG_SLOW_NEIGH) || reason == SG_SLOW_REWRITE) {
 		reason = reason == SG_SLOW_NEIGH ? reason : SG_SLOW_XDP;
-		w->act = XDP_PASS;
+		w->act = SG_ACT_PASS;
 	}
 	sg_metric(reason, 1, w->frame_len);
 	return w->act;
@@ -39,10 +39,10 @@ int sg_uplink_xdp(struct xdp_md *ctx)
 	int act;
 
 	if (!sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
-		return XDP_PASS;
+		return SG_ACT_PASS;
 	t = sg_nat_table();
 	if (!t)
-		return XDP_PASS;
+		return SG_ACT_PASS;
 	act = proto == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
 	if (likely(act != SG_FLOW_GENERAL))
 		return act;

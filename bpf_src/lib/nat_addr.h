@@ -274,7 +274,10 @@ SG_INLINE bool sg_nat_match6(const struct sg_nat_table *t, const struct sg_addr 
 	m->gw = i;
 	v4 = sg_rfc6052_extract(a, sg_nat_gw(t, i)->prefix_len);
 	m->addr = sg_addr4(v4);
-	return sg_nat_range4(t, v4) != i;
+	if (sg_nat_range4(t, v4) == i)
+		return false;
+	v = sg_nat_lpm(t, &m->addr);
+	return !(v && v->kind == SG_MAP_RANGE && v->gw == i);
 }
 
 SG_INLINE bool sg_nat_src6(const struct sg_nat_table *t, const struct sg_addr *a, struct sg_match *m)
@@ -321,7 +324,7 @@ SG_INLINE bool sg_v4_illegal_source(__be32 addr)
 {
 	__u32 a = bpf_ntohl(addr) >> 24;
 
-	return a == 0 || a == 127 || a >= 240 || (a >= 224 && a <= 239);
+	return a == 0 || a == 127 || (a >= 224 && a <= 239) || addr == 0xffffffff;
 }
 
 SG_INLINE bool sg_v6_illegal_source(const struct sg_addr *a)

@@ -74,7 +74,7 @@ SG_INLINE enum sg_reason sg_mss(sg_ctx *ctx, struct sg_work *w, const struct sg_
 	__be16 old, new;
 	__u32 room;
 
-	if (!w->l4.syn || p->l4 + w->l4.hdr_len > p->end || !(gw->flags & SG_GW_MSS_CLAMP))
+	if (!w->l4.syn || p->fragment || p->l4 + w->l4.hdr_len > p->end || !(gw->flags & SG_GW_MSS_CLAMP))
 		return 0;
 	if (!sg_route(ctx, &back, &any, &p->saddr, v4, IPPROTO_TCP, 0, 0) && !back.local) {
 		room = back.mtu - (v4 ? 40 : 60);

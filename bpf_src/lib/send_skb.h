@@ -40,7 +40,7 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason 
 
 	sg_set_eth_proto(ctx, ctx->protocol);
 	if (hop->local)
-		return TC_ACT_OK;
+		return SG_ACT_PASS;
 	sg_redir_neigh(&hop->rt, &nh);
 	ret = bpf_redirect_neigh(hop->rt.fib.ifindex, &nh, sizeof(nh), 0);
 	if (ret != TC_ACT_REDIRECT)

@@ -8,7 +8,8 @@
 typedef struct __sk_buff sg_ctx;
 
 #define SG_HOOK_IS_XDP 0
-#define SG_ACT_PASS TC_ACT_OK
+/* For whoever comes next on the hook: TC_ACT_OK would end the chain of tcx programs. */
+#define SG_ACT_PASS TC_ACT_UNSPEC
 #define SG_ACT_DROP TC_ACT_SHOT
 
 SG_INLINE void *sg_data(const sg_ctx *ctx)
