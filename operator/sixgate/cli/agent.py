@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sixgate.cli.common import BPFFS, STATE_DIR, BpffsOption, ObjectsOption, StateOption, objects_dir
+
 if TYPE_CHECKING:
     from sixgate.kube import KubeClient
     from sixgate.node.agent import NodeAgent
@@ -18,16 +20,12 @@ if TYPE_CHECKING:
 
 def agent(  # noqa: PLR0917 - options, which are given by name
     node: Annotated[str, typer.Option(envvar="NODE_NAME", help="Name of this node, as Kubernetes has it.")],
-    objects: Annotated[
-        Path, typer.Option(envvar="SIXGATE_OBJECTS", help="Directory of the BPF objects and their manifest.")
-    ] = Path("/usr/lib/sixgate/bpf"),
+    objects: ObjectsOption = None,
     kubeconfig: Annotated[
         Path | None, typer.Option(envvar="KUBECONFIG", help="Credentials; without it, the pod's service account.")
     ] = None,
-    bpffs: Annotated[Path, typer.Option(help="Directory of pins, on a bpffs.")] = Path("/sys/fs/bpf/sixgate"),
-    state_dir: Annotated[
-        Path, typer.Option(help="Directory of the last good NodeConfig and of what was there before sixgate.")
-    ] = Path("/var/lib/sixgate"),
+    bpffs: BpffsOption = BPFFS,
+    state_dir: StateOption = STATE_DIR,
     mount_bpffs: Annotated[bool, typer.Option(help="Mount a bpffs where there is none.")] = False,
     health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
@@ -44,7 +42,9 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
 
     configure(verbose)
-    keeper = NodeAgent(NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects, mount_bpffs=mount_bpffs))
+    keeper = NodeAgent(
+        NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs)
+    )
 
     async def connect() -> KubeClient:
         from sixgate.kube import KubeClient  # noqa: PLC0415

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sixgate.cli.common import ObjectsOption, TemplatesOption, objects_dir
 from sixgate.errors import ManifestError
 
 
@@ -28,9 +29,7 @@ def read_digests(objects: Path) -> dict[str, str]:
 
 
 def operator(  # noqa: PLR0917 - options, which are given by name
-    objects: Annotated[
-        Path, typer.Option(envvar="SIXGATE_OBJECTS", help="Directory of the BPF objects; only its manifest is read.")
-    ] = Path("/usr/lib/sixgate/bpf"),
+    objects: ObjectsOption = None,
     kubeconfig: Annotated[
         Path | None, typer.Option(envvar="KUBECONFIG", help="Credentials; without it, the pod's service account.")
     ] = None,
@@ -40,9 +39,7 @@ def operator(  # noqa: PLR0917 - options, which are given by name
     identity: Annotated[
         str, typer.Option(envvar="POD_NAME", help="Name of this replica in the lease; made up if empty.")
     ] = "",
-    templates: Annotated[
-        Path | None, typer.Option(help="Directory of templates of your own; they replace those of the same name.")
-    ] = None,
+    templates: TemplatesOption = None,
     health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
     write_rate: Annotated[
         float, typer.Option(min=1, help="Writes per second to the API server, in the long run.")
@@ -60,7 +57,7 @@ def operator(  # noqa: PLR0917 - options, which are given by name
 
     configure(verbose)
     options = OperatorOptions(
-        digests=read_digests(objects),
+        digests=read_digests(objects_dir(objects)),
         kubeconfig=kubeconfig,
         namespace=namespace,
         templates=templates,

@@ -8,40 +8,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sixgate.controller.writes import Document, Write, config_writes, status_writes
+from sixgate.controller.statuses import Desired, Statuses
+from sixgate.controller.writes import Document, Write, config_writes
 from sixgate.kube import Backoff
-from sixgate.plan.planner import PlanResult, plan
-from sixgate.plan.status import NodeReport, object_status
+from sixgate.plan.planner import PlanMemo, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sixgate.controller.store import ConfigEntry, Store, UserEntry
+    from sixgate.controller.store import ConfigEntry, Store
     from sixgate.controller.trigger import Trigger
     from sixgate.controller.writer import Writer
-    from sixgate.errors import Problem, Ref
     from sixgate.health import Pulse
     from sixgate.plan.snapshot import Snapshot
-    from sixgate.render.renderer import Rendered, Renderer
+    from sixgate.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
 
 HURRY_AFTER_S = 1.0
 BEAT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """What one state of the inputs means."""
-
-    inputs: int
-    result: PlanResult
-    rendered: Rendered
-    documents: Mapping[str, Document]
 
 
 @dataclass(slots=True)
@@ -56,8 +45,11 @@ class Reconciler:
     leading: Callable[[], bool]
     pulse: Pulse
     backoff: Backoff = field(default_factory=Backoff)
+    statuses: Statuses = field(default_factory=Statuses)
+    memo: PlanMemo = field(default_factory=PlanMemo)
     _desired: Desired | None = field(default=None, init=False)
     _idle: bool = field(default=False, init=False)
+    _told: float = field(default=float("-inf"), init=False)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -79,8 +71,12 @@ class Reconciler:
             return self.trigger.fired and time.monotonic() - started > HURRY_AFTER_S
 
         configs = await self.writer.write_all(_config_writes(desired, self.store.configs()), hurry)
+        if self.store.inputs != desired.inputs and started - self._told < HURRY_AFTER_S:
+            self.trigger.fire()  # nodes first: what is new goes to them before anybody is told of what is old
+            return
+        self._told = started
         users, stored = self.store.users(), self.store.configs()
-        writes = await asyncio.to_thread(_status_writes, desired, users, stored, _now())
+        writes = await asyncio.to_thread(self.statuses.writes, desired, users, stored, _now())
         statuses = await self.writer.write_all(writes, hurry)
         written, failed = configs.written + statuses.written, configs.failed + statuses.failed
         left = configs.left + statuses.left
@@ -97,10 +93,13 @@ class Reconciler:
             self.trigger.fire()
 
     def _compute(self, inputs: int, snapshot: Snapshot) -> Desired:
-        result = plan(snapshot)
+        result = plan(snapshot, self.memo)
         rendered = self.renderer.render_all(result)
-        made = {spec.revision: Document.of(spec) for spec in {id(s): s for s in rendered.specs.values()}.values()}
-        return Desired(inputs, result, rendered, {node: made[spec.revision] for node, spec in rendered.specs.items()})
+        known = {} if self._desired is None else {d.revision: d for d in self._desired.documents.values()}
+        for spec in {id(spec): spec for spec in rendered.specs.values()}.values():
+            if spec.revision not in known:
+                known[spec.revision] = Document.of(spec)
+        return Desired(inputs, result, rendered, {node: known[spec.revision] for node, spec in rendered.specs.items()})
 
 
 def _now() -> str:
@@ -110,32 +109,3 @@ def _now() -> str:
 def _config_writes(desired: Desired, configs: Mapping[str, ConfigEntry]) -> tuple[Write, ...]:
     keep = frozenset(desired.result.nodes) - frozenset(desired.documents)
     return config_writes(desired.documents, keep, configs)
-
-
-def _status_writes(
-    desired: Desired, users: tuple[UserEntry, ...], configs: Mapping[str, ConfigEntry], now: str
-) -> tuple[Write, ...]:
-    """Statuses of all objects that are not being deleted, as far as they differ from the stored ones."""
-    wanted = desired.documents
-    reports = {
-        node: NodeReport(wanted[node].revision if node in wanted else entry.revision, entry.status)
-        for node, entry in configs.items()
-    }
-    problems: dict[Ref, list[Problem]] = {}
-    for problem in (*desired.result.problems, *desired.rendered.problems):
-        problems.setdefault(problem.ref, []).append(problem)
-    result = replace(desired.result, problems=())  # handed over by object: looking through all for each is quadratic
-    statuses = {
-        entry.ref: object_status(
-            entry.ref,
-            entry.generation,
-            result,
-            problems=(*entry.problems, *problems.get(entry.ref, ())),
-            reports=reports,
-            previous=entry.status,
-            now=now,
-        )
-        for entry in users
-        if not entry.deleting
-    }
-    return status_writes(statuses, {entry.ref: entry for entry in users})

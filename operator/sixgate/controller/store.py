@@ -33,9 +33,9 @@ OPERATOR = "sixgate-operator"
 MAX_TOMBSTONES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class UserEntry:
-    """One object of a user: its model, or what is wrong with it; `status` as it is stored."""
+    """One version of one object of a user: its model, or what is wrong with it; `status` as it is stored."""
 
     ref: Ref
     uid: str
@@ -103,7 +103,7 @@ class Store:
         known = entries.get(name)
         if (known is not None and known.version >= version) or self._gone.get((kind, name), -1) >= version:
             return False
-        entry = _entry(kind, raw, version)
+        entry = _entry(kind, raw, version, known)
         entries[name] = entry
         return self._count(known, entry)
 
@@ -201,7 +201,8 @@ def _name_of(entry: Entry) -> str:
             return entry.ref.name
 
 
-def _entry(kind: str, raw: Json, version: int) -> Entry:
+def _entry(kind: str, raw: Json, version: int, known: Entry | None) -> Entry:
+    """One version of one object. A generation is parsed once: what is computed from its model can be used again."""
     meta = raw["metadata"]
     uid, generation = str(meta.get("uid", "")), int(meta.get("generation", 0))
     if kind == NODE:
@@ -214,8 +215,11 @@ def _entry(kind: str, raw: Json, version: int) -> Entry:
             str(meta["name"]), uid, version, generation, str(spec.get("revision", "")), spec_digest(spec), managed,
             _node_status(status),
         )  # fmt: skip
-    parsed = parse_object(raw)
-    model, problems = (None, parsed) if isinstance(parsed, tuple) else (parsed, ())
+    if isinstance(known, UserEntry) and (known.uid, known.generation) == (uid, generation):
+        model, problems = known.parsed, known.problems
+    else:
+        parsed = parse_object(raw)
+        model, problems = (None, parsed) if isinstance(parsed, tuple) else (parsed, ())
     ref = Ref(kind, str(meta["name"]))
     return UserEntry(ref, uid, version, generation, model, problems, status, "deletionTimestamp" in meta)
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class Trigger:
     """Any number of `fire` before a `wait` returns cause one look.
 
-    After a look that took T seconds the next one begins T seconds later at the earliest (at most `longest_s`), so that
-    a stream of changes costs at most half a core; an idle operator answers a change after `settle_s`.
+    After a look that took T seconds the next one begins T * `rest` later at the earliest (at most `longest_s`), so that
+    a stream of changes leaves some of a core to others; an idle operator answers a change after `settle_s`.
     """
 
     settle_s: float = 0.01
+    rest: float = 0.25
     longest_s: float = 1.0
     clock: Callable[[], float] = time.monotonic
     _event: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -44,4 +45,4 @@ class Trigger:
         return True
 
     def looked(self, took_s: float) -> None:
-        self._not_before = self.clock() + min(took_s, self.longest_s)
+        self._not_before = self.clock() + min(took_s * self.rest, self.longest_s)
