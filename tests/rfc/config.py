@@ -32,6 +32,7 @@ class Gateway:
     hairpin: bool = True  # RFC 7757 4.2.2
     low_mtu: int = 1280  # RFC 7915 4.1
     pool6791: IPv4Network | None = None  # RFC 6791
+    pool6791_6: IPv6Network | None = None  # the same for IPv4 routers that an IPv6 address stands for
 
 
 @dataclass(frozen=True, slots=True)

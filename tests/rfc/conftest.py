@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[LiveGateway]:
-    """A live gateway in namespaces of its own; skips with the reason where this machine cannot run one."""
+def skip_unless_live() -> None:
+    """Skips with the reason where this machine cannot run a live gateway."""
     if reason := missing_permission():
         pytest.skip(reason)
     if not BPFFS.is_dir() or not is_bpffs(BPFFS):
         pytest.skip(f"No BPF file system is mounted at {BPFFS}.")
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[LiveGateway]:
+    """A live gateway in namespaces of its own."""
+    skip_unless_live()
     try:
         live = LiveGateway()
     except BpfError as error:

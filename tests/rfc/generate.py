@@ -147,6 +147,8 @@ class Generator:
         room = node.mtu4 - 20 - len(options)
         proto = self.proto()
         if proto == ICMP4 and self.chance(2):
+            if gw.prefix is None and self.chance(2):
+                src = bytes((23, *self.rng.randbytes(3)))
             body = self.error4(gw, dst, room)
         else:
             body = self.upper(proto, src, dst, self.size(room), family=4)

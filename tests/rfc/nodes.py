@@ -24,7 +24,7 @@ MAPPINGS = (
     ("192.0.3.0/24", "2001:db8:b::/120"),
     ("192.0.4.128/26", "2001:db8:c::/64"),
 )
-POOL = IPv4Network("203.0.113.8/29")
+POOL, POOL6 = IPv4Network("203.0.113.8/29"), IPv6Network("2001:db8:e::/64")
 
 NODES: tuple[Node, ...] = (
     _node(_gateway("64:ff9b::/96", ("8.8.8.0/24",))),
@@ -36,7 +36,7 @@ NODES: tuple[Node, ...] = (
     _node(_gateway("2001:db8:122:300::/56", ("192.0.2.0/24",), low_mtu=1500, udp_zero_calc=True), mtu6=1280),
     _node(_gateway("2001:db8:122::/48", (), MAPPINGS, hairpin=False)),
     _node(_gateway("2620:0:100::/48", ("192.0.2.0/28",), MAPPINGS), mtu4=1300),
-    _node(_gateway(None, (), (*MAPPINGS, ("198.51.0.0/16", "2001:db8:d::/112")))),
+    _node(_gateway(None, (), (*MAPPINGS, ("198.51.0.0/16", "2001:db8:d::/112")), pool6791_6=POOL6)),
     _node(
         _gateway("64:ff9b::/96", ("8.8.8.0/24",)),
         _gateway("2001:db8:100::/40", ("192.0.2.0/24",), MAPPINGS[1:], fixed_tos=0),

@@ -40,6 +40,7 @@ def tables(node: Node, generation: int) -> Tables:
         "n_gw": len(node.gateways),
         "n_range": len(ranges),
         "gen": generation,
+        "version": generation,
         "n_map": len(mappings),
         "range": ranges,
         "gw": [_gateway(gw, index) for index, gw in enumerate(node.gateways)],
@@ -77,6 +78,8 @@ def _gateway(gw: Gateway, index: int) -> dict[str, object]:
         }
     if gw.pool6791 is not None:
         value |= {"pool6791": str(gw.pool6791.network_address), "pool6791_len": gw.pool6791.prefixlen}
+    if gw.pool6791_6 is not None:
+        value |= {"pool6791_6": str(gw.pool6791_6.network_address), "pool6791_6_len": gw.pool6791_6.prefixlen}
     return value
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tests.rfc.fuzz import run
-from tests.rfc.live import LiveGateway
+
+if TYPE_CHECKING:
+    from tests.rfc.live import LiveGateway
 
 PACKETS, SEED = 120_000, 7915
 

@@ -9,8 +9,8 @@ Choices where the text leaves one:
   them.
 * An ICMPv4 error with an illegal source is translated (4.1), but not under the Well-Known Prefix, where RFC 6052 3.1
   is a MUST.
-* An ICMPv4 error from a source without mapping (a gateway without prefix) leaves with the node's own IPv6 address, as
-  RFC 6791 does the other way round.
+* An ICMPv4 error from a source without mapping (a gateway without prefix) leaves with an address of the IPv6 pool, or
+  the node's own, as RFC 6791 has it the other way round.
 * A malformed option list is ignored as options are, or drops the packet.
 * A fragment that ends beyond 65535 bytes is as impossible before as after; it may be passed on or dropped.
 * MSS clamping, which no RFC asks for, leaves fragments alone.
@@ -62,6 +62,17 @@ class Draft6:
     tc: int
     proto: int
     payload: bytes
+    pool_bits: int = 0  # low bits of src that are any address of the IPv6 pool
+
+    def out(self, fragment: Fragment | None, payload: bytes) -> Out:
+        """The packet; where its source is one of a pool, that and the ICMPv6 checksum over it are free."""
+        data = self.build(fragment, payload)
+        if not self.pool_bits:
+            return Out.exact(data)
+        mask = bytearray(b"\xff" * len(data))
+        mask[8:24] = ((1 << 128) - (1 << self.pool_bits)).to_bytes(16, "big")
+        mask[42:44] = b"\0\0"
+        return Out(data, bytes(mask))
 
     def build(self, fragment: Fragment | None, payload: bytes) -> bytes:
         return build6(
@@ -132,6 +143,8 @@ def source46(node: Node, gw: Gateway, ip: Ip4, data: bytes, *, hairpin: bool) ->
     mapped = map46(gw, ip.src, use_eam=not hairpin)
     prohibited = None if gw.icmp_quiet else own4(node, ip, data, PROHIBITED4)
     if mapped is None and is_error4(ip):
+        if gw.pool6791_6 is not None:
+            return gw.pool6791_6.network_address.packed, []
         return (nothing, [Drop("DROP_NO_SOURCE")]) if node.own6 is None else (node.own6.packed, [])
     if mapped is None:
         return nothing, [Drop("DROP_SRC_UNMAPPED", prohibited, required=ip.proto != ICMP4)]
@@ -213,6 +226,8 @@ def draft46(node: Node, gw: Gateway, ip: Ip4, data: bytes, *, hairpin: bool) -> 
             faults += l4_faults(e.reason)
     if faults:
         return faults, None
+    pooled = gw.pool6791_6 is not None and is_error4(ip) and map46(gw, ip.src, use_eam=not hairpin) is None
+    pool_bits = 128 - gw.pool6791_6.prefixlen if gw.pool6791_6 is not None and pooled else 0
     return [], Draft6(
         src=src6,
         dst=dst.addr,
@@ -220,6 +235,7 @@ def draft46(node: Node, gw: Gateway, ip: Ip4, data: bytes, *, hairpin: bool) -> 
         tc=0 if gw.zero_tc else ip.tos,
         proto=ICMP6 if ip.proto == ICMP4 else ip.proto,
         payload=payload,
+        pool_bits=pool_bits,
     )
 
 
@@ -229,13 +245,13 @@ def pieces(draft: Draft6, ip: Ip4, limit: int) -> tuple[Out, ...]:
     """
     single = Fragment(ip.offset, ip.mf, ip.ident) if ip.is_fragment else None
     if 40 + (8 if single else 0) + len(draft.payload) <= limit:
-        return (Out.exact(draft.build(single, draft.payload)),)
+        return (draft.out(single, draft.payload),)
     step = (limit - 48) // 8 * 8
     out = []
     for at in range(0, len(draft.payload), step):
         last = at + step >= len(draft.payload)
         fragment = Fragment(ip.offset + at, ip.mf or not last, ip.ident)
-        out.append(Out.exact(draft.build(fragment, draft.payload[at : at + step])))
+        out.append(draft.out(fragment, draft.payload[at : at + step]))
     return tuple(out)
 
 

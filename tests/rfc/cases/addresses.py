@@ -15,6 +15,7 @@ from tests.rfc.cases.base import (
     ICMPV6,
     NODE,
     OWN4,
+    OWN6,
     S4,
     S6,
     UNTOUCHED,
@@ -261,6 +262,15 @@ def untranslatable() -> Iterator[Case]:
     pool = node(replace(GW, pool6791=IPv4Network("203.0.113.8/32")))
     out = sent4(ip4(body, ICMP, "203.0.113.8", S4, ttl=63, flags=0), inner_id=True)
     yield Case("6791-pool", "6791-SRC", "SHOULD", pool, error, out)
+    # The other way round: an IPv4 router that a gateway without prefix cannot represent.
+    only = Gateway(eams=(eam("192.0.2.0/24", "2001:db8:4::/120"), eam("198.51.100.0/24", "2001:db8:5::/120")))
+    near, far = "2001:db8:4::21", "2001:db8:5::2"
+    inner4, inner6 = ip4(udp(H4, S4), src=H4, dst=S4, ttl=9), ip6(udp(near, far), src=near, dst=far, hlim=9)
+    error = ip4(icmp4(11, 0, bytes(4), inner4), ICMP, src="23.1.2.3")
+    named = replace(only, pool6791_6=IPv6Network("3fff::8/128"))
+    for name, gw, src in (("own-address", only, OWN6), ("pool", named, "3fff::8")):
+        out = sent6(ip6(icmp6(3, 0, bytes(4), inner6, src, near), ICMPV6, src, near, hlim=63))
+        yield Case(f"6791-{name}-46", "6791-SRC", "SHOULD", node(gw), error, out)
 
 
 def cases() -> Iterator[Case]:
