@@ -31,7 +31,7 @@ COMPLAINT = re.compile("WARNING:|BUG:|Oops|general protection|refcount|UBSAN|KAS
 
 @dataclass(slots=True)
 class Result:
-    """Packets in, of them with nothing wrong, out, and out damaged; what tools/fuzz.c said; complaints of the kernel."""
+    """Packets in, of them faultless, out, and out damaged; what tools/fuzz.c said; complaints of the kernel."""
 
     sent: int = 0
     clean: int = 0
