@@ -27,6 +27,7 @@ nsenter util-linux
 flock util-linux
 ethtool ethtool
 curl curl
+nft nftables
 iperf3 iperf3
 ping iputils-ping
 traceroute traceroute
