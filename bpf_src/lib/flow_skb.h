@@ -35,9 +35,20 @@ SG_INLINE void sg_flow_eth(sg_ctx *ctx, __be16 proto)
 		eth->h_proto = proto;
 }
 
+/* A change of family drops the flow hash, and the kernel would dissect the packet anew; the flow is still the same. */
+SG_INLINE long sg_flow_change(sg_ctx *ctx, __be16 proto)
+{
+	__u32 hash = ctx->hash;
+	long err = bpf_skb_change_proto(ctx, proto, 0);
+
+	if (!err && hash)
+		bpf_set_hash(ctx, hash);
+	return err;
+}
+
 SG_INLINE int sg_flow_put4(sg_ctx *ctx, const struct sg_flow_hop *h, const struct iphdr *ip, __u32 diff)
 {
-	if (bpf_skb_change_proto(ctx, bpf_htons(ETH_P_IP), 0) || sg_store(ctx, ETH_HLEN, ip, SG_V4_LEN))
+	if (sg_flow_change(ctx, bpf_htons(ETH_P_IP)) || sg_store(ctx, ETH_HLEN, ip, SG_V4_LEN))
 		return TC_ACT_SHOT;
 	sg_flow_eth(ctx, bpf_htons(ETH_P_IP));
 	return sg_flow_go(ctx, h, ETH_HLEN + SG_V4_LEN, ip->protocol == IPPROTO_UDP, diff);
@@ -45,7 +56,7 @@ SG_INLINE int sg_flow_put4(sg_ctx *ctx, const struct sg_flow_hop *h, const struc
 
 SG_INLINE int sg_flow_put6(sg_ctx *ctx, const struct sg_flow_hop *h, const struct ipv6hdr *ip6, __u32 diff)
 {
-	if (bpf_skb_change_proto(ctx, bpf_htons(ETH_P_IPV6), 0) || sg_store(ctx, ETH_HLEN, ip6, SG_V6_LEN))
+	if (sg_flow_change(ctx, bpf_htons(ETH_P_IPV6)) || sg_store(ctx, ETH_HLEN, ip6, SG_V6_LEN))
 		return TC_ACT_SHOT;
 	sg_flow_eth(ctx, bpf_htons(ETH_P_IPV6));
 	return sg_flow_go(ctx, h, ETH_HLEN + SG_V6_LEN, ip6->nexthdr == IPPROTO_UDP, diff);
