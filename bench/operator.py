@@ -1,6 +1,6 @@
 """The operator against a real API server: latency, large clusters, outages.
 
-    python -m bench.operator [--json FILE] [--only latency,objects,nodes,outage] [--quick]
+    python -m bench.operator [--json FILE] [--only latency,objects,nodes,outage,bad] [--quick]
 
 Nodes are Node objects without machines; the API server, etcd and the operator share this machine's cores.
 """
@@ -18,20 +18,24 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
 from e2e.apiserver import ApiServer
-from e2e.apiserver.cluster import Cluster, Json, OperatorProcess, path_of
+from e2e.apiserver.cluster import DIGESTS, Cluster, Json, OperatorProcess, path_of
+from e2e.apiserver.generate import generate
 from e2e.apiserver.proxy import Pipe
+from sixgate.api import UserObject, parse_object
+from sixgate.plan import NodeInfo, Snapshot, plan
+from sixgate.render.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-PARTS = ("latency", "objects", "nodes", "outage")
+PARTS = ("latency", "objects", "nodes", "outage", "bad")
 PER_NODE = 10
 T = TypeVar("T")
 
@@ -46,9 +50,10 @@ class Size:
     nodes: int = 5000
     outages_s: tuple[int, ...] = (15, 100)
     hole_s: int = 30
+    bad_objects: int = 10_000
 
 
-QUICK = Size(latency_objects=200, patches=40, objects=500, nodes=500, outages_s=(5,), hole_s=5)
+QUICK = Size(latency_objects=200, patches=40, objects=500, nodes=500, outages_s=(5,), hole_s=5, bad_objects=500)
 
 
 def gateway(number: int, label: str, **stateless: Any) -> Json:
@@ -322,6 +327,63 @@ def applied_after(cluster: Cluster) -> float:
         "the change", lambda: (cluster.get("NodeConfig", "n0") or {})["metadata"]["generation"] > generation, 120
     )
     return time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one object: the server's sentence, else our own problems, else it was right; or an exception."""
+
+    refused: str = ""
+    problems: tuple[str, ...] = ()
+    crash: str = ""
+
+
+NODES = tuple(NodeInfo(f"n{number}", labels={"any": "yes"}) for number in range(3))
+
+
+def judge(cluster: Cluster, document: Json) -> Verdict:
+    """Ask the API server (dry run); what it takes goes through parse, plan and render as in the operator."""
+    path = path_of(document["kind"]) + "?dryRun=All&fieldValidation=Strict"
+    status, answer = cluster.server.request("POST", path, document)
+    if 400 <= status < 500:
+        return Verdict(refused=str(answer["message"]))
+    try:
+        if status != 201:
+            raise RuntimeError(f"the API server answers {status}: {answer}")
+        parsed = parse_object(answer)
+        if isinstance(parsed, tuple):
+            return Verdict(problems=tuple(problem.message for problem in parsed))
+        everywhere = tuple(replace(node, labels=dict(_labels(parsed))) for node in NODES)
+        rendered = RENDERER.render_all(result := plan(Snapshot((parsed,), everywhere, digests=DIGESTS)))
+        return Verdict(problems=tuple(p.message for p in (*result.problems, *rendered.problems)))
+    except Exception as error:  # any exception at all is what is looked for
+        return Verdict(crash=f"{document}: {error!r}")
+
+
+def _labels(item: UserObject) -> Json:
+    """Labels that satisfy the object's own selector where it asks for values."""
+    selector = item.spec.node_selector
+    wanted = {r.key: r.values[0] if r.values else "yes" for r in selector.match_expressions}
+    return {**wanted, **selector.match_labels}
+
+
+def measure_bad(report: Report, size: Size) -> None:
+    progress(f"{size.bad_objects} generated objects")
+    with fresh() as (cluster, _):
+        verdicts = [judge(cluster, document) for document in generate(size.bad_objects, seed=3)]
+    crashes = [verdict.crash for verdict in verdicts if verdict.crash]
+    refused = sum(bool(verdict.refused) for verdict in verdicts)
+    told = sum(bool(verdict.problems) for verdict in verdicts)
+    name = f"{size.bad_objects:,} generated objects"
+    report.rows += [
+        Row(f"{name}: refused at apply", "objects", (float(refused),)),
+        Row(f"{name}: taken, with a condition", "objects", (float(told),)),
+        Row(f"{name}: exceptions", "exceptions", (float(len(crashes)),), goal=Goal("value", "<=", 0)),
+    ]
+    report.remarks += crashes[:5]
+
+
+RENDERER = Renderer()
 
 
 def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
