@@ -1,6 +1,6 @@
 """The stateless gateway against plain IPv6 forwarding and Debian's tayga, and its promises under kill -9.
 
-    python -m bench.nat64 [--json FILE] [--vectors FILE] [--rounds N] [--seconds S] [--only tcp,packets,restart,vectors]
+    python -m bench.nat64 [--json FILE] [--vectors FILE] [--rounds N] [--seconds S] [--only tcp,packets,nanoseconds,...]
 
 Every way leads through three namespaces of the same shape on one machine, and what is compared takes turns. The exit
 code is 0 when every goal is met, 1 otherwise.
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from bench import harness
+from bench import harness, nat64_ns
 from bench.harness import Goal, Report, Row, progress
 from bench.nat64_labs import plain_path, prepare_packets, sixgate_path, tayga_path
 from bench.nat64_restart import KILLS, restart_under_traffic
@@ -22,7 +22,7 @@ from e2e import conformance, rfc6052
 from e2e.lab import traffic
 from e2e.lab.run import LabError, LabRun
 
-PARTS = ("tcp", "packets", "restart", "vectors")
+PARTS = ("tcp", "packets", "nanoseconds", "restart", "vectors")
 MUST_GOAL = 50
 PLAIN, TAYGA = "plain IPv6 forwarding", "tayga 0.9.2"
 PLAIN_GOAL, TAYGA_GOAL = Goal("ratio", ">=", 0.95), Goal("ratio", ">=", 10)
@@ -128,6 +128,8 @@ def run(vectors: Path, *, rounds: int = 7, seconds: float = 1.5, parts: tuple[st
         measure_tcp(report, rounds, seconds)
     if "packets" in parts:
         measure_packets(report, rounds, seconds)
+    if "nanoseconds" in parts:
+        nat64_ns.measure(report)
     if "restart" in parts:
         measure_restart(report)
     if "vectors" in parts:

@@ -394,6 +394,7 @@ def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
         "objects": measure_objects,
         "nodes": measure_nodes,
         "outage": measure_outage,
+        "bad": measure_bad,
     }
     for part in parts:
         measures[part](report, size)
