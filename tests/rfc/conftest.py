@@ -22,15 +22,25 @@ def skip_unless_live() -> None:
         pytest.skip(f"No BPF file system is mounted at {BPFFS}.")
 
 
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[LiveGateway]:
+def started(*, xdp: bool = False) -> LiveGateway:
     """A live gateway in namespaces of its own."""
     skip_unless_live()
     try:
-        live = LiveGateway()
+        return LiveGateway(xdp=xdp)
     except BpfError as error:
         if "tcx" not in str(error):
             raise
         pytest.skip(f"This kernel has no tcx: {error}")
-    with live:
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[LiveGateway]:
+    with started() as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def xdp_gateway() -> Iterator[LiveGateway]:
+    """With sg_xdp on both devices, in front of sg_tc."""
+    with started(xdp=True) as live:
         yield live

@@ -110,8 +110,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packets", type=int, default=10_000_000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of corpus and mutations (default: %(default)s)")
+    parser.add_argument("--xdp", action="store_true", help="with sg_xdp in front of sg_tc")
     options = parser.parse_args()
-    with LiveGateway() as gateway:
+    with LiveGateway(xdp=options.xdp) as gateway:
         result = run(gateway, options.packets, options.seed)
     sys.stderr.write(result.said)
     for line in result.warnings:

@@ -45,6 +45,9 @@ ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 MAC = {"g6": "02:00:00:00:06:01", "h6": "02:00:00:00:06:02", "g4": "02:00:00:00:04:01", "h4": "02:00:00:00:04:02"}
 OWN6, OWN4, VIA6, VIA4 = "2001:db8:f::1", "198.51.100.1", "fe80::6", "198.51.100.254"
 ATTACHED = (("sg_tc", ("g6", "g4")), ("sg_slow", ("sg-slow1",)))
+XDP = (("sg_xdp", ("g6", "g4")),)
+# XDP remembers next hops, their MTU included, for a second.
+MEMORY_S = 1.1
 # Everything that the kernel would forward or answer itself ends here.
 RULES = "table inet q { chain p { type filter hook prerouting priority -450; policy drop; iif lo accept; }; }"
 SETTINGS = {
@@ -61,8 +64,11 @@ SETTINGS = {
 class LiveGateway:
     """One gateway of the shipped objects. Needs root, bpffs, tcx (Linux 6.6) and nft; raises OSError or BpfError."""
 
-    def __init__(self, objects: Path = OBJECTS, *, icmp_rate: int = 1_000_000, icmp_burst: int = 1_000_000) -> None:
-        self.objects = objects
+    def __init__(
+        self, objects: Path = OBJECTS, *, xdp: bool = False, icmp_rate: int = 1_000_000, icmp_burst: int = 1_000_000
+    ) -> None:
+        """`xdp` attaches sg_xdp to both devices as well, in front of sg_tc."""
+        self.objects, self.xdp = objects, xdp
         self.icmp_rate, self.icmp_burst = icmp_rate, icmp_burst
         self.stack = ExitStack()
         self.generation = 0
@@ -81,7 +87,8 @@ class LiveGateway:
         self.generation += 1
         wanted = tables(node, self.generation)
         with self._inside(self.gw_ns):
-            self._set_mtus(node)
+            if self._set_mtus(node) and self.xdp:
+                time.sleep(MEMORY_S)
             for key in (0, *self.indices.values()):
                 self.maps["sg_dev"].set(key, wanted.device)
         self._fill(wanted)
@@ -102,7 +109,7 @@ class LiveGateway:
         On an idle machine all is done when `send` returns. On a busy one the kernel may finish later: a verdict that is
         not final yet is waited for, and so is the first packet of one that sends.
         """
-        before = self._reasons()
+        before = self.reasons()
         family = "6" if packet[0] >> 4 == 6 else "4"
         self.sockets[f"h{family}"].send(self._frame(family, packet))
         moved = self._verdict(before)
@@ -118,7 +125,7 @@ class LiveGateway:
         """The reasons that were counted, once a final one is among them."""
         give_up = time.monotonic() + 2
         while True:
-            moved = [name for name, count in self._reasons().items() if count != before.get(name, 0)]
+            moved = [name for name, count in self.reasons().items() if count != before.get(name, 0)]
             if any(not name.startswith("SLOW_") for name in moved) or time.monotonic() > give_up:
                 return moved
             time.sleep(0.0002)
@@ -158,9 +165,11 @@ class LiveGateway:
     def _devices(self) -> None:
         deaf = f"/proc/self/fd/{self.deaf_ns}"
         batch = ["link set lo up"]
+        width = 3000 if self.xdp else 65535  # veth runs XDP only where the other end's frames fit in a page
         for near, far in (("g6", "h6"), ("g4", "h4")):
             batch += [
-                f"link add {near} address {MAC[near]} mtu 65535 type veth peer name {far} address {MAC[far]} mtu 65535",
+                f"link add {near} address {MAC[near]} mtu 65535 type veth peer name {far} mtu {width}",
+                f"link set {far} address {MAC[far]}",
                 f"link set {near} up",
                 f"link set {far} netns {deaf}",
             ]
@@ -176,6 +185,9 @@ class LiveGateway:
         self._ip(batch)
         with self._inside(self.deaf_ns):
             self._ip(["link set h6 up", "link set h4 up"])
+            if self.xdp:  # a veth takes redirected frames only where its other end polls
+                for name in ("h6", "h4"):
+                    _run(["ethtool", "-K", name, "gro", "on"])
         for name in ("sg-slow0", "sg-slow1"):
             _run(["ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])
         _run(["nft", "-f", "-"], RULES)
@@ -193,7 +205,7 @@ class LiveGateway:
             "icmp_burst": self.icmp_burst,
         }
         self.maps: dict[str, Map] = {}
-        for name, devices in ATTACHED:
+        for name, devices in (*ATTACHED, *(XDP if self.xdp else ())):
             with BpfObject.open(name, data=manifest.read(name)) as loaded:
                 loaded.set_constants({"sg_cfg": config}, resolve=socket.if_nametoindex)
                 loaded.reuse_pinned(pins)
@@ -201,10 +213,14 @@ class LiveGateway:
                 (program_name,) = loaded.programs
                 with loaded.program(program_name) as program:
                     for device in devices:
-                        self.stack.enter_context(Link.tcx(program, self.indices[device]))
+                        index = self.indices[device]
+                        xdp = name == "sg_xdp"
+                        self.stack.enter_context(Link.xdp(program, index) if xdp else Link.tcx(program, index))
                 for each in loaded.maps:
                     if each not in self.maps:
                         self.maps[each] = self.stack.enter_context(loaded.map(each))
+                if name == "sg_xdp":
+                    self.maps["sg_tx"].set_many((self.indices[each], self.indices[each]) for each in devices)
                 if name == "sg_tc":
                     self.prototype = loaded.maps["sg_nat"].inner
 
@@ -220,10 +236,11 @@ class LiveGateway:
         mappings.delete_batch(self.mappings)
         self.mappings = [key for key in mappings.keys_raw() if int.from_bytes(key[4:8], "little") == self.generation]
 
-    def _set_mtus(self, node: Node) -> None:
+    def _set_mtus(self, node: Node) -> bool:
+        """Whether anything changed."""
         mtus = (node.mtu4, node.mtu6, node.routes4, node.routes6)
         if mtus == self.mtus:
-            return
+            return False
         self.mtus = mtus
         batch = [
             f"link set g4 mtu {node.mtu4}",
@@ -234,6 +251,7 @@ class LiveGateway:
         batch += [f"route replace {net} via {VIA4} dev g4 onlink mtu {mtu}" for net, mtu in node.routes4]
         batch += [f"route replace {net} via {VIA6} dev g6 mtu {mtu}" for net, mtu in node.routes6]
         self._ip(batch)
+        return True
 
     # Packets
 
@@ -259,7 +277,7 @@ class LiveGateway:
                         if not frame[0] & 1:
                             yield frame[14:]
 
-    def _reasons(self) -> dict[str, int]:
+    def reasons(self) -> dict[str, int]:
         """The counters by name without `SG_`."""
         found: dict[str, int] = {}
         for key, raw in self.maps["sg_metrics"].lookup_batch():

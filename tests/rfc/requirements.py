@@ -56,7 +56,7 @@ SECTIONS: tuple[Section, ...] = (
                 "6146-3.5-PREF-SRC",
                 "MUST",
                 "A source inside the prefix is dropped",
-                out_of_scope="Of the stateful translator. Without state, such a source is IPv4-translatable (RFC 6052 1.3).",
+                out_of_scope="Of the stateful translator. Without state it is IPv4-translatable (RFC 6052 1.3).",
             ),
             R(
                 "7225/8781/7050",
