@@ -16,8 +16,8 @@ struct sg_flow {
 	struct sg_addr new_saddr;
 	struct sg_addr new_daddr;
 	struct sg_flow_hop hop;
-	__u64 until;	 /* jiffies; routes are asked again then */
-	__u32 version;	 /* of the table that this was read from */
+	__u64 until;   /* jiffies; routes are asked again then */
+	__u32 version; /* of the table that this was read from */
 	__u32 in_ifindex;
 	__u32 mtu;
 	__u32 csum_diff; /* of the addresses */
@@ -79,7 +79,8 @@ SG_INLINE void sg_flow_learn(sg_ctx *ctx, const struct sg_nat_table *t, const st
 
 	if (!f || gw->flags & SG_GW_MSS_CLAMP || w->hop.local)
 		return;
-	diff = sg_csum_neg(v6 ? sg_csum_addr(&w->pkt.saddr) + sg_csum_addr(&w->pkt.daddr) : (__u64)w->pkt.saddr.w[3] + w->pkt.daddr.w[3]);
+	diff = sg_csum_neg(v6 ? sg_csum_addr(&w->pkt.saddr) + sg_csum_addr(&w->pkt.daddr)
+			      : (__u64)w->pkt.saddr.w[3] + w->pkt.daddr.w[3]);
 	diff += v6 ? (__u64)w->src.addr.w[3] + w->dst.addr.w[3] : sg_csum_addr(&w->src.addr) + sg_csum_addr(&w->dst.addr);
 	f->until = 0;
 	f->saddr = w->pkt.saddr;

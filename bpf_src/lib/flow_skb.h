@@ -19,7 +19,7 @@ SG_INLINE __u64 sg_flow_keep(struct sg_flow_hop *h, const struct sg_hop *hop)
 
 SG_INLINE int sg_flow_go(sg_ctx *ctx, const struct sg_flow_hop *h, __u32 l4, bool udp, __u32 diff)
 {
-	struct bpf_redir_neigh nh = { .nh_family = h->family };
+	struct bpf_redir_neigh nh = {.nh_family = h->family};
 
 	if (bpf_l4_csum_replace(ctx, l4 + (udp ? 6 : 16), 0, diff, BPF_F_PSEUDO_HDR | (udp ? BPF_F_MARK_MANGLED_0 : 0)))
 		return TC_ACT_SHOT;

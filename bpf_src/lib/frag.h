@@ -12,17 +12,20 @@
 #define SG_MAX_FRAGMENTS 512
 
 /* Source MAC of frames that are ready and only need sending; locally administered. */
-#define SG_READY_MAC { 0x02, 's', 'g', 'r', 'd', 'y' }
+#define SG_READY_MAC                                                                                                               \
+	{                                                                                                                          \
+		0x02, 's', 'g', 'r', 'd', 'y'                                                                                      \
+	}
 
 struct sg_frag {
 	sg_ctx *ctx;
 	__u32 l3;
-	__u32 hdr_len;	  /* of layer 3, IPv6 with its fragment header */
-	__u32 total;	  /* payload bytes of the packet */
-	__u32 at;	  /* bytes already sent */
-	__u32 size;	  /* payload of a fragment, a multiple of 8 */
-	__u32 base;	  /* offset of the packet itself, if it was a fragment */
-	__u32 more;	  /* the last of ours is not the last of all */
+	__u32 hdr_len; /* of layer 3, IPv6 with its fragment header */
+	__u32 total;   /* payload bytes of the packet */
+	__u32 at;      /* bytes already sent */
+	__u32 size;    /* payload of a fragment, a multiple of 8 */
+	__u32 base;    /* offset of the packet itself, if it was a fragment */
+	__u32 more;    /* the last of ours is not the last of all */
 	__u32 failed;
 	__u32 v4;
 	__u32 pad;
@@ -128,15 +131,15 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 		return SG_DROP_TRUNCATED;
 	if (f.v4) {
 		type = w->l4.type == SG_ICMP6_ECHO ? SG_ICMP4_ECHO : SG_ICMP4_ECHOREPLY;
-		diff = p->proto == IPPROTO_ICMPV6 ? sg_icmp64_diff(w, type) :
-						    sg_csum_neg(sg_csum_addr(&p->saddr) + sg_csum_addr(&p->daddr)) +
+		diff = p->proto == IPPROTO_ICMPV6 ? sg_icmp64_diff(w, type)
+						  : sg_csum_neg(sg_csum_addr(&p->saddr) + sg_csum_addr(&p->daddr)) +
 							    w->src.addr.w[3] + w->dst.addr.w[3];
 		f.hdr_len = SG_V4_LEN;
 		sg_header4(w, gw, &h4);
 	} else {
 		type = w->l4.type == SG_ICMP4_ECHO ? SG_ICMP6_ECHO : SG_ICMP6_ECHOREPLY;
-		diff = p->proto == IPPROTO_ICMP ? sg_icmp46_diff(w, type) :
-						  sg_csum_neg((__u64)p->saddr.w[3] + p->daddr.w[3]) + sg_csum_addr(&w->src.addr) +
+		diff = p->proto == IPPROTO_ICMP ? sg_icmp46_diff(w, type)
+						: sg_csum_neg((__u64)p->saddr.w[3] + p->daddr.w[3]) + sg_csum_addr(&w->src.addr) +
 							  sg_csum_addr(&w->dst.addr);
 		f.hdr_len = SG_V6_LEN + SG_FRAG_LEN;
 		p->fragment = 1;

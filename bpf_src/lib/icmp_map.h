@@ -17,13 +17,13 @@ struct sg_icmp_map {
 
 /* Not static: libbpf gives offsets in BTF to global variables only.
  * Destination Unreachable by ICMPv4 code, to codes of ICMPv6 type 1. 2 and 4 have rules of their own. */
-const __u8 sg_unreach46[16] = { 0, 0, SG_NO, 4, SG_NO, 0, 0, 0, 0, 1, 1, 0, 0, 1, SG_NO, 1 };
+const __u8 sg_unreach46[16] = {0, 0, SG_NO, 4, SG_NO, 0, 0, 0, 0, 1, 1, 0, 0, 1, SG_NO, 1};
 /* The same by ICMPv6 code, to codes of ICMPv4 type 3. */
-const __u8 sg_unreach64[8] = { 1, 10, 1, 1, 3, SG_NO, SG_NO, SG_NO };
-const __u8 sg_pointer46[32] = { 0,  1,  4,  4,  SG_NO, SG_NO, SG_NO, SG_NO, 7,	  6,	 SG_NO, SG_NO, 8,     8,     8,	    8,
-				       24, 24, 24, 24, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO };
-const __u8 sg_pointer64[40] = { 0,  1,  SG_NO, SG_NO, 2,	 2,  9,	 8,  12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12,
-				       12, 12, 12,    12,    16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16 };
+const __u8 sg_unreach64[8] = {1, 10, 1, 1, 3, SG_NO, SG_NO, SG_NO};
+const __u8 sg_pointer46[32] = {0,  1,  4,  4,  SG_NO, SG_NO, SG_NO, SG_NO, 7,	  6,	 SG_NO, SG_NO, 8,     8,     8,	    8,
+			       24, 24, 24, 24, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO};
+const __u8 sg_pointer64[40] = {0,  1,  SG_NO, SG_NO, 2,	 2,  9,	 8,  12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12,
+			       12, 12, 12,    12,    16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16};
 
 SG_INLINE __u32 sg_min(__u32 a, __u32 b)
 {
@@ -38,7 +38,7 @@ SG_INLINE __u32 sg_max(__u32 a, __u32 b)
 /* RFC 1191 7: the largest plateau below the length of the packet in error, for routers that do not report an MTU. */
 SG_INLINE __u32 sg_plateau(__u32 total)
 {
-	const __u32 p[] = { 65535, 32000, 17914, 8166, 4352, 2002, 1492 };
+	const __u32 p[] = {65535, 32000, 17914, 8166, 4352, 2002, 1492};
 	__u32 i, best = SG_IPV6_MIN_MTU;
 
 	for (i = 0; i < sizeof(p) / sizeof(p[0]); i++)
@@ -48,7 +48,8 @@ SG_INLINE __u32 sg_plateau(__u32 total)
 }
 
 /* RFC 7915 4.2. `rest` is the second word as received, host order; the MTUs are those of the next hops on both sides. */
-SG_INLINE enum sg_reason sg_icmp_map46(struct sg_icmp_map *m, __u8 type, __u8 code, __u32 rest, __u32 inner_total, __u32 mtu4, __u32 mtu6)
+SG_INLINE enum sg_reason sg_icmp_map46(struct sg_icmp_map *m, __u8 type, __u8 code, __u32 rest, __u32 inner_total, __u32 mtu4,
+				       __u32 mtu6)
 {
 	__u32 mtu = rest & 0xffff, pointer = rest >> 24;
 

@@ -14,13 +14,13 @@
 
 /* The parts of a new ICMP error. Offsets of the old packet count from the start of the frame. */
 struct sg_icmp_parts {
-	__u32 outer_len; /* new IP header */
-	__u32 inner_len; /* new embedded IP header */
-	__u32 from;	 /* old: what follows the embedded IP header */
-	__u32 to;	 /* old: end of the original datagram */
-	__u32 ext;	 /* old: bytes of RFC 4884 extension behind it, 0 for none */
-	__u32 unit;	 /* new: of the RFC 4884 length attribute, bytes */
-	__u32 limit;	 /* new: longest ICMP message */
+	__u32 outer_len;    /* new IP header */
+	__u32 inner_len;    /* new embedded IP header */
+	__u32 from;	    /* old: what follows the embedded IP header */
+	__u32 to;	    /* old: end of the original datagram */
+	__u32 ext;	    /* old: bytes of RFC 4884 extension behind it, 0 for none */
+	__u32 unit;	    /* new: of the RFC 4884 length attribute, bytes */
+	__u32 limit;	    /* new: longest ICMP message */
 	__u32 length_shift; /* new: position of the length attribute in the second word */
 };
 
@@ -199,8 +199,8 @@ SG_INLINE enum sg_reason sg_inner_l4(struct sg_work *in, __u8 *l4, __u32 have, _
 }
 
 /* Writes the ICMP header and the IP header in front of it, replaces the packet and sends it. */
-SG_INLINE enum sg_reason sg_icmp_emit(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw, __u8 *buf, const struct sg_icmp_map *map,
-				      __u32 len)
+SG_INLINE enum sg_reason sg_icmp_emit(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw, __u8 *buf,
+				      const struct sg_icmp_map *map, __u32 len)
 {
 	struct sg_pkt *p = &w->pkt;
 	bool to6 = p->version == 4;
@@ -260,7 +260,8 @@ SG_GLOBAL int sg_icmp_error46(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 		if (reason)
 			return reason;
 	}
-	sg_icmp_split(a, p, d->icmp[5], 4, d->icmp[0] == SG_ICMP4_UNREACH || d->icmp[0] == SG_ICMP4_TIME || d->icmp[0] == SG_ICMP4_PARAM);
+	sg_icmp_split(a, p, d->icmp[5], 4,
+		      d->icmp[0] == SG_ICMP4_UNREACH || d->icmp[0] == SG_ICMP4_TIME || d->icmp[0] == SG_ICMP4_PARAM);
 	__builtin_memset(in, 0, sizeof(*in));
 	q->l3 = p->l4 + SG_ICMP_LEN;
 	/* A type without equivalent is the better reason, whatever is inside. */
@@ -375,8 +376,9 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	if (len < SG_ICMP_LEN)
 		return SG_DROP_TRUNCATED;
 	__builtin_memcpy(buf + SG_V4_LEN + SG_ICMP_LEN, d->ip, sizeof(d->ip));
-	reason = sg_inner_l4(in, buf + SG_V4_LEN + SG_ICMP_LEN + SG_V4_LEN, a->to - q->l4,
-			     sg_csum_neg(sg_csum_addr(&q->saddr) + sg_csum_addr(&q->daddr)) + in->src.addr.w[3] + in->dst.addr.w[3]);
+	reason =
+		sg_inner_l4(in, buf + SG_V4_LEN + SG_ICMP_LEN + SG_V4_LEN, a->to - q->l4,
+			    sg_csum_neg(sg_csum_addr(&q->saddr) + sg_csum_addr(&q->daddr)) + in->src.addr.w[3] + in->dst.addr.w[3]);
 	if (reason)
 		return reason;
 	return sg_icmp_emit(ctx, w, gw, buf, &d->map, len);

@@ -179,7 +179,7 @@ SG_GLOBAL int sg_eam_map(const struct sg_map_val *m, struct sg_addr *a)
 
 SG_INLINE struct sg_map_val *sg_nat_lpm(const struct sg_nat_table *t, const struct sg_addr *a)
 {
-	struct sg_map_key key = { .prefixlen = 160, .gen = t->gen, .addr = *a };
+	struct sg_map_key key = {.prefixlen = 160, .gen = t->gen, .addr = *a};
 
 	return t->n_map ? bpf_map_lookup_elem(&sg_nat_map, &key) : NULL;
 }
@@ -309,8 +309,8 @@ SG_INLINE bool sg_v4_nonglobal(__be32 addr)
 	__u32 a8 = a >> 24, a16 = a >> 16, a24 = a >> 8;
 
 	return a8 == 0 || a8 == 10 || a8 == 127 || a8 >= 224 || (a >> 22) == (100 << 2 | 1) || a16 == 0xa9fe ||
-	       (a >> 20) == 0xac1 || a24 == 0xc00000 || a24 == 0xc00002 || a16 == 0xc0a8 ||
-	       (a >> 17) == (0xc612 >> 1) || a24 == 0xc63364 || a24 == 0xcb0071;
+	       (a >> 20) == 0xac1 || a24 == 0xc00000 || a24 == 0xc00002 || a16 == 0xc0a8 || (a >> 17) == (0xc612 >> 1) ||
+	       a24 == 0xc63364 || a24 == 0xcb0071;
 }
 
 /* RFC 6052 3.1; explicit mappings do not represent addresses under the prefix. */
@@ -330,7 +330,7 @@ SG_INLINE bool sg_v4_illegal_source(__be32 addr)
 SG_INLINE bool sg_v6_illegal_source(const struct sg_addr *a)
 {
 	if (a->b[0] == 0xff || (a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80))
-		return true; /* multicast, link-local */
+		return true;					/* multicast, link-local */
 	return !a->d[0] && !a->w[2] && bpf_ntohl(a->w[3]) <= 1; /* ::, ::1 */
 }
 

@@ -67,7 +67,7 @@ static long sg_mss_option(__u32 i __attribute__((unused)), struct sg_mss_walk *m
 SG_INLINE enum sg_reason sg_mss(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw, __u32 mss)
 {
 	struct sg_pkt *p = &w->pkt;
-	struct sg_mss_walk m = { .ctx = ctx, .at = p->l4 + 20, .end = p->l4 + w->l4.hdr_len };
+	struct sg_mss_walk m = {.ctx = ctx, .at = p->l4 + 20, .end = p->l4 + w->l4.hdr_len};
 	bool v4 = p->version == 4;
 	struct sg_addr any = {};
 	struct sg_route back;

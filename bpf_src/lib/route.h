@@ -7,14 +7,14 @@
 
 struct sg_route {
 	struct bpf_fib_lookup fib;
-	__u32 mtu; /* of layer 3 to the next hop */
+	__u32 mtu;   /* of layer 3 to the next hop */
 	__u32 local; /* for this host, or for a route that only the kernel can follow */
 };
 
 /* Where a packet goes; found before anything is written. */
 struct sg_hop {
 	struct sg_route rt;
-	__u32 slot;  /* XDP: in sg_nh_cache */
+	__u32 slot; /* XDP: in sg_nh_cache */
 	__u32 mtu;
 	__u32 local; /* left to this host; XDP leaves such packets to tc */
 	__u32 pad;
@@ -40,8 +40,8 @@ SG_INLINE __u32 sg_dev_mtu(sg_ctx *ctx, __u32 ifindex)
 }
 
 /* The ports only choose among the paths of a multipath route; 0 where there are none. */
-static __always_inline enum sg_reason sg_route(sg_ctx *ctx, struct sg_route *rt, const struct sg_addr *saddr, const struct sg_addr *daddr,
-					       bool v4, __u8 proto, __u8 tos, __be32 ports)
+static __always_inline enum sg_reason sg_route(sg_ctx *ctx, struct sg_route *rt, const struct sg_addr *saddr,
+					       const struct sg_addr *daddr, bool v4, __u8 proto, __u8 tos, __be32 ports)
 {
 	struct bpf_fib_lookup *fib = &rt->fib;
 	long ret;

@@ -61,7 +61,7 @@ static long sg_sum_chunk(__u32 i __attribute__((unused)), struct sg_sum *s)
 /* Sum of `len` bytes of the packet, up to 64 KB; `off` is where a 16-bit word starts. Fails where the packet is shorter. */
 SG_INLINE long sg_csum_packet(sg_ctx *ctx, __u32 off, __u32 len, __u64 *sum)
 {
-	struct sg_sum s = { .ctx = ctx, .off = off, .len = len };
+	struct sg_sum s = {.ctx = ctx, .off = off, .len = len};
 
 	bpf_loop(65536 / SG_SUM_CHUNK, sg_sum_chunk, &s, 0);
 	*sum += s.sum;

@@ -22,8 +22,8 @@ SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
 		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
 }
 
-SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr, bool v4,
-				     __u8 proto, __u8 tos, __be32 ports)
+SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
+				     bool v4, __u8 proto, __u8 tos, __be32 ports)
 {
 	enum sg_reason reason = sg_route(ctx, &hop->rt, saddr, daddr, v4, proto, tos, ports);
 

@@ -44,8 +44,8 @@ SG_INLINE bool sg_addr_eq(const struct sg_addr *a, const struct sg_addr *b)
 /* The cached next hop of a pair of addresses. A miss or an entry past its time is looked up anew, and that packet is left to tc, where
  * the kernel's neighbour code sees it: so an entry in use is confirmed or probed by the kernel about once a second, as for any traffic.
  * The source is part of the key because policy rules may ask for it. */
-SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr, bool v4,
-				     __u8 proto, __u8 tos, __be32 ports __attribute__((unused)))
+SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
+				     bool v4, __u8 proto, __u8 tos, __be32 ports __attribute__((unused)))
 {
 	__u64 mix = (daddr->d[1] ^ daddr->d[0] ^ (saddr->d[1] << 7)) * 0x9e3779b97f4a7c15ULL;
 	__u32 slot = (mix >> 40) & (SG_NH_SLOTS - 1);

@@ -42,9 +42,9 @@ struct sg_l4 {
 	__u16 csum_off; /* of the checksum field in layer 4, 0 where it must stay */
 	__u8 type;	/* ICMP */
 	__u8 code;
-	__u8 syn;	/* TCP SYN that may carry an MSS */
-	__u8 error;	/* ICMP error message */
-	__u8 zero;	/* UDP without checksum: enum sg_udp_zero */
+	__u8 syn;   /* TCP SYN that may carry an MSS */
+	__u8 error; /* ICMP error message */
+	__u8 zero;  /* UDP without checksum: enum sg_udp_zero */
 	__u8 pad;
 };
 

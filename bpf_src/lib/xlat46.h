@@ -248,8 +248,8 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 	}
 	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
 		return SG_SLOW_REWRITE;
-	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, false, p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto, p->tos,
-			     w->l4.ports);
+	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, false, p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto,
+			     p->tos, w->l4.ports);
 	if (unlikely(reason))
 		return reason;
 	len = SG_V6_LEN + (p->fragment ? SG_FRAG_LEN : 0) + w->seg_len;

@@ -36,8 +36,8 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, s
 	w->src.gw = w->dst.gw;
 	if (unlikely(!sg_nat_src6(t, &p->saddr, &w->src))) {
 		if (!w->l4.error)
-			return gw->flags & SG_GW_ICMP_QUIET ? SG_DROP_SRC_UNMAPPED :
-							      sg_owe(w, SG_DROP_SRC_UNMAPPED, SG_ICMP6_UNREACH, 5, 0);
+			return gw->flags & SG_GW_ICMP_QUIET ? SG_DROP_SRC_UNMAPPED
+							    : sg_owe(w, SG_DROP_SRC_UNMAPPED, SG_ICMP6_UNREACH, 5, 0);
 		w->src_unmapped = true;
 	} else if (unlikely(sg_wkp_refuses(gw, &w->src, w->src.addr.w[3]))) {
 		return sg_refuse(w, gw, SG_DROP_WKP_NONGLOBAL);
@@ -134,7 +134,7 @@ SG_INLINE bool sg_is_hairpin(const struct sg_nat_table *t, const struct sg_work 
 SG_INLINE enum sg_reason sg_write66(sg_ctx *ctx, struct sg_work *w, const struct sg_addr *saddr, const struct sg_addr *daddr)
 {
 	struct sg_pkt *p = &w->pkt;
-	struct sg_addr pair[2] = { *saddr, *daddr };
+	struct sg_addr pair[2] = {*saddr, *daddr};
 	__u8 ttl = p->ttl - 1;
 	__u64 diff;
 

@@ -5,48 +5,48 @@
 #define SG_DROP_H
 
 enum sg_reason {
-	SG_PASS_NOT_IP = 0,	   /* neither IPv4 nor IPv6, or tagged for another device */
-	SG_PASS_NO_MATCH,	   /* no gateway claims source and destination */
-	SG_PASS_UNICAST_ONLY,	   /* link-layer broadcast or multicast, or neighbour discovery */
-	SG_OK_64,		   /* translated to IPv4 and sent */
-	SG_OK_46,		   /* translated to IPv6 and sent */
-	SG_OK_64_LOCAL,		   /* translated to IPv4 and left to this host */
-	SG_OK_46_LOCAL,		   /* translated to IPv6 and left to this host */
-	SG_OK_ICMP_SENT,	   /* an ICMP error of our own was sent */
-	SG_OK_FRAGMENTED,	   /* sent as IPv6 fragments */
-	SG_SLOW_FRAGMENT,	   /* needs fragmenting by us */
-	SG_SLOW_ICMP,		   /* needs an ICMP error of our own */
-	SG_SLOW_XDP,		   /* XDP leaves it to tc */
-	SG_SLOW_NEIGH,		   /* XDP leaves it to tc to keep the neighbour alive */
-	SG_DROP_TRUNCATED,	   /* shorter than its headers say */
-	SG_DROP_BAD_HEADER,	   /* version, length or header checksum wrong */
-	SG_DROP_BAD_EXTHDR,	   /* extension header chain malformed or too long */
-	SG_DROP_ROUTING_HEADER,	   /* RFC 7915 5.1: segments left is not zero */
-	SG_DROP_SOURCE_ROUTE,	   /* RFC 7915 4.1: unexpired source route option */
-	SG_DROP_TTL,		   /* TTL or hop limit exceeded */
-	SG_DROP_TOO_BIG,	   /* larger than the next hop takes, and must not be fragmented */
-	SG_DROP_SRC_ILLEGAL,	   /* RFC 7915 4.1, 5.1: a source that must not be translated */
-	SG_DROP_SRC_UNMAPPED,	   /* source is in no prefix and no mapping */
-	SG_DROP_WKP_NONGLOBAL,	   /* RFC 6052 3.1: non-global IPv4 address under the well-known prefix */
-	SG_DROP_UDP_ZERO,	   /* RFC 7915 4.5: IPv4 UDP without checksum */
-	SG_DROP_ICMP_TYPE,	   /* RFC 7915 4.2, 5.2: type or code without equivalent */
-	SG_DROP_ICMP_POINTER,	   /* RFC 7915 figure 3, 6: pointer without equivalent */
-	SG_DROP_ICMP_FRAGMENT,	   /* fragmented ICMP cannot be translated statelessly */
-	SG_DROP_ICMP_CSUM,	   /* ICMP checksum of an error is wrong (RFC 5508 3) */
-	SG_DROP_ICMP_INNER,	   /* embedded packet malformed, of the wrong addresses, or an error itself */
-	SG_DROP_FRAGMENT_EXTHDR,   /* RFC 7915 5.1.1: extension header behind the fragment header */
-	SG_DROP_FRAGMENT_SIZE,	   /* fragment offset or length impossible in the other family */
-	SG_DROP_MAPPING,	   /* the mapped address is unusable (RFC 7757) */
-	SG_DROP_NO_ROUTE,	   /* the kernel has no usable route */
-	SG_DROP_FORWARDING_OFF,	   /* forwarding is disabled on the device (sysctl) */
-	SG_DROP_NO_SOURCE,	   /* no address of this family for an ICMP error of our own */
-	SG_DROP_RATE,		   /* ICMP error withheld by the rate limit */
-	SG_DROP_RESIZE,		   /* the kernel refused to change the packet's size */
-	SG_DROP_REDIRECT,	   /* the kernel refused to send the packet */
-	SG_SLOW_REWRITE,	   /* what stands behind the headers must be read or rewritten */
-	SG_OK_66,		   /* hairpinned between two IPv6 hosts (RFC 7757 4) */
-	SG_OK_FRAGMENT_SENT,	   /* one fragment of ours on its way */
-	SG_DROP_STALE,		   /* no gateway claims the packet any more */
+	SG_PASS_NOT_IP = 0,	 /* neither IPv4 nor IPv6, or tagged for another device */
+	SG_PASS_NO_MATCH,	 /* no gateway claims source and destination */
+	SG_PASS_UNICAST_ONLY,	 /* link-layer broadcast or multicast, or neighbour discovery */
+	SG_OK_64,		 /* translated to IPv4 and sent */
+	SG_OK_46,		 /* translated to IPv6 and sent */
+	SG_OK_64_LOCAL,		 /* translated to IPv4 and left to this host */
+	SG_OK_46_LOCAL,		 /* translated to IPv6 and left to this host */
+	SG_OK_ICMP_SENT,	 /* an ICMP error of our own was sent */
+	SG_OK_FRAGMENTED,	 /* sent as IPv6 fragments */
+	SG_SLOW_FRAGMENT,	 /* needs fragmenting by us */
+	SG_SLOW_ICMP,		 /* needs an ICMP error of our own */
+	SG_SLOW_XDP,		 /* XDP leaves it to tc */
+	SG_SLOW_NEIGH,		 /* XDP leaves it to tc to keep the neighbour alive */
+	SG_DROP_TRUNCATED,	 /* shorter than its headers say */
+	SG_DROP_BAD_HEADER,	 /* version, length or header checksum wrong */
+	SG_DROP_BAD_EXTHDR,	 /* extension header chain malformed or too long */
+	SG_DROP_ROUTING_HEADER,	 /* RFC 7915 5.1: segments left is not zero */
+	SG_DROP_SOURCE_ROUTE,	 /* RFC 7915 4.1: unexpired source route option */
+	SG_DROP_TTL,		 /* TTL or hop limit exceeded */
+	SG_DROP_TOO_BIG,	 /* larger than the next hop takes, and must not be fragmented */
+	SG_DROP_SRC_ILLEGAL,	 /* RFC 7915 4.1, 5.1: a source that must not be translated */
+	SG_DROP_SRC_UNMAPPED,	 /* source is in no prefix and no mapping */
+	SG_DROP_WKP_NONGLOBAL,	 /* RFC 6052 3.1: non-global IPv4 address under the well-known prefix */
+	SG_DROP_UDP_ZERO,	 /* RFC 7915 4.5: IPv4 UDP without checksum */
+	SG_DROP_ICMP_TYPE,	 /* RFC 7915 4.2, 5.2: type or code without equivalent */
+	SG_DROP_ICMP_POINTER,	 /* RFC 7915 figure 3, 6: pointer without equivalent */
+	SG_DROP_ICMP_FRAGMENT,	 /* fragmented ICMP cannot be translated statelessly */
+	SG_DROP_ICMP_CSUM,	 /* ICMP checksum of an error is wrong (RFC 5508 3) */
+	SG_DROP_ICMP_INNER,	 /* embedded packet malformed, of the wrong addresses, or an error itself */
+	SG_DROP_FRAGMENT_EXTHDR, /* RFC 7915 5.1.1: extension header behind the fragment header */
+	SG_DROP_FRAGMENT_SIZE,	 /* fragment offset or length impossible in the other family */
+	SG_DROP_MAPPING,	 /* the mapped address is unusable (RFC 7757) */
+	SG_DROP_NO_ROUTE,	 /* the kernel has no usable route */
+	SG_DROP_FORWARDING_OFF,	 /* forwarding is disabled on the device (sysctl) */
+	SG_DROP_NO_SOURCE,	 /* no address of this family for an ICMP error of our own */
+	SG_DROP_RATE,		 /* ICMP error withheld by the rate limit */
+	SG_DROP_RESIZE,		 /* the kernel refused to change the packet's size */
+	SG_DROP_REDIRECT,	 /* the kernel refused to send the packet */
+	SG_SLOW_REWRITE,	 /* what stands behind the headers must be read or rewritten */
+	SG_OK_66,		 /* hairpinned between two IPv6 hosts (RFC 7757 4) */
+	SG_OK_FRAGMENT_SENT,	 /* one fragment of ours on its way */
+	SG_DROP_STALE,		 /* no gateway claims the packet any more */
 	SG_REASON_MAX,
 };
 

@@ -12,20 +12,20 @@
 struct sg_pkt {
 	struct sg_addr saddr;
 	struct sg_addr daddr;
-	__u32 l3;	 /* first byte of the IP header */
-	__u32 l4;	 /* first byte behind options or extension headers */
-	__u32 end;	 /* first byte behind the packet as its header counts it */
-	__u32 frag_id;	 /* IPv4: identification, 16 bits */
-	__u32 segs_left; /* offset of a non-zero Segments Left, 0 where there is none */
-	__u16 frag_off;	 /* bytes, a multiple of 8 */
-	__u8 version;	 /* 4 or 6 */
-	__u8 proto;	 /* of layer 4, IANA number; of IPv6: what follows the last extension header */
-	__u8 tos;	 /* TOS or traffic class */
-	__u8 ttl;	 /* TTL or hop limit */
-	__u8 df;	 /* IPv4 only */
-	__u8 fragment;	 /* a fragment: more to come, an offset, or an IPv6 fragment header */
-	__u8 more;	 /* more fragments follow */
-	__u8 atomic;	 /* an IPv6 fragment header on a whole packet (RFC 6946) */
+	__u32 l3;		  /* first byte of the IP header */
+	__u32 l4;		  /* first byte behind options or extension headers */
+	__u32 end;		  /* first byte behind the packet as its header counts it */
+	__u32 frag_id;		  /* IPv4: identification, 16 bits */
+	__u32 segs_left;	  /* offset of a non-zero Segments Left, 0 where there is none */
+	__u16 frag_off;		  /* bytes, a multiple of 8 */
+	__u8 version;		  /* 4 or 6 */
+	__u8 proto;		  /* of layer 4, IANA number; of IPv6: what follows the last extension header */
+	__u8 tos;		  /* TOS or traffic class */
+	__u8 ttl;		  /* TTL or hop limit */
+	__u8 df;		  /* IPv4 only */
+	__u8 fragment;		  /* a fragment: more to come, an offset, or an IPv6 fragment header */
+	__u8 more;		  /* more fragments follow */
+	__u8 atomic;		  /* an IPv6 fragment header on a whole packet (RFC 6946) */
 	__u8 ext_behind_fragment; /* an extension header follows the fragment header */
 	__u8 pad;
 };
@@ -38,9 +38,9 @@ SG_INLINE bool sg_is_exthdr(__u8 nexthdr)
 
 struct sg_exthdr {
 	__u8 nexthdr;
-	__u8 len;   /* in 8 octets, without the first 8 */
-	__u8 type;  /* routing header */
-	__u8 left;  /* routing header: Segments Left */
+	__u8 len;  /* in 8 octets, without the first 8 */
+	__u8 type; /* routing header */
+	__u8 left; /* routing header: Segments Left */
 	__be32 word;
 };
 
@@ -66,8 +66,8 @@ SG_GLOBAL int sg_parse_exthdrs(sg_ctx *ctx, struct sg_pkt *pkt)
 			pkt->atomic = !pkt->frag_off && !pkt->more;
 			pkt->frag_id = bpf_ntohl(h.word);
 			/* RFC 7915 5.1.1: AH counts here, ESP does not. */
-			pkt->ext_behind_fragment = sg_is_exthdr(h.nexthdr) || h.nexthdr == SG_NEXTHDR_AUTH ||
-						   h.nexthdr == SG_NEXTHDR_MOBILITY;
+			pkt->ext_behind_fragment =
+				sg_is_exthdr(h.nexthdr) || h.nexthdr == SG_NEXTHDR_AUTH || h.nexthdr == SG_NEXTHDR_MOBILITY;
 			pkt->l4 += SG_FRAG_LEN;
 			pkt->proto = h.nexthdr;
 			return 0; /* what RFC 7915 skips stands before it */

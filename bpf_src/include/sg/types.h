@@ -23,29 +23,29 @@ struct sg_addr {
 
 /* Bits of sg_nat_gw.flags. */
 enum sg_gw_flag {
-	SG_GW_PREFIX = 1 << 0,	       /* prefix, mask and prefix_len are set */
-	SG_GW_WKP_STRICT = 1 << 1,     /* RFC 6052 3.1: non-global IPv4 is not represented under 64:ff9b::/96 */
-	SG_GW_ZERO_TC = 1 << 2,	       /* RFC 7915 4.1: traffic class 0 instead of a copy of TOS */
-	SG_GW_FIXED_TOS = 1 << 3,      /* RFC 7915 5.1: TOS from the configuration instead of a copy */
-	SG_GW_UDP_ZERO_CALC = 1 << 4,  /* RFC 7915 4.5 (2): compute a missing UDP checksum instead of dropping */
-	SG_GW_MSS_CLAMP = 1 << 5,      /* lower the MSS of TCP SYNs to what both sides can carry */
-	SG_GW_ICMP_QUIET = 1 << 6,     /* RFC 7915 4.4: no ICMP error for packets discarded as untranslatable */
-	SG_GW_HAIRPIN_OFF = 1 << 7,    /* RFC 7757 4.2.2 explicit mappings are not hairpinned */
+	SG_GW_PREFIX = 1 << 0,	      /* prefix, mask and prefix_len are set */
+	SG_GW_WKP_STRICT = 1 << 1,    /* RFC 6052 3.1: non-global IPv4 is not represented under 64:ff9b::/96 */
+	SG_GW_ZERO_TC = 1 << 2,	      /* RFC 7915 4.1: traffic class 0 instead of a copy of TOS */
+	SG_GW_FIXED_TOS = 1 << 3,     /* RFC 7915 5.1: TOS from the configuration instead of a copy */
+	SG_GW_UDP_ZERO_CALC = 1 << 4, /* RFC 7915 4.5 (2): compute a missing UDP checksum instead of dropping */
+	SG_GW_MSS_CLAMP = 1 << 5,     /* lower the MSS of TCP SYNs to what both sides can carry */
+	SG_GW_ICMP_QUIET = 1 << 6,    /* RFC 7915 4.4: no ICMP error for packets discarded as untranslatable */
+	SG_GW_HAIRPIN_OFF = 1 << 7,   /* RFC 7757 4.2.2 explicit mappings are not hairpinned */
 };
 
 /* One NAT46Gateway, stateless part. */
 struct sg_nat_gw {
-	struct sg_addr prefix; /* RFC 6052 prefix, zero beyond prefix_len */
-	struct sg_addr mask;   /* prefix_len ones */
-	struct sg_addr pool6791; /* IPv4 sources for ICMP errors of untranslatable routers (RFC 6791), :: where there is none */
+	struct sg_addr prefix;	   /* RFC 6052 prefix, zero beyond prefix_len */
+	struct sg_addr mask;	   /* prefix_len ones */
+	struct sg_addr pool6791;   /* IPv4 sources for ICMP errors of untranslatable routers (RFC 6791), :: where there is none */
 	struct sg_addr pool6791_6; /* the same for IPv6 sources of routers that only an IPv4 address has, :: where there is none */
-	__u32 flags;	       /* enum sg_gw_flag */
-	__u16 low_mtu;	       /* lowest-ipv6-mtu of RFC 7915 4.1, bytes */
-	__u16 stat;	       /* index in sg_nat_stats */
-	__u8 prefix_len;       /* bits: 32, 40, 48, 56, 64 or 96 */
-	__u8 tos;	       /* with SG_GW_FIXED_TOS */
-	__u8 pool6791_len;     /* IPv4 prefix length of pool6791, 0 to 32 */
-	__u8 pool6791_6_len;   /* IPv6 prefix length of pool6791_6, 64 to 128 */
+	__u32 flags;		   /* enum sg_gw_flag */
+	__u16 low_mtu;		   /* lowest-ipv6-mtu of RFC 7915 4.1, bytes */
+	__u16 stat;		   /* index in sg_nat_stats */
+	__u8 prefix_len;	   /* bits: 32, 40, 48, 56, 64 or 96 */
+	__u8 tos;		   /* with SG_GW_FIXED_TOS */
+	__u8 pool6791_len;	   /* IPv4 prefix length of pool6791, 0 to 32 */
+	__u8 pool6791_6_len;	   /* IPv6 prefix length of pool6791_6, 64 to 128 */
 	__u8 pad[4];
 };
 
