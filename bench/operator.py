@@ -1,6 +1,6 @@
 """The operator against a real API server: latency, large clusters, outages.
 
-    python -m bench.operator [--json FILE] [--only latency,objects,nodes,outage,bad] [--quick]
+    python -m bench.operator [--json FILE] [--only latency,kernel,objects,nodes,outage,bad] [--quick]
 
 Nodes are Node objects without machines; the API server, etcd and the operator share this machine's cores.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import random
 import re
 import statistics
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
 from e2e.apiserver import ApiServer
-from e2e.apiserver.cluster import DIGESTS, Cluster, Json, OperatorProcess, path_of
+from e2e.apiserver.cluster import DIGESTS, ROOT, Cluster, Json, OperatorProcess, path_of
 from e2e.apiserver.generate import generate
+from e2e.apiserver.kernel_node import KernelNode
 from e2e.apiserver.proxy import Pipe
 from sixgate.api import UserObject, parse_object
 from sixgate.plan import NodeInfo, Snapshot, plan
@@ -35,8 +37,9 @@ from sixgate.render.renderer import Renderer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-PARTS = ("latency", "objects", "nodes", "outage", "bad")
+PARTS = ("latency", "kernel", "objects", "nodes", "outage", "bad")
 PER_NODE = 10
+OBJECTS = ROOT / "build" / "bpf"
 T = TypeVar("T")
 
 
@@ -180,6 +183,35 @@ def measure_latency(report: Report, size: Size) -> None:
     report.rows.append(Row(f"{name}, p50", "ms", tuple(samples), goal=Goal("value", "<=", 100),
                            note="0.05 to 0.25 s apart"))  # fmt: skip
     report.rows.append(Row(f"{name}, p99", "ms", (percentile(samples, 99),), goal=Goal("value", "<=", 500)))
+
+
+def measure_kernel(report: Report, size: Size) -> None:
+    """One node of the cluster is a network namespace with a real agent; the others are Node objects."""
+    progress(f"to the kernel with {size.latency_objects} objects")
+    groups = size.latency_objects // PER_NODE
+    digests = json.loads((OBJECTS / "manifest.json").read_text())["objects"]
+    with fresh() as (cluster, directory):
+        make_nodes(cluster, groups + 1, lambda n: {f"g{n}": "yes"})
+        documents = [gateway(n, f"g{n % groups}") for n in range(size.latency_objects - 1)]
+        mine = gateway(size.latency_objects, f"g{groups}")
+        in_parallel(lambda document: create(cluster, document), [*documents, mine])
+        with (
+            KernelNode(cluster, f"n{groups}", OBJECTS) as node,
+            OperatorProcess(cluster.operator_account(), directory, digests=digests) as operator,
+        ):
+            node.start()
+            operator.wait_settled(operator.wait_log("holds the lease", 60))
+            table, samples, pauses = node.wait_other_table(0), [], random.Random(2)
+            for number in range(size.patches):
+                time.sleep(pauses.uniform(0.3, 0.6))
+                started = time.monotonic()
+                change = {"mssClamp": number % 2 == 0}
+                cluster.patch("NAT46Gateway", mine["metadata"]["name"], {"spec": {"stateless": change}})
+                table = node.wait_other_table(table)
+                samples.append(time.monotonic() - started)
+    name = f"patch of one of {size.latency_objects:,} objects to the new rule in a node's kernel"
+    report.rows.append(Row(f"{name}, p50", "s", tuple(samples), goal=Goal("value", "<=", 0.3)))
+    report.rows.append(Row(f"{name}, p99", "s", (percentile(samples, 99),), goal=Goal("value", "<=", 1)))
 
 
 def settled_at(cluster: Cluster, count: int) -> bool:
@@ -391,6 +423,7 @@ def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
     report = Report("Operator")
     measures = {
         "latency": measure_latency,
+        "kernel": measure_kernel,
         "objects": measure_objects,
         "nodes": measure_nodes,
         "outage": measure_outage,

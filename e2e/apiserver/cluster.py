@@ -194,6 +194,7 @@ class OperatorProcess:
     directory: Path
     options: Sequence[str] = ()
     name: str = "operator"
+    digests: Mapping[str, str] = field(default_factory=lambda: DIGESTS)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> OperatorProcess:
@@ -211,9 +212,10 @@ class OperatorProcess:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self) -> None:
+        objects = manifest(self.directory / f"objects-{self.name}", self.digests)
         command = [
             sys.executable, "-c", "import typer; from sixgate.cli.operator import operator; typer.run(operator)",
-            "--kubeconfig", str(self.kubeconfig.path), "--objects", str(manifest(self.directory / "objects")),
+            "--kubeconfig", str(self.kubeconfig.path), "--objects", str(objects),
             "--identity", self.name, *self.options,
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import threading
 from dataclasses import dataclass
@@ -144,9 +145,11 @@ class Pipe(_InThread):
     """Passes bytes until `swallow`; then takes everything and passes nothing on, on connections old and new, as a
     broken firewall does. `heal` ends that for new connections only: the old ones stay dead without a word."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listener: socket.socket | None = None) -> None:
+        """`listener` may be a bound socket of another network namespace."""
         super().__init__()
         self._target = port
+        self._socket = listener
         self._swallowing = False
         self._generation = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +162,10 @@ class Pipe(_InThread):
         self._swallowing = False
 
     async def _open(self) -> int:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        if self._socket is not None:
+            self._listener = await asyncio.start_server(self._accept, sock=self._socket)
+        else:
+            self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
@@ -189,6 +195,8 @@ class Pipe(_InThread):
                 up_writer.close()
         except OSError:
             pass
+        except asyncio.CancelledError:
+            return  # asyncio's server logs a handler that ends as cancelled
         finally:
             writer.close()
 

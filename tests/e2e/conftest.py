@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from e2e.apiserver import ApiServer
-from e2e.apiserver.cluster import Cluster, OperatorProcess
+from e2e.apiserver.cluster import DIGESTS, Cluster, OperatorProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +37,15 @@ def operator(cluster: Cluster, tmp_path: Path) -> Iterator[StartOperator]:
     """Starts `sixgate operator` as its service account; what still runs at the end of the test is killed."""
     with ExitStack() as stack:
 
-        def start(*options: str, name: str = "operator", wait: bool = True, url: str = "") -> OperatorProcess:
+        def start(
+            *options: str,
+            name: str = "operator",
+            wait: bool = True,
+            url: str = "",
+            digests: Mapping[str, str] = DIGESTS,
+        ) -> OperatorProcess:
             account = cluster.operator_account(server=url, label=f"-{name}")
-            process = stack.enter_context(OperatorProcess(account, tmp_path, options, name))
+            process = stack.enter_context(OperatorProcess(account, tmp_path, options, name, digests))
             if wait:
                 process.wait_log("holds the lease")
             return process
