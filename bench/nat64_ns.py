@@ -69,7 +69,7 @@ class Way:
 
 
 def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -165,7 +165,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
     gateway = Loaded("sg_xdp", constants={"sg_cfg": config}, objects=OBJECTS)
     gateway.swap("sg_nat", 0, {0: {"n_gw": 1, "n_range": 1, "version": 1, "range": [RANGE], "gw": [GATEWAY]}})
     devices = {device: socket.if_nametoindex(device) for device in ("v6", "v4")}
-    gateway.fill("sg_tx", {index: index for index in devices.values()})
+    gateway.fill("sg_tx", [(index, index) for index in devices.values()])
     to4, to6 = frames()
     ways = (Way("6 to 4", to4, "v6", "v4", -20), Way("4 to 6", to6, "v4", "v6", 20))
     return {way.name: Bench(way, wrapper, gateway).samples(rounds) for way in ways}
