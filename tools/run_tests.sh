@@ -76,6 +76,19 @@ netns_obstacle() {
 	fi
 }
 
+# Why this machine cannot run tests against a real API server. Builds it where that has not been done: once per version.
+apiserver_obstacle() {
+	if [ -n "${KUBEBUILDER_ASSETS:-}" ] || ls "$HOME"/.cache/sixgate-e2e/k8s-*/kube-apiserver >/dev/null 2>&1; then
+		return
+	fi
+	if ! command -v go >/dev/null; then
+		echo "no kube-apiserver, and no Go to build it with; set KUBEBUILDER_ASSETS to a directory that holds it, etcd and kubectl"
+		return
+	fi
+	say "building kube-apiserver, once; about six minutes" >&2
+	"$BIN/python" -m e2e.apiserver.binaries >build/apiserver.log 2>&1 || echo "kube-apiserver cannot be built: $(tail -1 build/apiserver.log)"
+}
+
 tier() {
 	if [ ! -d "$1" ] || [ -z "$(find "$1" -name 'test_*.py')" ]; then
 		return
@@ -101,7 +114,8 @@ tier tests/rfc ""
 tier tests/bpf "$(bpf_obstacle)"
 obstacle=$(netns_obstacle)
 tier tests/netns "${obstacle:-$(bpf_obstacle)}"
-say "tests: $tiers, $JOBS at a time"
+tier tests/e2e "$(apiserver_obstacle)"
+say "tests:$tiers, $JOBS at a time"
 [ -z "$failed" ] || say "failed before the tests:$failed"
 # Where no bpffs is mounted, as in a container, the tests get one that nobody else sees and that ends with them.
 private=
