@@ -68,7 +68,8 @@ class Reconciler:
         desired, started = self._desired, time.monotonic()
 
         def hurry() -> bool:
-            return self.trigger.fired and time.monotonic() - started > HURRY_AFTER_S
+            """Only what changes a plan is worth leaving writes for; reports, our own among them, come all the time."""
+            return self.store.inputs != inputs and time.monotonic() - started > HURRY_AFTER_S
 
         configs = await self.writer.write_all(_config_writes(desired, self.store.configs()), hurry)
         if self.store.inputs != desired.inputs and started - self._told < HURRY_AFTER_S:
