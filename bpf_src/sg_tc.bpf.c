@@ -7,6 +7,7 @@
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/fast_nops.h"
+#include "lib/event.h"
 #include "lib/flow_skb.h"
 #include "lib/flow.h"
 
@@ -29,6 +30,8 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 	if (reason == SG_OK_64 || reason == SG_OK_46)
 		sg_flow_learn(ctx, t, w);
+	if (!w->icmp.send && sg_noteworthy(reason))
+		sg_note(ctx, w, reason);
 	if (w->icmp.send)
 		reason = SG_SLOW_ICMP;
 	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)

@@ -110,4 +110,18 @@ struct sg_nat_stat {
 	struct sg_count to6; /* IPv4 to IPv6, translated */
 };
 
+/* One packet that was discarded and is worth a line in a log; read from the ring buffer sg_events. */
+struct sg_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	struct sg_addr saddr;
+	struct sg_addr daddr;
+	__be16 sport; /* 0 where there is none */
+	__be16 dport;
+	sg_ifindex_t ifindex;
+	__u16 reason; /* enum sg_reason */
+	__u8 proto;
+	__u8 pad;
+	__u32 pad2;
+};
+
 #endif

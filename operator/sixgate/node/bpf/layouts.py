@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Record
+from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
 class SgFeature(IntEnum):
@@ -130,6 +130,15 @@ SG_DEV = Record(
         Field("addr4", 16, Address()),
         Field("mtu", 32, Int("__u32", 4)),
         Field("pad", 36, Int("__u32", 4)),
+    ),
+)
+
+SG_EVENT_RATE = Record(
+    "sg_event_rate",
+    16,
+    (
+        Field("second", 0, Int("__u64", 8)),
+        Field("sent", 8, Int("__u64", 8)),
     ),
 )
 
@@ -483,6 +492,22 @@ MAPS: dict[str, MapSpec] = {
         value=SG_DEV,
         max_entries=1024,
         flags=1,
+    ),
+    "sg_event_rates": MapSpec(
+        name="sg_event_rates",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_EVENT_RATE,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_events": MapSpec(
+        name="sg_events",
+        type=27,
+        key=Raw(0),
+        value=Raw(0),
+        max_entries=65536,
+        flags=0,
     ),
     "sg_flows_tc": MapSpec(
         name="sg_flows_tc",
