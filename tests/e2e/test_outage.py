@@ -60,3 +60,23 @@ def test_an_operator_that_starts_before_the_api_server_waits_for_it(cluster: Clu
     process.wait_log("The first list must succeed")
     cluster.server.start_apiserver()
     process.wait_log("Wrote NodeConfig n1")
+
+
+def test_a_crd_that_is_taken_away_ends_the_process_and_a_new_one_waits(
+    cluster: Cluster, operator: StartOperator
+) -> None:
+    """kopf's watch of the kind dies for good: only a new process helps, and only an exit code brings one."""
+    cluster.node("n1", LABEL)
+    cluster.apply(gateway())
+    process = operator("--audit-seconds", "1")
+    process.wait_log("Wrote NodeConfig n1")
+    cluster.server.kubectl("delete", "crd", "bigtcppolicies.sixgate.io")
+    try:
+        cluster.wait("the process ended", lambda: not process.running)
+        assert process.process is not None
+        assert process.process.returncode == 1
+        second = operator(name="second", wait=False)
+        second.wait_log("Are the CRDs installed?")
+    finally:
+        cluster.install()
+    second.wait_log("holds the lease")

@@ -147,6 +147,12 @@ def test_nulls_that_a_server_drops_do_not_change_the_digest() -> None:
     assert without_nulls([None, {"a": None}]) == [None, {}]
 
 
+def test_empty_sections_are_not_sent_and_do_not_change_the_digest() -> None:
+    sent = document().raw
+    assert set(sent) == {"formatVersion", "revision", "sysctls"}
+    assert spec_digest({**sent, "tables": [], "links": []}) == document().digest
+
+
 def test_a_status_is_compared_without_order_and_without_conditions_of_others() -> None:
     ready = {"type": "Ready", "status": "True"}
     conflicted = {"type": "Conflicted", "status": "False"}

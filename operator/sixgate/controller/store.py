@@ -78,9 +78,17 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def as_sent(spec: Json) -> dict[str, Any]:
+    """A spec of a NodeConfig without nulls and without the sections that are empty.
+
+    A section that a CRD or an agent of another version does not know then hurts only the nodes that need it.
+    """
+    return {key: value for key, value in without_nulls(spec).items() if value != []}
+
+
 def spec_digest(spec: Json) -> str:
     """Names the contents of a spec of a NodeConfig, whatever its `revision` claims."""
-    body = {key: value for key, value in without_nulls(spec).items() if key != "revision"}
+    body = {key: value for key, value in as_sent(spec).items() if key != "revision"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
 
 

@@ -13,8 +13,8 @@ from sixgate.controller.store import (
     OPERATOR,
     ConfigEntry,
     UserEntry,
+    as_sent,
     spec_digest,
-    without_nulls,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Document:
 
     @classmethod
     def of(cls, spec: NodeConfigSpec) -> Document:
-        raw = without_nulls(spec.model_dump(mode="json", by_alias=True))
+        raw = as_sent(spec.model_dump(mode="json", by_alias=True))
         return cls(spec.revision, raw, spec_digest(raw))
 
 
