@@ -99,9 +99,9 @@ class Generator:
     def within6(self, net: IPv6Network) -> bytes:
         return (int(net.network_address) | self.rng.getrandbits(128 - net.prefixlen)).to_bytes(16, "big")
 
-    def remote4(self, gw: Gateway) -> bytes:
-        """An IPv4 host out there, sometimes one that must not be."""
-        if self.chance(24):
+    def remote4(self, gw: Gateway, *, routable: bool = False) -> bytes:
+        """An IPv4 host out there, sometimes one that must not be unless it has to be `routable`."""
+        if not routable and self.chance(24):
             return packed4(self.rng.choice(SPECIAL4))
         if gw.eams and self.chance(12):
             return self.within4(self.rng.choice(gw.eams).v4)
@@ -312,7 +312,7 @@ class Generator:
     def error4(self, gw: Gateway, dst: bytes, room: int) -> bytes:
         """An ICMPv4 error about a packet that `dst` sent."""
         proto = self.proto()
-        src, to = dst, self.remote4(gw)
+        src, to = dst, self.remote4(gw, routable=True)  # the MTU of the way there counts
         if proto == ICMP4 and self.chance(6):
             body = self.summed(struct.pack("!BBHI", 3, 3, 0, 0) + self.rng.randbytes(28), 2, ICMP4, src, to, 4)
         else:
