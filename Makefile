@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test demo bench bench-nat64 conformance fuzz clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 conformance fuzz clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ lint: bootstrap ## ruff, mypy, import-linter, clang-format, generated files up t
 
 test: bootstrap ## lint and every tier of tests that this machine can run
 	@tools/run_tests.sh
+
+test-e2e: bootstrap ## the operator against a real API server (minutes)
+	@tools/run_tests.sh e2e
 
 demo: bpf ## real traffic through a gateway, in network namespaces; removes what it made
 	@$(PY) -m e2e.demo

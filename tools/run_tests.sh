@@ -1,9 +1,10 @@
 #!/bin/sh
 # Everything that must hold before a change goes in. The last line of output is pytest's own.
 #
-#   tools/run_tests.sh [lint] [PYTEST ARGUMENTS ...]
+#   tools/run_tests.sh [lint | e2e] [PYTEST ARGUMENTS ...]
 #
-# Runs every lint, then every tier of tests that this machine can run in one pytest call, and says of each tier that it cannot
+# `lint` stops after the lints; `e2e` runs only the tests against a real API server, which take minutes.
+# Otherwise: runs every lint, then every tier of tests that this machine can run in one pytest call, and says of each tier that it cannot
 # run why not. Exit code 0 where all lints and all tests that ran passed. Environment: JOBS, parallel workers (default: cores).
 set -u
 cd "$(dirname "$0")/.."
@@ -103,6 +104,15 @@ tier() {
 tools/bootstrap.sh || exit 1
 PATH=$PATH:/usr/sbin:/sbin
 step "build" "$BIN/python" tools/build_bpf.py
+if [ "${1:-}" = e2e ]; then
+	shift
+	obstacle=$(apiserver_obstacle)
+	if [ -n "$obstacle" ]; then
+		say "tier tests/e2e cannot run on this machine: $obstacle"
+		exit 1
+	fi
+	exec "$BIN/python" -m pytest -q tests/e2e "$@"
+fi
 lint
 if [ "${1:-}" = lint ]; then
 	[ -z "$failed" ]
@@ -114,7 +124,7 @@ tier tests/rfc ""
 tier tests/bpf "$(bpf_obstacle)"
 obstacle=$(netns_obstacle)
 tier tests/netns "${obstacle:-$(bpf_obstacle)}"
-tier tests/e2e "$(apiserver_obstacle)"
+say "tier tests/e2e runs by itself, \`make test-e2e\`: it starts real API servers and takes minutes"
 say "tests:$tiers, $JOBS at a time"
 [ -z "$failed" ] || say "failed before the tests:$failed"
 # Where no bpffs is mounted, as in a container, the tests get one that nobody else sees and that ends with them.
