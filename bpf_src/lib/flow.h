@@ -180,7 +180,7 @@ SG_FLOW_PATH int sg_flow64(sg_ctx *ctx, __u32 version)
 	if (!sg_plain6(ctx, &p))
 		return SG_FLOW_GENERAL;
 	f = sg_flow_find(ctx, &p, version);
-	if (!f || p.seg_len - 20 > f->mtu)
+	if (!f || p.seg_len - 20 > f->mtu || p.len - 20 > 65535)
 		return SG_FLOW_GENERAL;
 	*(__u8 *)&ip = 0x45;
 	ip.tos = f->flags & SG_GW_FIXED_TOS ? f->fixed_tos : p.tos;
@@ -188,7 +188,7 @@ SG_FLOW_PATH int sg_flow64(sg_ctx *ctx, __u32 version)
 	if (p.seg_len - 20 > SG_V4_DF_MIN)
 		ip.frag_off = bpf_htons(SG_IP_DF);
 	else
-		ip.id = bpf_htons(sg_new_ipid(f->new_saddr.w[3], f->new_daddr.w[3]));
+		ip.id = bpf_htons(sg_new_ipid(f->new_saddr.w[3], f->new_daddr.w[3], sg_segments(ctx)));
 	ip.ttl = p.ttl - 1;
 	ip.protocol = p.proto;
 	ip.saddr = f->new_saddr.w[3];

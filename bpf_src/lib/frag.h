@@ -135,7 +135,7 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 						  : sg_csum_neg(sg_csum_addr(&p->saddr) + sg_csum_addr(&p->daddr)) +
 							    w->src.addr.w[3] + w->dst.addr.w[3];
 		f.hdr_len = SG_V4_LEN;
-		sg_header4(w, gw, &h4);
+		sg_header4(ctx, w, gw, &h4);
 	} else {
 		type = w->l4.type == SG_ICMP4_ECHO ? SG_ICMP6_ECHO : SG_ICMP6_ECHOREPLY;
 		diff = p->proto == IPPROTO_ICMP ? sg_icmp46_diff(w, type)

@@ -109,7 +109,7 @@ SG_INLINE void sg_own_header4(struct iphdr *ip, __u32 len, __be32 saddr, __be32 
 	__builtin_memset(ip, 0, sizeof(*ip));
 	*(__u8 *)ip = 0x45;
 	ip->tot_len = bpf_htons((__u16)len);
-	ip->id = bpf_htons(sg_new_ipid(saddr, daddr));
+	ip->id = bpf_htons(sg_new_ipid(saddr, daddr, 1));
 	ip->ttl = SG_ICMP_TTL;
 	ip->protocol = IPPROTO_ICMP;
 	ip->saddr = saddr;

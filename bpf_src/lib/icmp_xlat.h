@@ -218,7 +218,7 @@ SG_INLINE enum sg_reason sg_icmp_emit(sg_ctx *ctx, struct sg_work *w, const stru
 	if (to6)
 		sg_header6(w, gw, (struct sg_head6 *)buf);
 	else
-		sg_header4(w, gw, (struct iphdr *)buf);
+		sg_header4(ctx, w, gw, (struct iphdr *)buf);
 	/* Extension headers and options go first: the kernel cuts no frame before what it takes for layer 4. */
 	if (sg_resize(ctx, p->l4 - p->l3, to6 ? SG_V6_LEN : SG_V4_LEN, to6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP)))
 		return SG_DROP_RESIZE;
@@ -370,7 +370,7 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	sg_zero_buf(buf);
 	q->ttl++; /* as above */
 	in->seg_len = q->end - q->l4;
-	sg_header4(in, gw, (struct iphdr *)d->ip);
+	sg_header4(ctx, in, gw, (struct iphdr *)d->ip);
 	a->from = q->l4;
 	len = sg_icmp_assemble(ctx, a, &d->map);
 	if (len < SG_ICMP_LEN)

@@ -190,7 +190,7 @@ struct {
 	__uint(max_entries, 1);
 } sg_ipid SEC(".maps");
 
-SG_INLINE __u16 sg_new_ipid(__be32 saddr, __be32 daddr)
+SG_INLINE __u16 sg_new_ipid(__be32 saddr, __be32 daddr, __u32 segs)
 {
 	__u32 zero = 0, mix;
 	struct sg_ipid *id = bpf_map_lookup_elem(&sg_ipid, &zero);
@@ -200,7 +200,8 @@ SG_INLINE __u16 sg_new_ipid(__be32 saddr, __be32 daddr)
 	if (unlikely(!id->key))
 		id->key = bpf_get_prandom_u32() | 1;
 	mix = (saddr ^ (daddr * 0x9e3779b1)) * id->key;
-	mix = (__u16)(++id->next + (mix >> 16));
+	mix = (__u16)(id->next + 1 + (mix >> 16));
+	id->next += segs;     /* the kernel counts on from the first segment's */
 	return mix ? mix : 1; /* 0 is for packets with DF */
 }
 

@@ -67,7 +67,7 @@ SG_INLINE __u64 sg_icmp64_diff(const struct sg_work *w, __u8 type)
 	return sg_csum_neg(old) + type;
 }
 
-SG_INLINE void sg_header4(const struct sg_work *w, const struct sg_nat_gw *gw, struct iphdr *ip)
+SG_INLINE void sg_header4(sg_ctx *ctx, const struct sg_work *w, const struct sg_nat_gw *gw, struct iphdr *ip)
 {
 	const struct sg_pkt *p = &w->pkt;
 	__u32 len = SG_V4_LEN + (p->end - p->l4);
@@ -84,7 +84,7 @@ SG_INLINE void sg_header4(const struct sg_work *w, const struct sg_nat_gw *gw, s
 		ip->id = 0;
 	} else {
 		frag = 0;
-		ip->id = bpf_htons(sg_new_ipid(w->src.addr.w[3], w->dst.addr.w[3]));
+		ip->id = bpf_htons(sg_new_ipid(w->src.addr.w[3], w->dst.addr.w[3], sg_segments(ctx)));
 	}
 	ip->frag_off = bpf_htons(frag);
 	ip->ttl = p->ttl - 1;
@@ -102,7 +102,7 @@ SG_INLINE enum sg_reason sg_write64(sg_ctx *ctx, struct sg_work *w, const struct
 	__u32 l4 = p->l3 + SG_V4_LEN;
 	__u64 diff;
 
-	sg_header4(w, gw, &ip);
+	sg_header4(ctx, w, gw, &ip);
 	if (unlikely(w->frame_len > p->end && sg_trim(ctx, p->end)))
 		return SG_DROP_RESIZE;
 	if (sg_resize(ctx, p->l4 - p->l3, SG_V4_LEN, bpf_htons(ETH_P_IP)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.rfc.model import translate
 from tests.rfc.oracle import verify_packet
-from tests.rfc.verdict import Out, Sent
+from tests.rfc.verdict import Drop, Out, Sent
 from tests.rfc.wire import TCP, UDP, pseudo4, pseudo6
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def compare(node: Node, came: list[Tapped], left: list[Tapped]) -> Comparison:
         for number, part in enumerate(parts):
             verdict = translate(node, part)[0]
             if not isinstance(verdict, Sent):
-                if getattr(verdict, "answer", None) is not None:
-                    answers.append(verdict.answer)  # type: ignore[union-attr]
+                if isinstance(verdict, Drop) and verdict.answer is not None:
+                    answers.append(verdict.answer)
                 continue
             first_df = verdict.packets[0].data[6] & 0x40 != 0 if number == 0 else first_df
             for out in verdict.packets:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +88,17 @@ def send_datagrams(lab: LabRun, sender: Host, receiver: Host, sizes: tuple[int, 
     return arrived
 
 
+@contextmanager
+def one_cpu() -> Iterator[None]:
+    """Keeps this thread, and so what it sends, on one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def in_order(arrived: list[list[int]]) -> list[list[int]]:
     return [sorted(numbers) for numbers in arrived]
 
@@ -100,6 +113,17 @@ def test_udp_super_packets(lab: LabRun, sender: Host, receiver: Host) -> None:
     assert seen.faults == []
     assert (seen.supers, seen.segments) == (4, 38 + 25 + 2 + 2 + 1 + 1)
     assert all(each.needs_csum for each in came)
+
+
+def test_no_two_segments_that_may_be_fragmented_share_an_identification(lab: LabRun) -> None:
+    """RFC 6864 4.3: a router that fragments two of them would have them put together crosswise."""
+    with one_cpu(), Tap(lab, SERVER4.role, "up") as after:  # each CPU counts for itself
+        for _ in range(3):
+            send_datagrams(lab, CLIENT6, SERVER4, (44_600, 30_000, 12_000, 1_200, 24_000), 1200)
+        left = [each.data for each in of_protocol(after.packets(), UDP)]
+    assert not any(packet[6] & 0x40 for packet in left)
+    most = max(Counter(packet[4:6] for packet in left).values())
+    assert (len(left), most) == (3 * (38 + 25 + 10 + 1 + 20), 1)
 
 
 @pytest.mark.parametrize(("sender", "receiver", "pieces"), [(CLIENT6, SERVER4, 1), (CLIENT4, SERVER6, 2)])

@@ -56,7 +56,10 @@ SG_INLINE __u32 sg_gso_size(const sg_ctx *ctx)
 
 SG_INLINE __u32 sg_segments(const sg_ctx *ctx)
 {
-	return ctx->gso_segs ? ctx->gso_segs : 1;
+	if (!ctx->gso_size)
+		return 1;
+	/* Unknown where a guest or a program made the super-packet; then at most one too many. */
+	return ctx->gso_segs ? ctx->gso_segs : ctx->len / ctx->gso_size + 1;
 }
 
 SG_INLINE long sg_load(sg_ctx *ctx, __u32 off, void *to, __u32 len)
