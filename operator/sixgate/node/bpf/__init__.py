@@ -25,6 +25,7 @@ from sixgate.node.bpf.mapspec import MapFlag, MapType, add_up, incompatibility
 from sixgate.node.bpf.object import BpfLoadError, BpfObject, BpfPinError, ProgSpec
 from sixgate.node.bpf.probe import Features, is_bpffs, missing_permission, mount_id, probe
 from sixgate.node.bpf.prog import Program, ProgType, SkbContext, TestResult, TestRunFlag, XdpContext
+from sixgate.node.bpf.ringbuf import RingBuffer
 
 __all__ = [
     "AttachType",
@@ -50,6 +51,7 @@ __all__ = [
     "ProgType",
     "Program",
     "Resolve",
+    "RingBuffer",
     "SkbContext",
     "TestResult",
     "TestRunFlag",

@@ -134,6 +134,7 @@ class XdpQueryOpts(Structure):
 
 
 P = c_void_p
+RING_CALLBACK = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)  # ring_buffer_sample_fn: context, record, its bytes
 PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_object__open_mem": (P, [P, c_size_t, POINTER(ObjectOpenOpts)]),
     "bpf_object__load": (c_int, [P]),
@@ -180,6 +181,10 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_prog_test_run_opts": (c_int, [c_int, POINTER(TestRunOpts)]),
     "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, P, c_size_t, P]),
     "bpf_xdp_query": (c_int, [c_int, c_int, POINTER(XdpQueryOpts)]),
+    "ring_buffer__new": (P, [c_int, RING_CALLBACK, P, P]),
+    "ring_buffer__free": (None, [P]),
+    "ring_buffer__consume": (c_int, [P]),
+    "ring_buffer__epoll_fd": (c_int, [P]),
     "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_version_string": (c_char_p, []),
 }
