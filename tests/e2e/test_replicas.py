@@ -35,7 +35,7 @@ def test_one_writes_and_the_other_takes_over_after_kill_and_after_sigterm(
     follower.wait_log("holds the lease", timeout_s=4)  # released, not run out: well below its four seconds
     cluster.patch("NAT46Gateway", "gw", {"spec": {"stateless": {"ipv4CIDRs": ["192.0.2.0/26"]}}})
     cluster.wait("generation 3", lambda: (cluster.get("NodeConfig", "n1") or {})["metadata"]["generation"] == 3)
-    assert "Wrote NodeConfig n1" in follower.log()
+    follower.wait_log("Wrote NodeConfig n1")
     assert follower.terminate() == 0
     assert lease(cluster)["holderIdentity"] == ""
 

@@ -128,19 +128,19 @@ class _Operator:
         return False
 
     async def _serve(self) -> int:
-        stop_kopf = asyncio.Event()
-        before = asyncio.all_tasks()
+        parts: set[asyncio.Task[Any]] = {
+            asyncio.create_task(self.leader.run(), name="leader election"),
+            asyncio.create_task(self.reconciler.run(), name="the reconciler"),
+            asyncio.create_task(self.stop.wait(), name="stop"),
+        }
+        await self._first_look(parts)
+        stop_kopf, before = asyncio.Event(), asyncio.all_tasks()
         roots = await watch.spawn(self.store, self.client, self.trigger.fire, stop_kopf)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)  # kopf has put its own there
         watches = asyncio.create_task(kopf.run_tasks(roots, ignored=before), name="the watches")
-        parts: set[asyncio.Task[Any]] = {
-            asyncio.create_task(self.leader.run(), name="leader election"),
-            asyncio.create_task(self.reconciler.run(), name="the reconciler"),
-            asyncio.create_task(self._audit(), name="the audit"),
-            asyncio.create_task(self.stop.wait(), name="stop"),
-        }
+        parts.add(asyncio.create_task(self._audit(), name="the audit"))
         done, _ = await asyncio.wait({watches, *parts}, return_when=asyncio.FIRST_COMPLETED)
         await self.leader.release()
         code = 0 if self.stop.is_set() else self._blame(done)
@@ -149,6 +149,15 @@ class _Operator:
         await asyncio.wait({watches}, timeout=5)
         await _cancel({watches})
         return code
+
+    async def _first_look(self, parts: set[asyncio.Task[Any]]) -> None:
+        """Converge on what was listed before kopf lists it again: with thousands of objects both at once take twice
+        as long. What changes meanwhile is in kopf's list; a follower does not look and does not wait long."""
+        looked = asyncio.create_task(self.reconciler.looked.wait())
+        await asyncio.wait({looked, *parts}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+        if self.leader.held():
+            await asyncio.wait({looked, *parts}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel({looked})
 
     @staticmethod
     def _blame(done: set[asyncio.Task[Any]]) -> int:
@@ -160,7 +169,7 @@ class _Operator:
     async def _audit(self) -> None:
         """Rounds for ever; a round that the API server does not answer proves nothing and is not counted."""
         silent: dict[str, int] = {}
-        pause = 2.0  # the first round soon: what was deleted between our list and kopf's is not told by either
+        pause = min(5.0, self.options.audit_s)  # soon: what was deleted between our list and kopf's, neither tells
         while True:
             self.pulse.beat("the audit", 3 * self.options.audit_s + 120)
             await asyncio.sleep(pause)

@@ -47,6 +47,8 @@ class Reconciler:
     backoff: Backoff = field(default_factory=Backoff)
     statuses: Statuses = field(default_factory=Statuses)
     memo: PlanMemo = field(default_factory=PlanMemo)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a look has come to its end."""
     _desired: Desired | None = field(default=None, init=False)
     _idle: bool = field(default=False, init=False)
     _told: float = field(default=float("-inf"), init=False)
@@ -58,6 +60,7 @@ class Reconciler:
             if await self.trigger.wait(BEAT_S) and self.leading():
                 started = time.monotonic()
                 await self.look()
+                self.looked.set()
                 self.trigger.looked(time.monotonic() - started)
 
     async def look(self) -> None:
