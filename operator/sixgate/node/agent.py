@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
+from sixgate.node.discard_log import DiscardLog
 from sixgate.node.events import KernelEvents
 from sixgate.node.lock import NodeLock
 from sixgate.node.reconcile import Around, Reconciler
@@ -40,6 +41,7 @@ class NodeAgent:
     ) -> None:
         """`clock` is monotonic seconds; `around` wraps the interpreter of actions."""
         self._options = options
+        self._clock = clock
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
@@ -111,13 +113,18 @@ class NodeAgent:
     async def run(self, source: AsyncIterator[NodeConfigSpec], on_status: StatusSink | None = None) -> None:
         """Apply every spec of `source`, the newest one again whenever the kernel reports a change, a failed action is
         due for another try, or `resync_s` passed. Returns when `source` ends or the task is cancelled; the data plane
-        stays as it is. `on_status` gets each report that differs from the one before."""
+        stays as it is. `on_status` gets each report that differs from the one before. Meanwhile packets that the data
+        plane discards and wants to be seen are logged."""
         wake = asyncio.Event()
         latest: list[NodeConfigSpec] = []
         reader = asyncio.create_task(self._read(source, latest, wake))
+        loop = asyncio.get_running_loop()
         # One thread for all kernel work: netlink sockets of pyroute2 belong to the thread that made them.
-        with KernelEvents() as events, ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool:
-            loop = asyncio.get_running_loop()
+        with (
+            KernelEvents() as events,
+            DiscardLog(self._options.bpffs, loop, self._clock) as discards,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool,
+        ):
 
             def heard() -> None:
                 if events.drain():
@@ -125,7 +132,7 @@ class NodeAgent:
 
             loop.add_reader(events.fileno(), heard)
             try:
-                await self._serve(reader, latest, wake, pool, on_status)
+                await self._serve(reader, latest, wake, pool, discards=discards, on_status=on_status)
             finally:
                 loop.remove_reader(events.fileno())
                 reader.cancel()
@@ -144,6 +151,8 @@ class NodeAgent:
         latest: list[NodeConfigSpec],
         wake: asyncio.Event,
         pool: ThreadPoolExecutor,
+        *,
+        discards: DiscardLog,
         on_status: StatusSink | None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -159,6 +168,8 @@ class NodeAgent:
             if latest:
                 applied = latest[0]
                 status = await loop.run_in_executor(pool, self.apply, applied)
+                if self._lock.held:
+                    discards.follow()
                 if on_status is not None and status != reported:
                     await on_status(status)
                 reported = status

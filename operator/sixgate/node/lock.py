@@ -43,6 +43,11 @@ class NodeLock:
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
 
+    @property
+    def held(self) -> bool:
+        """Whether this process keeps the node."""
+        return self._fd >= 0
+
     def remove(self) -> None:
         """Remove the file and let go; for the one that holds the lock."""
         (self.state_dir / _FILE).unlink(missing_ok=True)
