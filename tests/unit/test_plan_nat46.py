@@ -200,6 +200,9 @@ def test_counter_slots_stay() -> None:
     assert stat_indexes(names[:1]) == slots[:1]
 
 
+BACKENDS = {"ports": [{"port": 80}], "backends": [{"address": "192.0.2.9"}]}
+
+
 @pytest.mark.parametrize(
     ("item", "reason", "says"),
     [
@@ -210,9 +213,9 @@ def test_counter_slots_stay() -> None:
             "uses spec.stateful, which this version does not program yet",
         ),
         (
-            make("BIGTCPPolicy", "b", {"nodeSelector": on("a"), "ipv6": {}}),
+            make("LoadBalancer", "b", {"nodeSelector": on("a"), "vips": ["192.0.2.1"], **BACKENDS}),
             "NotSupportedYet",
-            "uses the kind BIGTCPPolicy, which",
+            "uses the kind LoadBalancer, which",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from sixgate.node.bpf import decode, encode, layouts
 from sixgate.plan import NodeInfo, Snapshot, plan
 from sixgate.plan.nodeplan import EMPTY
 from sixgate.render import Renderer
-from tests.unit.objects import DIGESTS, gateway
+from tests.unit.objects import DIGESTS, gateway, make, on
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -60,6 +60,21 @@ CASES: dict[str, tuple[UserObject, ...]] = {
             devices=["eth2"],
             acceleration="BestEffort",
             mappings=[{"ipv4": "198.51.100.1/32", "ipv6": "2001:db8:47::1/128"}],
+        ),
+    ),
+    "bigtcp": (
+        make(
+            "BIGTCPPolicy",
+            "storage",
+            {
+                "nodeSelector": on("gw-1"),
+                "ipv6": {"maxSize": 131072},
+                "devices": {"include": ["bond*"]},
+                "pods": "Live",
+            },
+        ),
+        make(
+            "BIGTCPPolicy", "base", {"nodeSelector": on("gw-1"), "ipv4": {"enabled": True}, "ipv6": {}, "priority": 1}
         ),
     ),
     "nothing": (),

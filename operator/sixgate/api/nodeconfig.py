@@ -120,6 +120,30 @@ class Sysctl(Owned):
     value: str = Field(description="Text that is written.")
 
 
+class BigTcp(Owned):
+    """Largest TCP super-packets of some devices.
+
+    Of several items for one device the first that names a family counts for that family. What a device had before is
+    recorded and given back when no item names it any more.
+    """
+
+    include: tuple[str, ...] = Field(
+        min_length=1, description="Device names or shell patterns; `auto` means every uplink, as in attachments."
+    )
+    exclude: tuple[str, ...] = Field(default=(), description="Device names or shell patterns that are left alone.")
+    ipv6_size: int | None = Field(
+        default=None, ge=65536, le=524280, description="Of IPv6, bytes; 65536 is no BIG TCP; left out: not touched."
+    )
+    ipv4_size: int | None = Field(
+        default=None, ge=65536, le=524280, description="Of IPv4, bytes; 65536 is no BIG TCP; left out: not touched."
+    )
+    pods: Literal["Off", "HostSide", "Live"] = Field(
+        default="Off",
+        description="HostSide adds veth and netkit devices whose other end is in another network namespace; Live sets "
+        "that other end, too, which needs CAP_SYS_ADMIN.",
+    )
+
+
 class NodeConfigSpec(Model):
     """What sixgate wants on one node."""
 
@@ -133,6 +157,9 @@ class NodeConfigSpec(Model):
     addresses: tuple[Address, ...] = Field(default=(), description="Addresses that sixgate adds to devices.")
     routes: tuple[Route, ...] = Field(default=(), description="Routes that sixgate adds.")
     sysctls: tuple[Sysctl, ...] = Field(default=(), description="Settings of the kernel, restored when they go.")
+    big_tcp: tuple[BigTcp, ...] = Field(
+        default=(), description="Largest TCP super-packets of devices, the first item for a device counts."
+    )
 
     def hashed(self) -> NodeConfigSpec:
         """The same spec with `revision` set to the hash of its canonical JSON without `revision`."""
@@ -158,6 +185,19 @@ class DeviceReport(Model):
     )
 
 
+class BigTcpReport(Model):
+    """Super-packet sizes of one device, bytes; 0 for a family that nobody wants anything of."""
+
+    device: str = Field(description="Name of the device; of one inside a pod, NETNS/NAME.")
+    ipv6_wanted: int = Field(default=0, description="IPv6 size that a policy asks for, bytes.")
+    ipv6_gso: int = Field(default=0, description="Largest IPv6 packet that is sent, bytes.")
+    ipv6_gro: int = Field(default=0, description="Largest IPv6 packet that is merged, bytes.")
+    ipv4_wanted: int = Field(default=0, description="IPv4 size that a policy asks for, bytes.")
+    ipv4_gso: int = Field(default=0, description="Largest IPv4 packet that is sent, bytes.")
+    ipv4_gro: int = Field(default=0, description="Largest IPv4 packet that is merged, bytes.")
+    message: str = Field(default="", description="Why the device has less than is wanted, in a sentence.")
+
+
 class NodeConfigStatus(Model):
     """What the node has. Written by the node only."""
 
@@ -167,6 +207,9 @@ class NodeConfigStatus(Model):
     message: str = Field(default="", description="What is wrong, in sentences; empty if nothing is.")
     objects: tuple[ItemResult, ...] = Field(default=(), description="What became of the users' objects.")
     devices: tuple[DeviceReport, ...] = Field(default=(), description="Devices that programs are attached to.")
+    big_tcp: tuple[BigTcpReport, ...] = Field(
+        default=(), description="Super-packet sizes of selected devices, at most 100, those that fall short first."
+    )
     kernel: dict[str, JsonValue] = Field(default_factory=dict, description="Release and probed features of the kernel.")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from sixgate.node.model import Contents, Hook, MapShape, Owners, ProgName, RouteKey
+    from sixgate.node.model import Contents, Hook, MapShape, Owners, ProgName, RouteKey, SizeKey, Sizes
 
 OUR_ALIAS = "sixgate"  # ifalias of every device that sixgate made
 
@@ -257,6 +257,35 @@ class ForgetTables(Action):
         return f"forget tables {', '.join(self.maps)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberSizes(Action):
+    """Record what devices have before it is changed: one write for all."""
+
+    originals: tuple[tuple[SizeKey, Sizes], ...]
+
+    def __str__(self) -> str:
+        return f"remember the packet sizes of {_devices(self.originals)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSizes(Action):
+    key: SizeKey
+    sizes: Sizes
+
+    def __str__(self) -> str:
+        return f"set the packet sizes of {self.key} to {self.sizes}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetSizes(Action):
+    """These devices have their own sizes again, or are gone."""
+
+    originals: tuple[tuple[SizeKey, Sizes], ...]
+
+    def __str__(self) -> str:
+        return f"forget the packet sizes of {_devices(self.originals)}"
+
+
 class HookFields(TypedDict):
     """Arguments that Attach and UpdateLink share."""
 
@@ -275,3 +304,8 @@ def _route(route: RouteKey) -> str:
     parts += [f"via {route.via}"] if route.via else []
     parts += [f"dev {route.device}"] if route.device else []
     return " ".join([*parts, f"in table {route.table}"])
+
+
+def _devices(sized: tuple[tuple[SizeKey, Sizes], ...]) -> str:
+    names = [str(key) for key, _ in sized]
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more devices"

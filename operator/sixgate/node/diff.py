@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sixgate.node import actions as act
 from sixgate.node import names
+from sixgate.node.diff_bigtcp import plan_sizes
 from sixgate.node.diff_maps import MapPlan, plan_maps
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
         *_surplus_programs(want, have, hooks),
         *maps.finish,
         *_surplus_network(want, have),
+        *plan_sizes(want, have),
     )
 
 

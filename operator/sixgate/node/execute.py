@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Literal
 
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node import actions as act
-from sixgate.node import names, offloads, sysctls
+from sixgate.node import names, offloads, pods, sysctls
 from sixgate.node.bpf.ctype import MapSpec, Raw
 from sixgate.node.bpf.link import Link, is_gone
 from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.prog import Program
 from sixgate.node.model import Hook, ProgName
-from sixgate.node.netlink import NetlinkError
+from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import open_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sixgate.node.catalogue import Catalogue
-    from sixgate.node.netlink import Netlink
     from sixgate.node.statedir import StateDir
 
 
@@ -67,6 +66,14 @@ class Executor:
                 self._set_sysctl(action)
             case act.RestoreSysctl():
                 self._restore_sysctl(action)
+            case act.RememberSizes():
+                self.state.remember_sizes({**dict(action.originals), **self.state.original_sizes()})
+            case act.SetSizes():
+                self._set_sizes(action)
+            case act.ForgetSizes():
+                gone = {key for key, _ in action.originals}
+                kept = {key: sizes for key, sizes in self.state.original_sizes().items() if key not in gone}
+                self.state.remember_sizes(kept)
             case _:
                 self._dispatch_bpf(action)
 
@@ -101,6 +108,17 @@ class Executor:
                 self.state.remember(replace(now, tables=now.tables - set(action.maps)))
             case _:
                 raise TypeError(f"No interpretation of {type(action).__name__}.")
+
+    def _set_sizes(self, action: act.SetSizes) -> None:
+        if not action.key.netns:
+            self.netlink.set_sizes(action.key.name, action.key.ifindex, action.sizes)
+            return
+
+        def there() -> None:
+            with Netlink() as netlink:
+                netlink.set_sizes(str(action.key), action.key.ifindex, action.sizes)
+
+        pods.inside(action.key.netns, there)
 
     def _set_sysctl(self, action: act.SetSysctl) -> None:
         original = sysctls.read(action.path)

@@ -21,6 +21,36 @@ Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
 HOOKS = ("tc-ingress", "tc-egress", "xdp")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Sizes:
+    """Largest super-packets of a device, bytes: what it sends (GSO) and merges (GRO), of IPv6 and IPv4."""
+
+    gso6: int = 65536
+    gro6: int = 65536
+    gso4: int = 65536
+    gro4: int = 65536
+
+    @property
+    def has_ipv4(self) -> bool:
+        """False on kernels before 6.3, where IPv4 knows no size of its own."""
+        return bool(self.gso4 and self.gro4)
+
+    def __str__(self) -> str:
+        return f"gso {self.gso6}/{self.gso4} gro {self.gro6}/{self.gro4} (IPv6/IPv4)"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SizeKey:
+    """One device for as long as it lives. `netns` is the file of its network namespace, empty for the node's own."""
+
+    netns: str
+    ifindex: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.netns.rpartition('/')[2]}/{self.name}" if self.netns else self.name
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A network device as netlink shows it; `addresses` are (address, prefix length, scope, flags, made by sixgate)."""
@@ -40,6 +70,11 @@ class Device:
     addresses: tuple[AddressSeen, ...] = ()
     xdp_id: int = 0
     xdp_transmit: bool | None = None  # None: this kernel does not tell
+    master: int = 0  # index of the bridge or bond that it is a port of
+    lower: int = 0  # index of the device below (VLAN, macvlan) or of the other end (veth, netkit)
+    netnsid: int = -1  # of the other network namespace that the other end of a veth or netkit is in
+    sizes: Sizes = Sizes()
+    tso_max: int = 65536  # the driver's own bound of GSO, 0 where the kernel does not tell
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,11 +189,22 @@ class RouteKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """Another network namespace that a device of the node leads into; `forwards6` are indexes of devices in it."""
+
+    netns: str  # the file that keeps it
+    netnsid: int
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    forwards6: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     release: str
     tcx: bool
     bpffs: bool = True
     sys_admin: bool = False
+    forwards_big6: bool = False  # `sixgate bigtcp test` found that it forwards IPv6 super-packets over 64 KB
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +238,9 @@ class Observed:
     sysctls: Mapping[str, str | None] = field(default_factory=dict)  # asked for; None where the file is missing
     offloads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # own devices to what is still switched on
     remembered: Remembered = Remembered()
+    forwards6: frozenset[int] = frozenset()  # indexes of devices whose IPv6 packets the kernel forwards
+    pods: tuple[Pod, ...] = ()
+    originals: Mapping[SizeKey, Sizes] = field(default_factory=dict)  # of devices whose sizes were changed
 
     def device_by_index(self, ifindex: int) -> Device | None:
         return next((d for d in self.devices.values() if d.ifindex == ifindex), None)
@@ -273,6 +322,19 @@ class SysctlWant:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeWant:
+    """Sizes that one device is to have. `wanted6`, `wanted4` are what policies ask for, 0 for nothing; `why` says why
+    the device gets less."""
+
+    key: SizeKey
+    sizes: Sizes
+    owners: Owners
+    wanted6: int = 0
+    wanted4: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What the node wants, encoded; `problems` is what could not be resolved and is left out of everything else.
 
@@ -288,6 +350,7 @@ class Desired:
     addresses: tuple[AddressWant, ...] = ()
     routes: tuple[RouteWant, ...] = ()
     sysctls: tuple[SysctlWant, ...] = ()
+    sizes: tuple[SizeWant, ...] = ()
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
     frozen: frozenset[str] = frozenset()

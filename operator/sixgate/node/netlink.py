@@ -11,16 +11,19 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfbase
 from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 
 from sixgate.errors import ApplyError
+from sixgate.node import rtlink
 from sixgate.node.actions import OUR_ALIAS
 from sixgate.node.events import RTPROT_SIXGATE
-from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey
+from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,14 +38,31 @@ _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}  # enum in linux/rtnetlink.h
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL})
-_XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded"}
+_XDP_MODES = {1: "native", 2: "generic", 3: "offloaded"}  # XDP_ATTACHED_DRV, _SKB, _HW
+
+
+def _teach_pyroute2() -> None:
+    """Add attributes that pyroute2 0.9.7 lacks: without TCA_BPF_ID nobody can tell which program a filter runs.
+
+    Done on import, since pyroute2 compiles its tables when it first reads or writes a message.
+    """
+    options = sched_bpf.options
+    if options.nla_map[-1][0] != "TCA_BPF_ID":
+        missing = (("TCA_BPF_FLAGS_GEN", "uint32"), ("TCA_BPF_TAG", "hex"), ("TCA_BPF_ID", "uint32"))
+        options.nla_map = (*options.nla_map, *missing)
+    # Without the IPv4 sizes it leaves them out of its requests and says nothing.
+    if ifinfbase.nla_map[-1][0] == "IFLA_ALLMULTI":
+        sizes = (("IFLA_GSO_IPV4_MAX_SIZE", "uint32"), ("IFLA_GRO_IPV4_MAX_SIZE", "uint32"))
+        ifinfbase.nla_map = (*ifinfbase.nla_map, ("IFLA_DEVLINK_PORT", "hex"), *sizes)
+
+
+_teach_pyroute2()
 
 
 class Netlink:
     """One rtnetlink socket in the namespace of the calling thread; use it in the thread that made it."""
 
     def __init__(self) -> None:
-        _teach_pyroute2()
         self._ip = IPRoute()
 
     def __enter__(self) -> Netlink:
@@ -56,17 +76,28 @@ class Netlink:
         addresses: dict[int, list[AddressSeen]] = {}
         for message in self._ip.get_addr():
             addresses.setdefault(message["index"], []).append(_address(message))
-        bridges = set()
-        messages = list(self._ip.get_links())
-        for message in messages:
-            if _link_kind(message) in ("bridge", "openvswitch"):
-                bridges.add(message["index"])
-        devices = (_device(message, addresses.get(message["index"], []), bridges) for message in messages)
+        messages = rtlink.read_links()
+        bridges = {message.index for message in messages if message.kind in ("bridge", "openvswitch")}
+        devices = (_device(message, addresses.get(message.index, []), bridges) for message in messages)
         return {device.name: device for device in devices}
 
     def xdp_attached(self) -> dict[int, tuple[Attached, ...]]:
         """XDP programs by ifindex, whoever attached them."""
-        return {message["index"]: programs for message in self._ip.get_links() if (programs := _xdp(message))}
+        return {message.index: programs for message in rtlink.read_links() if (programs := _xdp(message))}
+
+    def set_sizes(self, name: str, ifindex: int, sizes: Sizes) -> None:
+        """Give one device its largest GSO and GRO packets, and read them back: kernels without IPv4 BIG TCP accept its
+        attributes and forget them."""
+        wanted = {"gso_max_size": sizes.gso6, "gro_max_size": sizes.gro6}
+        # The kernel takes the IPv4 sizes along when it sets the others to 64 KB or less, so all of them are set.
+        wanted |= {"gso_ipv4_max_size": sizes.gso4, "gro_ipv4_max_size": sizes.gro4} if sizes.has_ipv4 else {}
+        with _refused(f"set the packet sizes of {name} to {sizes}"):
+            self._ip.link("set", index=ifindex, **wanted)
+        message = rtlink.read_link(ifindex)
+        if message is None:
+            raise ApplyError(f"Device {name} is not there any more.", errno.ENODEV)
+        if (found := _sizes(message)) != sizes:
+            raise ApplyError(f"Device {name} should have the packet sizes {sizes}, but the kernel shows {found}.")
 
     def default_devices(self) -> dict[int, int]:
         """Address family (4 or 6) to ifindex of the default route with the lowest metric."""
@@ -236,14 +267,6 @@ class Netlink:
         return arguments
 
 
-def _teach_pyroute2() -> None:
-    """Add attributes that pyroute2 0.9.7 lacks: without TCA_BPF_ID nobody can tell which program a filter runs."""
-    options = sched_bpf.options
-    if options.nla_map[-1][0] != "TCA_BPF_ID":
-        missing = (("TCA_BPF_FLAGS_GEN", "uint32"), ("TCA_BPF_TAG", "hex"), ("TCA_BPF_ID", "uint32"))
-        options.nla_map = (*options.nla_map, *missing)
-
-
 @contextlib.contextmanager
 def _refused(what: str, *, unless: int | frozenset[int] | set[int] = frozenset()) -> Iterator[None]:
     """Turn the kernel's refusal into an ApplyError, unless its errno means that there is nothing to do."""
@@ -255,31 +278,43 @@ def _refused(what: str, *, unless: int | frozenset[int] | set[int] = frozenset()
             raise ApplyError(f"The kernel refused to {what}: {error.args[1]}.", error.code) from error
 
 
-def _link_kind(message: Any) -> str:
-    info = message.get_attr("IFLA_LINKINFO")
-    return (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
-
-
-def _device(message: Any, addresses: list[AddressSeen], bridges: set[int]) -> Device:
-    alias = message.get_attr("IFLA_IFALIAS") or ""
-    group = message.get_attr("IFLA_GROUP") or 0
-    kind = _link_kind(message)
+def _device(message: rtlink.LinkMessage, addresses: list[AddressSeen], bridges: set[int]) -> Device:
+    alias = message.text(rtlink.IFLA_IFALIAS)
+    group = message.number(rtlink.IFLA_GROUP)
+    kind = message.kind
     programs = _xdp(message)
+    master = message.number(rtlink.IFLA_MASTER)
+    lower = message.number(rtlink.IFLA_LINK)
     return Device(
-        name=message.get_attr("IFLA_IFNAME"),
-        ifindex=message["index"],
+        name=message.text(rtlink.IFLA_IFNAME),
+        ifindex=message.index,
         kind=kind,
-        up=bool(message["flags"] & _IFF_UP),
-        loopback=bool(message["flags"] & _IFF_LOOPBACK),
-        port=message.get_attr("IFLA_MASTER") in bridges,
+        up=bool(message.flags & _IFF_UP),
+        loopback=bool(message.flags & _IFF_LOOPBACK),
+        port=master in bridges,
         ours=alias == OUR_ALIAS or group == LINK_GROUP,
         alias=alias,
         group=group,
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        peer_ifindex=(message.get_attr("IFLA_LINK") or 0) if kind == "veth" else 0,
-        ethernet=message["ifi_type"] == _ARPHRD_ETHER,
+        mtu=message.number(rtlink.IFLA_MTU),
+        peer_ifindex=lower if kind == "veth" else 0,
+        ethernet=message.hardware == _ARPHRD_ETHER,
         addresses=tuple(sorted(addresses)),
         xdp_id=programs[0].prog_id if programs else 0,
+        master=master,
+        lower=lower,
+        netnsid=message.number(rtlink.IFLA_LINK_NETNSID, -1) if kind in ("veth", "netkit") else -1,
+        sizes=_sizes(message),
+        tso_max=message.number(rtlink.IFLA_TSO_MAX_SIZE),
+    )
+
+
+def _sizes(message: rtlink.LinkMessage) -> Sizes:
+    """Zero for what this kernel does not tell."""
+    return Sizes(
+        gso6=message.number(rtlink.IFLA_GSO_MAX_SIZE),
+        gro6=message.number(rtlink.IFLA_GRO_MAX_SIZE),
+        gso4=message.number(rtlink.IFLA_GSO_IPV4_MAX_SIZE),
+        gro4=message.number(rtlink.IFLA_GRO_IPV4_MAX_SIZE),
     )
 
 
@@ -294,12 +329,13 @@ def _address(message: Any) -> AddressSeen:
     )
 
 
-def _xdp(message: Any) -> tuple[Attached, ...]:
-    xdp = message.get_attr("IFLA_XDP")
-    prog_id = xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None
+def _xdp(message: rtlink.LinkMessage) -> tuple[Attached, ...]:
+    xdp = message.nested(rtlink.IFLA_XDP)
+    prog_id = int.from_bytes(xdp.get(rtlink.IFLA_XDP_PROG_ID, b""), sys.byteorder)
     if not prog_id:
         return ()
-    return (Attached(prog_id=prog_id, mode=_XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "mixed")),)
+    mode = _XDP_MODES.get(xdp.get(rtlink.IFLA_XDP_ATTACHED, b"\0")[0], "mixed")
+    return (Attached(prog_id=prog_id, mode=mode),)
 
 
 def _first_hop(message: Any) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sixgate.errors import BpfError
-from sixgate.node import names, offloads, resolve_tables, sysctls, xdp_features
+from sixgate.node import names, offloads, pods, resolve_tables, rtlink, sysctls, xdp_features
 from sixgate.node.bpf import info
 from sixgate.node.bpf.codec import Codec
 from sixgate.node.bpf.ctype import Raw
@@ -26,16 +26,20 @@ from sixgate.node.model import (
     MapPin,
     MapShape,
     Observed,
+    Pod,
     ProgName,
     ProgPin,
     Remembered,
+    SizeKey,
+    Sizes,
     SlotSeen,
 )
 from sixgate.node.resolve import ATTACHED
+from sixgate.node.resolve_bigtcp import LEGACY_BYTES
 from sixgate.node.shapes import normal_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from sixgate.api.nodeconfig import NodeConfigSpec
@@ -57,7 +61,13 @@ def open_raw(path: Path) -> Map:
 def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state: StateDir) -> Observed:
     """All that is needed to compare with `spec`. Contents are read of the maps that `spec` or the node fills."""
     remembered = state.remembered()
-    kernel = Kernel(os.uname().release, has_tcx() if options.tcx is None else options.tcx)
+    kernel = Kernel(
+        os.uname().release,
+        has_tcx() if options.tcx is None else options.tcx,
+        sys_admin=pods.may_enter(),
+        forwards_big6=state.forwards_big6(),
+    )
+    originals = state.original_sizes()
     found = netlink.devices()
     if any(device.xdp_id for device in found.values()) or any(
         a.hook == "xdp" for o in spec.objects for a in o.attachments
@@ -86,7 +96,25 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         sysctls={path: sysctls.read(path) for path in _sysctl_paths(spec, found)},
         offloads={name: offloads.still_on(name) for name in _silent(spec, found)},
         remembered=remembered,
+        forwards6=rtlink.forwarding6() if spec.big_tcp else frozenset(),
+        pods=_pods_of(spec, options, found, kernel, originals),
+        originals=originals,
     )
+
+
+def _pods_of(
+    spec: NodeConfigSpec,
+    options: NodeOptions,
+    devices: dict[str, Device],
+    kernel: Kernel,
+    originals: Mapping[SizeKey, Sizes],
+) -> tuple[Pod, ...]:
+    """What devices lead to: looked at where sizes of IPv6 are wanted, and where a pod's own sizes were changed."""
+    elsewhere = {device.netnsid for device in devices.values() if device.netnsid >= 0}
+    asked = any(item.pods == "Live" or (item.ipv6_size or 0) > LEGACY_BYTES for item in spec.big_tcp)
+    if not elsewhere or not kernel.sys_admin or not (asked or any(key.netns for key in originals)):
+        return ()
+    return pods.find(options.netns_dirs, elsewhere)
 
 
 def _pins(directory: Path, read: Callable[[Path], _T]) -> Iterator[_T]:

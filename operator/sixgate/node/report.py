@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sixgate.api.nodeconfig import DeviceReport, ItemResult, NodeConfigStatus
+from sixgate.api.nodeconfig import BigTcpReport, DeviceReport, ItemResult, NodeConfigStatus
+from sixgate.node.diff_bigtcp import sizes_now
 from sixgate.node.findings import owner_ref
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from sixgate.errors import Ref
     from sixgate.node.actions import Action
     from sixgate.node.model import Desired, Observed
+
+
+MAX_SIZED = 100  # devices in one status: a node may have thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,29 @@ def report(spec: NodeConfigSpec, want: Desired, have: Observed, failures: tuple[
         message=" ".join(messages[:3]) + (f" And {len(messages) - 3} more." if len(messages) > 3 else ""),
         objects=items,
         devices=tuple(_devices(have)),
+        big_tcp=sizes_report(want, have)[:MAX_SIZED],
         kernel={"release": have.kernel.release, "tcx": have.kernel.tcx},
     )
+
+
+def sizes_report(want: Desired, have: Observed) -> tuple[BigTcpReport, ...]:
+    """Every selected device that is still there, those that fall short first."""
+    now = sizes_now(have)
+    rows = [
+        BigTcpReport(
+            device=str(item.key),
+            ipv6_wanted=item.wanted6,
+            ipv4_wanted=item.wanted4,
+            ipv6_gso=now[item.key].gso6,
+            ipv6_gro=now[item.key].gro6,
+            ipv4_gso=now[item.key].gso4,
+            ipv4_gro=now[item.key].gro4,
+            message=item.why,
+        )
+        for item in want.sizes
+        if item.key in now
+    ]
+    return tuple(sorted(rows, key=lambda row: (not row.message, row.device)))
 
 
 def _item(ref: Ref, bad: list[tuple[Ref, str, str]], soft: list[tuple[Ref, str, str]]) -> ItemResult:
@@ -68,6 +93,7 @@ def _owners(spec: NodeConfigSpec) -> Iterator[str]:
         spec.addresses,
         spec.routes,
         spec.sysctls,
+        spec.big_tcp,
     )
     for group in groups:
         for item in group:

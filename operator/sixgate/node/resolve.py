@@ -30,6 +30,7 @@ from sixgate.node.model import (
     RouteWant,
     SysctlWant,
 )
+from sixgate.node.resolve_bigtcp import resolve_sizes
 from sixgate.node.shapes import layout, map_shape
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def resolve(
         addresses=tuple(_addresses(spec, have, found)),
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
+        sizes=resolve_sizes(spec, have, found),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),

@@ -6,14 +6,19 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sixgate.errors import ApplyError
-from sixgate.node.model import Remembered
+from sixgate.node.model import Remembered, SizeKey, Sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _STATE = "state.json"
+_SIZES = "sizes.json"
+_TESTED = "bigtcp-test.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -88,6 +93,30 @@ class StateDir:
 
     def forget(self) -> None:
         self.remove(_STATE)
+        self.remove(_SIZES)
+        self.remove(_TESTED)
+
+    def original_sizes(self) -> dict[SizeKey, Sizes]:
+        """Packet sizes of devices before they were changed; nothing after a reboot, when they have them again."""
+        raw = self.read(_SIZES)
+        if not isinstance(raw, dict) or raw.get("boot") != _boot_id():
+            return {}
+        return {SizeKey(*entry[:3]): Sizes(*entry[3:]) for entry in raw.get("originals", ())}
+
+    def remember_sizes(self, originals: Mapping[SizeKey, Sizes]) -> None:
+        listed = [[*astuple(key), *astuple(sizes)] for key, sizes in sorted(originals.items())]
+        if listed:
+            self.write(_SIZES, {"boot": _boot_id(), "originals": listed})
+        else:
+            self.remove(_SIZES)
+
+    def forwards_big6(self) -> bool:
+        """Whether a test of this boot has shown that the kernel forwards IPv6 packets of more than 64 KB."""
+        raw = self.read(_TESTED)
+        return isinstance(raw, dict) and raw.get("boot") == _boot_id() and raw.get("forwardsIPv6") is True
+
+    def remember_test(self, *, forwards_ipv6: bool) -> None:
+        self.write(_TESTED, {"boot": _boot_id(), "forwardsIPv6": forwards_ipv6})
 
 
 def _boot_id() -> str:

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from sixgate.api.addr import Address
 from sixgate.api.base import UserObject
+from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
@@ -32,6 +33,8 @@ def claims_of(item: UserObject) -> Iterator[Claim]:
 
 def not_supported(item: UserObject) -> str:
     """The part of `item` whose data plane is not there yet, empty if all of it is."""
+    if isinstance(item, BIGTCPPolicy):
+        return ""
     if not isinstance(item, NAT46Gateway):
         return f"the kind {item.ref.kind}"
     parts = {"spec.stateful": item.spec.stateful, "spec.services": item.spec.services, "spec.dns64": item.spec.dns64}

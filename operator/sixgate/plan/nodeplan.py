@@ -121,12 +121,25 @@ class NatPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class BigTcpPlan:
+    """Sizes of one policy in bytes; 65536 for a family that is off, None for one that the policy does not speak of."""
+
+    owner: Ref
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    ipv6_size: int | None
+    ipv4_size: int | None
+    pods: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """All features of one node. Two nodes with equal plans get the same document."""
 
     objects: tuple[ObjectPlan, ...] = ()
     config: ConfigPlan | None = None
     nat: NatPlan | None = None
+    big_tcp: tuple[BigTcpPlan, ...] = ()  # the first that names a family of a device counts
 
 
 EMPTY = NodePlan()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sixgate.api.base import UserObject
 from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
+from sixgate.plan.bigtcp import big_tcp
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.cluster import ClusterAddresses, covered_by_egress, translated_own
 from sixgate.plan.devices import policies_overlap
@@ -27,6 +28,8 @@ DUPLICATE = "Duplicate"
 COVERS = "CoversCluster"
 OBJECT_MISSING = "ObjectMissing"
 MAX_NAMED = 3
+
+Programmed = NAT46Gateway | BIGTCPPolicy  # kinds whose data plane is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class PlanMemo:
 
     def __init__(self) -> None:
         self._digests: Mapping[str, str] = {}
-        self._before: dict[tuple[int, ...], tuple[tuple[NAT46Gateway, ...], NodePlan]] = {}
-        self._now: dict[tuple[int, ...], tuple[tuple[NAT46Gateway, ...], NodePlan]] = {}
+        self._before: dict[tuple[int, ...], tuple[tuple[Programmed, ...], NodePlan]] = {}
+        self._now: dict[tuple[int, ...], tuple[tuple[Programmed, ...], NodePlan]] = {}
 
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
@@ -76,11 +79,17 @@ class PlanMemo:
         self._claims_now[id(item)] = found
         return found[1]
 
-    def node(self, gateways: tuple[NAT46Gateway, ...]) -> NodePlan:
-        key = tuple(map(id, gateways))
-        found = self._now.get(key) or self._before.get(key) or (gateways, stateless_node(gateways, self._digests))
+    def node(self, items: tuple[Programmed, ...]) -> NodePlan:
+        key = tuple(map(id, items))
+        found = self._now.get(key) or self._before.get(key) or (items, self._plan(items))
         self._now[key] = found
         return found[1]
+
+    def _plan(self, items: tuple[Programmed, ...]) -> NodePlan:
+        gateways = tuple(item for item in items if isinstance(item, NAT46Gateway))
+        policies = tuple(item for item in items if isinstance(item, BIGTCPPolicy))
+        made = stateless_node(gateways, self._digests) if gateways else EMPTY
+        return replace(made, big_tcp=big_tcp(policies)) if policies else made
 
 
 def plan(snapshot: Snapshot, memo: PlanMemo | None = None) -> PlanResult:
@@ -116,7 +125,7 @@ class _Run:
         self.gateways_at_least: list[NodeSet] = [0] * MAX_GATEWAYS
         self.selected: dict[Ref, NodeSet] = {}
         self.policies: list[tuple[BIGTCPPolicy, NodeSet]] = []
-        self.programs: list[tuple[NAT46Gateway, NodeSet]] = []
+        self.programs: list[tuple[Programmed, NodeSet]] = []
 
     def _unique(self, objects: tuple[UserObject, ...]) -> list[UserObject]:
         """Objects by age; of two with one name (two files may say the same) the first in that order counts."""
@@ -141,7 +150,7 @@ class _Run:
             self._blame(item, NO_NODES, "has a spec.nodeSelector that matches no node", "spec.nodeSelector")
         held, everywhere = self._claim(item, selected)
         if isinstance(item, BIGTCPPolicy):
-            self._claim_devices(item, selected)
+            self.programs.append((item, self._claim_devices(item, selected)))
         if isinstance(item, EgressGateway):
             covered = covered_by_egress(item, self.cluster)
             if covered:
@@ -178,8 +187,8 @@ class _Run:
             self.claims.add(number, claim)
         return held, everywhere
 
-    def _claim_devices(self, item: BIGTCPPolicy, selected: NodeSet) -> None:
-        """Two policies of equal priority for one device of one node: the older keeps it."""
+    def _claim_devices(self, item: BIGTCPPolicy, selected: NodeSet) -> NodeSet:
+        """The nodes on which no older policy of equal priority has one of the devices."""
         held = selected
         for older, nodes in self.policies:
             shared = nodes & selected
@@ -190,6 +199,7 @@ class _Run:
                 text += f"the same priority for such a device on {self._named(shared)}"
                 self._blame(item, CONFLICTED, text, "spec.devices.include")
         self.policies.append((item, held))
+        return held
 
     def _blame_conflict(self, item: UserObject, mine: Claim, older: UserObject, its: Claim, shared: NodeSet) -> None:
         where = f" on {self._named(shared)}" if shared else ""
@@ -255,7 +265,6 @@ class _Run:
             key = tuple(sets)
             if key not in known:
                 numbers = sorted(number for nodes in sets for number in by_set[nodes])
-                gateways = tuple(self.programs[number][0] for number in numbers)
-                known[key] = self.memo.node(gateways)
+                known[key] = self.memo.node(tuple(self.programs[number][0] for number in numbers))
             plans[name] = known[key]
         return plans

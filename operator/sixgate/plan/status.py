@@ -46,6 +46,7 @@ class _Nodes:
     ready: tuple[str, ...]
     pending: tuple[str, ...]
     degraded: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...]  # what ready nodes have to say
 
 
 def first_status(generation: int, now: str) -> dict[str, Any]:
@@ -93,20 +94,22 @@ def _nodes(ref: Ref, result: PlanResult, reports: Mapping[str, NodeReport], sett
     ready: list[str] = []
     pending: list[str] = []
     degraded: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     for node in result.programmed.get(ref, ()):
         report = reports.get(node)
         state, message = _on_node(ref, report, settled) if report is not None else ("pending", "")
         if state == "ready":
             ready.append(node)
+            notes += [(node, message)] if message else []
         elif state == "degraded":
             degraded.append((node, message))
         else:
             pending.append(node)
-    return _Nodes(desired, tuple(ready), tuple(pending), tuple(degraded))
+    return _Nodes(desired, tuple(ready), tuple(pending), tuple(degraded), tuple(notes))
 
 
 def _on_node(ref: Ref, report: NodeReport, settled: bool) -> tuple[str, str]:
-    """State of `ref` on one node: `ready`, `pending`, or `degraded` with a sentence.
+    """State of `ref` on one node, `ready`, `pending` or `degraded`, and what the node has to say.
 
     A node's revision changes with every object on it. An object that has not changed since it was programmed keeps
     its state meanwhile: otherwise one change would rewrite the status of all.
@@ -119,7 +122,7 @@ def _on_node(ref: Ref, report: NodeReport, settled: bool) -> tuple[str, str]:
     if result is None or not (current or settled):
         return ("pending", "")
     if result.state == "Programmed":
-        return ("ready", "")
+        return ("ready", result.message)
     return ("degraded", result.message or result.reason or result.state)
 
 
@@ -130,7 +133,7 @@ def _ready(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
         return ("Ready", "False", "Degraded", _failing(nodes))
     if nodes.pending:
         return ("Ready", "Unknown", "Programming", _waiting(nodes))
-    return ("Ready", "True", "Programmed", f"Programmed on {_count(nodes)}.")
+    return ("Ready", "True", "Programmed", _cut(f"Programmed on {_count(nodes)}.{_noted(nodes)}"))
 
 
 def _programmed(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
@@ -159,6 +162,12 @@ def _count(nodes: _Nodes) -> str:
 
 def _waiting(nodes: _Nodes) -> str:
     return f"Waits for {_some(nodes.pending)} to program it."
+
+
+def _noted(nodes: _Nodes) -> str:
+    told = "; ".join(f"{node}: {message}" for node, message in nodes.notes[:MAX_NAMED])
+    more = len(nodes.notes) - MAX_NAMED
+    return (f" {told}" if told else "") + (f"; and {more} more nodes" if more > 0 else "")
 
 
 def _failing(nodes: _Nodes) -> str:

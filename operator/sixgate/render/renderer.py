@@ -7,7 +7,7 @@ wrote is parsed by the NodeConfig model before anybody gets to see it, so a temp
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,8 +21,8 @@ from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanResult
 
 RENDER_FAILED = "RenderFailed"
-SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls")
-TEMPLATES = ("objects.json.j2", "nat46.json.j2")
+SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls", "bigTcp")
+TEMPLATES = ("objects.json.j2", "nat46.json.j2", "bigtcp.json.j2")
 
 
 class TemplateFailed(RenderError):
@@ -53,6 +53,7 @@ class Renderer:
         loaders: list[BaseLoader] = [PackageLoader("sixgate.render", "templates")]
         if overrides is not None:
             loaders.insert(0, FileSystemLoader(overrides))
+        self.overrides = overrides
         self._environment = Environment(
             loader=ChoiceLoader(loaders),
             undefined=StrictUndefined,
@@ -89,10 +90,8 @@ class Renderer:
         return Rendered(specs, tuple(sorted(problems)))
 
     def _render(self, plan: NodePlan) -> NodeConfigSpec:
-        owners = tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
         parts: list[_Part] = []
-        for name in _templates_of(plan):
-            refs = plan.nat.owners if plan.nat is not None and name == "nat46.json.j2" else owners
+        for name, refs in _templates_of(plan):
             variables = {"plan": plan, "nat": plan.nat, "owners": [str(ref) for ref in refs]}
             parts.append(_Part(name, refs, self._write(name, refs, variables)))
         joined = {section: [item for part in parts for item in part.body.get(section, ())] for section in SECTIONS}
@@ -140,10 +139,15 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
     return NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION, **body})
 
 
-def _templates_of(plan: NodePlan) -> tuple[str, ...]:
-    return tuple(
-        name for name, wanted in zip(TEMPLATES, (bool(plan.objects), plan.nat is not None), strict=True) if wanted
-    )
+def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
+    """Templates that a plan needs, and whose objects each writes for."""
+    objects, nat46, bigtcp = TEMPLATES
+    if plan.objects:
+        yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
+    if plan.nat is not None:
+        yield nat46, plan.nat.owners
+    if plan.big_tcp:
+        yield bigtcp, tuple(item.owner for item in plan.big_tcp)
 
 
 def _refuse(value: object) -> object:

@@ -1,0 +1,190 @@
+"""From BIG TCP items of a NodeConfig to the sizes of devices. Pure.
+
+Three things bound what a policy asks for: what the driver takes (`tso_max_size`; a driver or tunnel that would have to
+cut super-packets itself says 64 KB or less), whether the kernel knows IPv4 BIG TCP at all, and whether the kernel
+forwards the packets. Kernels that carry a jumbo header inside IPv6 super-packets of more than 64 KB count its 8 bytes
+as part of every segment when they forward one, find the segments larger than the MTU, and drop the packet: TCP falls
+to a thousandth. So nothing that the kernel forwards may grow beyond 64 KB as IPv6: not what a forwarding device merges,
+and not what the other end of a forwarding veth sends.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sixgate.node import devices
+from sixgate.node.model import Device, Owners, Pod, SizeKey, Sizes, SizeWant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sixgate.api.nodeconfig import BigTcp, NodeConfigSpec
+    from sixgate.node.findings import Findings
+    from sixgate.node.model import Observed
+
+LEGACY_BYTES = 65536  # GSO_LEGACY_MAX_SIZE: no BIG TCP
+_MAX_NAMED = 3
+_SPECIAL = frozenset("*?[")
+PAIRED = frozenset({"veth", "netkit"})  # kinds whose `lower` is their other end
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What policies want of one device, by family."""
+
+    ipv6: int = 0
+    ipv4: int = 0
+    owners: Owners = ()
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Whether the kernel forwards IPv6 packets that arrive at a device, and at its other end."""
+
+    here: bool
+    there: bool
+
+
+@dataclass(slots=True)
+class _Why:
+    """Reasons by owner and text, so that a thousand devices make one sentence."""
+
+    names: dict[tuple[Owners, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def say(self, owners: Owners, reason: str, name: str, text: str) -> str:
+        self.names[owners, reason, text].append(name)
+        return f"{name} {text}"
+
+    def tell(self, found: Findings) -> None:
+        for (owners, reason, text), names in self.names.items():
+            more = len(names) - _MAX_NAMED
+            listed = ", ".join(names[:_MAX_NAMED]) + (f" and {more} more devices" if more > 0 else "")
+            (found.problem if reason == "NoIPv4BigTcp" else found.note)(owners, reason, f"{listed} {text}")
+
+
+def resolve_sizes(spec: NodeConfigSpec, have: Observed, found: Findings) -> tuple[SizeWant, ...]:
+    """Sizes by device; what a device does not get is said in `found`."""
+    choices: dict[int, _Choice] = {}
+    for item in spec.big_tcp:
+        for device in _selected(item, have, found):
+            _choose(choices.setdefault(device.ifindex, _Choice()), item, device)
+    by_index = {device.ifindex: device for device in have.devices.values()}
+    why = _Why()
+    wants = []
+    for index, choice in sorted(choices.items()):
+        device = by_index[index]
+        pod, peer = _peer(device, have)
+        here = _forwards(device, have)
+        there = peer is not None and _forwards(peer, pod or have)
+        wants.append(_want(SizeKey("", index, device.name), device, choice, _Ways(here, there), have, why))
+        if choice.live and pod is not None and peer is not None:
+            key = SizeKey(pod.netns, peer.ifindex, peer.name)
+            wants.append(_want(key, peer, choice, _Ways(there, here), have, why))
+    if any(choice.live for choice in choices.values()) and not have.kernel.sys_admin:
+        owners = tuple(sorted({o for item in spec.big_tcp if item.pods == "Live" for o in item.owners}))
+        text = "pods: Live enters the network namespaces of pods, which needs CAP_SYS_ADMIN, and this process lacks it;"
+        found.problem(owners, "NoPermission", f"{text} only the node's own ends of their devices were set.")
+    why.tell(found)
+    return tuple(wants)
+
+
+def _selected(item: BigTcp, have: Observed, found: Findings) -> Iterator[Device]:
+    chosen: dict[int, Device] = {}
+    for pattern in item.include:
+        matched = devices.match(pattern, have)
+        if not matched and pattern != devices.AUTO and not _SPECIAL & set(pattern):
+            text = f"Device {pattern} should be set for BIG TCP, but this node has no such device."
+            found.problem(item.owners, "DeviceMissing", text)
+        elif not matched and item.pods == "Off":
+            found.note(item.owners, "DeviceMissing", f"No device of this node matches {pattern}.")
+        chosen |= {device.ifindex: device for device in matched}
+    if item.pods != "Off":
+        chosen |= {d.ifindex: d for d in have.devices.values() if d.netnsid >= 0 and not d.ours}
+    for pattern in item.exclude:
+        for device in devices.match(pattern, have):
+            chosen.pop(device.ifindex, None)
+    yield from chosen.values()
+
+
+def _choose(choice: _Choice, item: BigTcp, device: Device) -> None:
+    """The first item that names a family has it."""
+    used = False
+    if item.ipv6_size is not None and not choice.ipv6:
+        choice.ipv6, used = item.ipv6_size, True
+    if item.ipv4_size is not None and not choice.ipv4:
+        choice.ipv4, used = item.ipv4_size, True
+    if used:
+        choice.owners = (*choice.owners, *(owner for owner in item.owners if owner not in choice.owners))
+        choice.live = choice.live or (item.pods == "Live" and device.netnsid >= 0)
+
+
+def _peer(device: Device, have: Observed) -> tuple[Pod | None, Device | None]:
+    """The other end of a veth or netkit, and the pod that it is in; None where it cannot be seen."""
+    if device.netnsid < 0:
+        return None, have.device_by_index(device.peer_ifindex) if device.peer_ifindex else None
+    for pod in have.pods:
+        if pod.netnsid == device.netnsid:
+            for other in pod.devices.values():
+                if other.ifindex == device.lower and other.lower == device.ifindex:
+                    return pod, other
+    return None, None
+
+
+def _forwards(device: Device, place: Observed | Pod) -> bool:
+    """Whether the kernel forwards what arrives at a device: it or what stands above it (bridge, bond, VLAN)."""
+    if device.master:
+        return device.master in place.forwards6
+    above = {d.ifindex for d in place.devices.values() if d.lower == device.ifindex and d.kind not in PAIRED}
+    return bool({device.ifindex, *above} & place.forwards6)
+
+
+def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Observed, why: _Why) -> SizeWant:  # noqa: PLR0917
+    base = have.originals.get(key, device.sizes)
+    gso6, gro6, gso4, gro4 = base.gso6, base.gro6, base.gso4, base.gro4
+    told = []
+    if choice.ipv6:
+        size, text = _bounded(choice.ipv6, device, "IPv6")
+        if text:
+            told.append(why.say(choice.owners, "Clamped", str(key), text))
+        gso6 = gro6 = size
+        if size > LEGACY_BYTES and not have.kernel.forwards_big6:
+            gso6 = LEGACY_BYTES if ways.there else size
+            gro6 = LEGACY_BYTES if ways.here else size
+            if gso6 != gro6 or gso6 == LEGACY_BYTES:
+                told.append(why.say(choice.owners, "KernelForwards", str(key), _forwarded(gso6, gro6)))
+    if choice.ipv4 and not base.has_ipv4:
+        if choice.ipv4 > LEGACY_BYTES:
+            text = f"has no BIG TCP for IPv4: Linux {have.kernel.release} has none, 6.3 and newer do."
+            told.append(why.say(choice.owners, "NoIPv4BigTcp", str(key), text))
+    elif choice.ipv4:
+        gso4, text = _bounded(choice.ipv4, device, "IPv4")
+        gro4 = gso4
+        if text:
+            told.append(why.say(choice.owners, "Clamped", str(key), text))
+    return SizeWant(key, Sizes(gso6, gro6, gso4, gro4), choice.owners, choice.ipv6, choice.ipv4, " ".join(told))
+
+
+def _bounded(wanted: int, device: Device, family: str) -> tuple[int, str]:
+    """What the driver lets through of `wanted`, and the rest of a sentence where that is less."""
+    top = device.tso_max or LEGACY_BYTES
+    if wanted <= top:
+        return wanted, ""
+    kind = f" of kind {device.kind}" if device.kind else ""
+    if top <= LEGACY_BYTES:
+        return min(
+            top, LEGACY_BYTES
+        ), f"stays without BIG TCP for {family}: its driver{kind} takes at most {top} bytes."
+    return top, f"gets {top} bytes for {family} instead of {wanted}: its driver{kind} takes no more."
+
+
+def _forwarded(gso6: int, gro6: int) -> str:
+    both = gso6 == gro6 == LEGACY_BYTES
+    what = "sends and merges" if both else "merges" if gro6 == LEGACY_BYTES else "sends"
+    where = "its other end" if what == "sends" else "the device"
+    return (
+        f"{what} IPv6 packets of at most 64 KB: the kernel forwards what arrives at {where}, and this kernel is not "
+        "known to forward larger ones whole."
+    )

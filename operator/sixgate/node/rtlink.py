@@ -1,0 +1,159 @@
+"""Devices straight from rtnetlink: a dump of a thousand links takes 30 ms here and a second in pyroute2, and every look
+at a node begins with one. It only reads; what is written goes through pyroute2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sixgate.errors import ApplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# linux/if_link.h
+IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 3, 4, 5, 10, 18
+IFLA_IFALIAS, IFLA_GROUP, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 20, 27, 29, 37
+IFLA_GSO_MAX_SIZE, IFLA_XDP, IFLA_GRO_MAX_SIZE, IFLA_TSO_MAX_SIZE = 41, 43, 58, 59
+IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE = 63, 64
+IFLA_INFO_KIND = 1
+IFLA_XDP_ATTACHED, IFLA_XDP_PROG_ID = 2, 4
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
+_U32 = struct.Struct("=I")
+_I32 = struct.Struct("=i")
+_FAMILY = struct.Struct("=Bxxx")  # struct netconfmsg, struct rtgenmsg
+_GETLINK, _GETNETCONF, _GETNSID, _ERROR, _DONE = 18, 82, 90, 2, 3
+_NETCONFA_IFINDEX, _FORWARDING = 1, 2
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_REQUEST, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x300, 0x10
+_WITHOUT_STATISTICS = _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, IFLA_EXT_MASK) + _U32.pack(8)
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_BUFFER_BYTES = 1 << 18
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMessage:
+    """One RTM_NEWLINK; `attributes` are the bytes of each, by number."""
+
+    index: int
+    flags: int
+    hardware: int
+    attributes: Mapping[int, bytes]
+
+    def number(self, attribute: int, missing: int = 0) -> int:
+        """A u32, `missing` where the kernel did not tell."""
+        data = self.attributes.get(attribute)
+        return missing if data is None or len(data) < _U32.size else int(_U32.unpack_from(data)[0])
+
+    def text(self, attribute: int) -> str:
+        return self.attributes.get(attribute, b"").split(b"\0", 1)[0].decode(errors="surrogateescape")
+
+    def nested(self, attribute: int) -> Mapping[int, bytes]:
+        return dict(_attributes(self.attributes.get(attribute, b""), 0))
+
+    @property
+    def kind(self) -> str:
+        return self.nested(IFLA_LINKINFO).get(IFLA_INFO_KIND, b"").split(b"\0", 1)[0].decode()
+
+
+def read_links() -> tuple[LinkMessage, ...]:
+    """Every device of the calling thread's network namespace. ApplyError where the kernel refuses."""
+    return tuple(_link(body) for body in _dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS))
+
+
+def read_link(index: int) -> LinkMessage | None:
+    """One device, None where it is gone."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + _WITHOUT_STATISTICS
+    found, _ = _ask(_GETLINK, body, dump=False)
+    return _link(found[0]) if found else None
+
+
+def forwarding6() -> frozenset[int]:
+    """Indexes of devices whose IPv6 packets the kernel forwards; none where it has no IPv6."""
+    found = set()
+    try:
+        bodies = _dump(_GETNETCONF, _FAMILY.pack(socket.AF_INET6))
+    except ApplyError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
+            return frozenset()
+        raise
+    for body in bodies:
+        told = dict(_attributes(body, _FAMILY.size))
+        index, forwards = (_I32.unpack(told.get(number, bytes(4)))[0] for number in (_NETCONFA_IFINDEX, _FORWARDING))
+        if index > 0 and forwards:
+            found.add(index)
+    return frozenset(found)
+
+
+def netns_id(fd: int) -> int:
+    """The number by which devices of this namespace name the network namespace `fd`; -1 where they do not."""
+    body = _FAMILY.pack(0) + _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, _NETNSA_FD) + _U32.pack(fd)
+    found, _ = _ask(_GETNSID, body, dump=False)
+    return (
+        int(_I32.unpack(dict(_attributes(found[0], _FAMILY.size)).get(_NETNSA_NSID, b"\xff" * 4))[0]) if found else -1
+    )
+
+
+def _dump(kind: int, body: bytes) -> list[bytes]:
+    for _ in range(_TRIES):
+        found, whole = _ask(kind, body, dump=True)
+        if whole:
+            break
+    return found
+
+
+def _ask(request: int, body: bytes, *, dump: bool) -> tuple[list[bytes], bool]:
+    """Bodies of the answers, and whether nothing changed while they were listed. A dump that is refused raises; a
+    single question that is refused has no answer."""
+    flags = _REQUEST | _DUMP if dump else _REQUEST
+    found: list[bytes] = []
+    whole = True
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        netlink.send(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body)
+        while True:
+            data = netlink.recv(_BUFFER_BYTES)
+            for kind, message_flags, start, end in _messages(data):
+                whole = whole and not message_flags & _DUMP_INTERRUPTED
+                if kind == _DONE:
+                    return found, whole
+                if kind != _ERROR:
+                    found.append(data[start:end])
+                elif dump:
+                    number = -int(_I32.unpack_from(data, start)[0])
+                    raise ApplyError(f"The kernel refused to list devices: {os.strerror(number)}.", number)
+            if not dump:
+                return found, True
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Type, flags, and where the body of each message of a datagram begins and ends."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield kind, flags, offset + _HEADER.size, offset + length
+        offset += (length + 3) & ~3
+
+
+def _link(body: bytes) -> LinkMessage:
+    _, hardware, index, flags, _ = _IFINFO.unpack_from(body)
+    return LinkMessage(index, flags, hardware, dict(_attributes(body, _IFINFO.size)))
+
+
+def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
