@@ -19,20 +19,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
 from e2e.apiserver import ApiServer
-from e2e.apiserver.cluster import DIGESTS, ROOT, Cluster, Json, OperatorProcess, path_of
+from e2e.apiserver.cluster import ROOT, Cluster, Json, OperatorProcess, path_of
 from e2e.apiserver.generate import generate
+from e2e.apiserver.judge import judge
 from e2e.apiserver.kernel_node import KernelNode
 from e2e.apiserver.proxy import Pipe
-from sixgate.api import UserObject, parse_object
-from sixgate.plan import NodeInfo, Snapshot, plan
-from sixgate.render.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,7 +114,8 @@ class Seen:
         self._thread.start()
 
     def _read(self) -> None:
-        with suppress(OSError, ValueError, http.client.HTTPException):  # closed
+        # http.client raises whatever it stumbles over when its socket is closed under it.
+        with suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
             for event in self._events:
                 now, meta = time.monotonic(), event["object"]["metadata"]
                 with self._condition:
@@ -361,44 +360,6 @@ def applied_after(cluster: Cluster) -> float:
     return time.monotonic() - started
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one object: the server's sentence, else our own problems, else it was right; or an exception."""
-
-    refused: str = ""
-    problems: tuple[str, ...] = ()
-    crash: str = ""
-
-
-NODES = tuple(NodeInfo(f"n{number}", labels={"any": "yes"}) for number in range(3))
-
-
-def judge(cluster: Cluster, document: Json) -> Verdict:
-    """Ask the API server (dry run); what it takes goes through parse, plan and render as in the operator."""
-    path = path_of(document["kind"]) + "?dryRun=All&fieldValidation=Strict"
-    status, answer = cluster.server.request("POST", path, document)
-    if 400 <= status < 500:
-        return Verdict(refused=str(answer["message"]))
-    try:
-        if status != 201:
-            raise RuntimeError(f"the API server answers {status}: {answer}")
-        parsed = parse_object(answer)
-        if isinstance(parsed, tuple):
-            return Verdict(problems=tuple(problem.message for problem in parsed))
-        everywhere = tuple(replace(node, labels=dict(_labels(parsed))) for node in NODES)
-        rendered = RENDERER.render_all(result := plan(Snapshot((parsed,), everywhere, digests=DIGESTS)))
-        return Verdict(problems=tuple(p.message for p in (*result.problems, *rendered.problems)))
-    except Exception as error:  # any exception at all is what is looked for
-        return Verdict(crash=f"{document}: {error!r}")
-
-
-def _labels(item: UserObject) -> Json:
-    """Labels that satisfy the object's own selector where it asks for values."""
-    selector = item.spec.node_selector
-    wanted = {r.key: r.values[0] if r.values else "yes" for r in selector.match_expressions}
-    return {**wanted, **selector.match_labels}
-
-
 def measure_bad(report: Report, size: Size) -> None:
     progress(f"{size.bad_objects} generated objects")
     with fresh() as (cluster, _):
@@ -413,9 +374,6 @@ def measure_bad(report: Report, size: Size) -> None:
         Row(f"{name}: exceptions", "exceptions", (float(len(crashes)),), goal=Goal("value", "<=", 0)),
     ]
     report.remarks += crashes[:5]
-
-
-RENDERER = Renderer()
 
 
 def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:

@@ -5,9 +5,9 @@ A few hundred here; `python -m bench.operator --only bad` takes ten thousand.
 
 from __future__ import annotations
 
-from bench.operator import judge
 from e2e.apiserver.cluster import Cluster, Refused, path_of
 from e2e.apiserver.generate import HOSTILE, generate
+from e2e.apiserver.judge import judge
 from sixgate.controller.store import without_nulls
 from tests.e2e.conftest import StartOperator, gateway
 
