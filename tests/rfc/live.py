@@ -193,9 +193,15 @@ class LiveGateway:
         _run(["nft", "-f", "-"], RULES)
 
     def _load(self) -> None:
+        """The objects share maps through pins that go as soon as they are loaded: a kill leaves nothing."""
         pins = BPFFS / f"sgtest-{secrets.token_hex(6)}"
         pins.mkdir(mode=0o700)
-        self.stack.callback(shutil.rmtree, pins)
+        try:
+            self._attach(pins)
+        finally:
+            shutil.rmtree(pins)
+
+    def _attach(self, pins: Path) -> None:
         manifest = load_manifest(self.objects)
         config = {
             "features": int(SgFeature.SG_F_NAT),
