@@ -15,7 +15,7 @@ from sixgate.node.bpf import BpfObject, Map, RingBuffer
 from tests.bpf.harness import XDP_DROP, XDP_PASS
 
 Open = Callable[[str], BpfObject]
-RECORD_BYTES = 24
+RECORD_BYTES = 56
 HEADER_BYTES = 8  # of each record in the kernel's buffer
 CAPACITY = 4096 // (RECORD_BYTES + HEADER_BYTES)
 

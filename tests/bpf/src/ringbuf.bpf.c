@@ -2,7 +2,7 @@
 /* A program that sends its packet's first bytes to a ring buffer of one page; a full buffer is its verdict. */
 #include "test.h"
 
-#define RECORD_BYTES 24
+#define RECORD_BYTES 56
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
