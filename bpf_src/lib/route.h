@@ -64,6 +64,11 @@ static __always_inline enum sg_reason sg_route(sg_ctx *ctx, struct sg_route *rt,
 		__builtin_memcpy(fib->ipv6_dst, daddr, 16);
 	}
 	ret = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	/* A device with an MTU below 1280 has no IPv6 in the kernel; packets that enter there as IPv4 are routed all the same. */
+	if (ret == BPF_FIB_LKUP_RET_FWD_DISABLED && !v4) {
+		fib->ifindex = sg_cfg.slow_dev;
+		ret = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	}
 	switch (ret) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 	case BPF_FIB_LKUP_RET_NO_NEIGH:

@@ -113,6 +113,14 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, s
 	}
 	if (unlikely(p->proto == IPPROTO_IGMP))
 		return SG_DROP_ICMP_TYPE; /* RFC 7915 4.2 */
+	/* Copied to IPv6, these numbers would be extension headers, or ICMPv6 whose content nobody has looked at. */
+	if (unlikely(sg_is_exthdr(p->proto) || p->proto == SG_NEXTHDR_MOBILITY || p->proto == SG_NEXTHDR_HIP ||
+		     p->proto == SG_NEXTHDR_SHIM6))
+		return SG_DROP_BAD_EXTHDR;
+	if (unlikely(p->proto == IPPROTO_ICMPV6))
+		return SG_DROP_ICMP_TYPE;
+	if (unlikely(p->fragment && p->frag_off + (p->end - p->l4) > 65535))
+		return SG_DROP_FRAGMENT_SIZE;
 	reason = sg_parse_l4(ctx, w);
 	if (unlikely(reason))
 		return reason;

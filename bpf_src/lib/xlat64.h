@@ -30,6 +30,8 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, s
 		return sg_owe(w, SG_DROP_ROUTING_HEADER, SG_ICMP6_PARAM, 0, p->segs_left - p->l3);
 	if (unlikely(p->ext_behind_fragment))
 		return sg_refuse(w, gw, SG_DROP_FRAGMENT_EXTHDR);
+	if (unlikely(p->proto == IPPROTO_ICMP))
+		return SG_DROP_ICMP_TYPE; /* it would become an ICMPv4 message whose content nobody has looked at */
 	reason = sg_parse_l4(ctx, w);
 	if (unlikely(reason))
 		return reason;

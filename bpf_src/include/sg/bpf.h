@@ -54,6 +54,8 @@
 #define SG_NEXTHDR_NONE 59
 #define SG_NEXTHDR_DEST 60
 #define SG_NEXTHDR_MOBILITY 135
+#define SG_NEXTHDR_HIP 139
+#define SG_NEXTHDR_SHIM6 140
 
 SG_INLINE struct sg_addr sg_addr4(__be32 a)
 {
