@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 conformance fuzz clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 conformance nightly fuzz clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,11 +39,17 @@ test-e2e: bootstrap ## the operator against a real API server (minutes)
 demo: bpf ## real traffic through a gateway, in network namespaces; removes what it made
 	@$(PY) -m e2e.demo
 
-conformance: bpf ## replay the RFC 7915 vectors of VECTORS=FILE
+conformance: bpf ## every RFC case and the vectors of VECTORS=FILE; rewrites docs/compliance.md
+	@$(PY) -m pytest -q -n 2 --dist loadfile tests/rfc --junitxml=build/rfc.xml
+	@$(PY) tools/gen_compliance.py build/rfc.xml
 	@$(PY) -m e2e.conformance --vectors $(VECTORS)
 
-fuzz: bpf ## malformed packets through the programs
-	@$(PY) -m pytest -q tests -k "fuzz or differential"
+nightly: bpf ## a million random packets against the RFC model, in tc and through XDP
+	@$(PY) -m tests.rfc.differential --packets 1000000
+	@$(PY) -m tests.rfc.differential --packets 1000000 --xdp
+
+fuzz: bpf ## bent packets through a live gateway, everything that leaves is checked; PACKETS=N
+	@$(PY) -m tests.rfc.fuzz --packets $(or $(PACKETS),10000000)
 
 bench-nat64: bpf ## figures of the translator against plain forwarding and tayga; JSON=FILE for machines
 	@tools/bootstrap.sh --bench
