@@ -10,6 +10,7 @@ from sixgate.errors import ApplyError
 from sixgate.node import bpffs, names
 from sixgate.node.bpf import layouts
 from sixgate.node.bpf.map import Map
+from sixgate.node.bpf.mapspec import MapType
 from sixgate.node.bpf.probe import missing_permission
 from sixgate.node.lock import holder
 from sixgate.node.netlink import Netlink
@@ -117,7 +118,7 @@ def _tables(root: Path, have: Observed) -> tuple[TableRow, ...]:
     rows = []
     for pin in have.maps.values():
         name = names.map_name(pin.pin)
-        if name in _TABLES_WITHOUT_COUNT:
+        if name in _TABLES_WITHOUT_COUNT or pin.shape.map_type == MapType.RINGBUF:
             continue
         entries: int | None = None
         if pin.shape.is_outer:
