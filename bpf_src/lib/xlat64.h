@@ -181,6 +181,8 @@ SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 
 		if (SG_HOOK_IS_XDP)
 			return SG_SLOW_XDP;
+		if (p->proto == IPPROTO_IGMP)
+			return SG_DROP_ICMP_TYPE; /* between the two translations it would be IGMP */
 		reason = sg_hop_find(ctx, hop, &saddr, &back.addr, false, p->proto, p->tos, w->l4.ports);
 		if (reason)
 			return reason;
