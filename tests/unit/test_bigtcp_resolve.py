@@ -71,6 +71,18 @@ BOTH = {"ipv6Size": BIG, "ipv4Size": MORE}
             id="a tunnel that cannot",
         ),
         pytest.param(
+            node(device("eth0", 2, kind="vxlan")),
+            [BOTH],
+            {"eth0": (LEGACY, LEGACY, LEGACY, LEGACY)},
+            id="a tunnel that says it can, and was not seen to",
+        ),
+        pytest.param(
+            replace(node(device("eth0", 2, kind="vxlan")), kernel=Kernel("9", tcx=True, tunnels_big=True)),
+            [BOTH],
+            {"eth0": (BIG, BIG, MORE, MORE)},
+            id="a tunnel that was seen to work",
+        ),
+        pytest.param(
             node(device("eth0", 2, sizes=Sizes(LEGACY, LEGACY, 0, 0))),
             [BOTH],
             {"eth0": (BIG, BIG, 0, 0)},
@@ -164,6 +176,11 @@ def test_a_kernel_that_was_seen_to_forward_them_is_trusted() -> None:
             node(device("eth0", 2, tso_max=65536, kind="ipip")),
             [BOTH],
             "eth0 stays without BIG TCP for IPv6: its driver",
+        ),
+        (
+            node(device("eth0", 2, kind="vxlan")),
+            [BOTH],
+            "eth0 stays without BIG TCP for IPv6: this kernel is not known to",
         ),
         (node(), [{**BOTH, "include": ["eth0"]}], "Device eth0 should be set for BIG TCP, but this node has no such"),
         (node(), [BOTH], "No device of this node matches eth*."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.api.nodeconfig import BigTcpReport, NodeConfigSpec
 from sixgate.errors import ApplyError
 from sixgate.node import bpffs, names
 from sixgate.node.bpf import layouts
@@ -16,13 +16,13 @@ from sixgate.node.lock import holder
 from sixgate.node.netlink import Netlink
 from sixgate.node.observe import observe
 from sixgate.node.report import mechanism_on
-from sixgate.node.statedir import StateDir
+from sixgate.node.statedir import SIZES_REPORT, StateDir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from sixgate.node.model import Observed
+    from sixgate.node.model import Device, Observed
     from sixgate.node.options import NodeOptions
 
 _METRICS = "sg_metrics"
@@ -155,3 +155,23 @@ def _traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[str,
 
 def _count(value: Any) -> Count:
     return Count(int(value["packets"]), int(value["bytes"])) if isinstance(value, dict) else Count()
+
+
+def inspect_sizes(options: NodeOptions) -> tuple[BigTcpReport, ...]:
+    """What policies want of devices, as the node last said, with the sizes that the node's own devices have now."""
+    told = StateDir(options.state_dir).read(SIZES_REPORT)
+    rows = [BigTcpReport.model_validate(row) for row in told] if isinstance(told, list) else []
+    with Netlink() as netlink:
+        devices = netlink.devices()
+    return tuple(_sized(row, devices.get(row.device)) for row in rows)
+
+
+def _sized(row: BigTcpReport, device: Device | None) -> BigTcpReport:
+    if device is None:
+        gone = "" if "/" in row.device else f"{row.device} is not there any more."
+        return row.model_copy(update={"message": " ".join(filter(None, [row.message, gone]))})
+    sizes = device.sizes
+    now = {"ipv6_gso": sizes.gso6, "ipv6_gro": sizes.gro6, "ipv4_gso": sizes.gso4, "ipv4_gro": sizes.gro4}
+    changed = any(getattr(row, field) != size for field, size in now.items())
+    text = f"Somebody has changed the sizes of {row.device} since sixgate looked." if changed else ""
+    return row.model_copy(update={**now, "message": " ".join(filter(None, [row.message, text]))})

@@ -205,6 +205,7 @@ class Kernel:
     bpffs: bool = True
     sys_admin: bool = False
     forwards_big6: bool = False  # `sixgate bigtcp test` found that it forwards IPv6 super-packets over 64 KB
+    tunnels_big: bool = False  # and that it carries super-packets over 64 KB through tunnels
 
 
 @dataclass(frozen=True, slots=True)

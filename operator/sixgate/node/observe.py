@@ -61,11 +61,13 @@ def open_raw(path: Path) -> Map:
 def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state: StateDir) -> Observed:
     """All that is needed to compare with `spec`. Contents are read of the maps that `spec` or the node fills."""
     remembered = state.remembered()
+    tested = state.tested()
     kernel = Kernel(
         os.uname().release,
         has_tcx() if options.tcx is None else options.tcx,
         sys_admin=pods.may_enter(),
-        forwards_big6=state.forwards_big6(),
+        forwards_big6=tested.forwards_ipv6,
+        tunnels_big=tested.tunnels,
     )
     originals = state.original_sizes()
     found = netlink.devices()

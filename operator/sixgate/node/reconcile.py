@@ -18,9 +18,9 @@ from sixgate.node.execute import Executor
 from sixgate.node.memo import TableMemo
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
-from sixgate.node.report import Failure, report
+from sixgate.node.report import Failure, report, sizes_report
 from sixgate.node.resolve import ObjectFile, resolve
-from sixgate.node.statedir import StateDir
+from sixgate.node.statedir import SIZES_REPORT, StateDir
 
 if TYPE_CHECKING:
     from sixgate.node.model import Desired, Observed
@@ -162,6 +162,11 @@ class Reconciler:
             for action in unsettled
             if action not in self._retries
         ]
+        rows = sizes_report(want, have)
+        if rows:
+            self._state.write(SIZES_REPORT, [row.model_dump(mode="json", by_alias=True) for row in rows])
+        else:
+            self._state.remove(SIZES_REPORT)
         return report(spec, want, have, tuple(failures))
 
     def _prune(self, have: Observed) -> None:

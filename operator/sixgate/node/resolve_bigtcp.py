@@ -1,11 +1,11 @@
 """From BIG TCP items of a NodeConfig to the sizes of devices. Pure.
 
-Three things bound what a policy asks for: what the driver takes (`tso_max_size`; a driver or tunnel that would have to
-cut super-packets itself says 64 KB or less), whether the kernel knows IPv4 BIG TCP at all, and whether the kernel
-forwards the packets. Kernels that carry a jumbo header inside IPv6 super-packets of more than 64 KB count its 8 bytes
-as part of every segment when they forward one, find the segments larger than the MTU, and drop the packet: TCP falls
-to a thousandth. So nothing that the kernel forwards may grow beyond 64 KB as IPv6: not what a forwarding device merges,
-and not what the other end of a forwarding veth sends.
+Four things bound what a policy asks for: what the driver takes (`tso_max_size`), whether the device is a tunnel,
+whether the kernel knows IPv4 BIG TCP at all, and whether the kernel forwards the packets. Kernels that carry a jumbo
+header inside IPv6 super-packets of more than 64 KB count its 8 bytes as part of every segment when they forward one,
+find the segments larger than the MTU, and drop the packet: TCP falls to a thousandth. So nothing that the kernel
+forwards may grow beyond 64 KB as IPv6: not what a forwarding device merges, and not what the other end of a forwarding
+veth sends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,25 @@ if TYPE_CHECKING:
     from sixgate.node.model import Observed
 
 LEGACY_BYTES = 65536  # GSO_LEGACY_MAX_SIZE: no BIG TCP
+# Kinds that put a header of their own around packets. Some say that they take super-packets of more than 64 KB and then
+# carry a hundredth of what 64 KB carry (VXLAN over IPv6, Linux 6.18): they must have been seen to work.
+TUNNELS = frozenset(
+    {
+        "vxlan",
+        "geneve",
+        "bareudp",
+        "gre",
+        "gretap",
+        "erspan",
+        "ip6gre",
+        "ip6gretap",
+        "ip6erspan",
+        "ipip",
+        "ip6tnl",
+        "sit",
+    }
+    | {"vti", "vti6", "xfrm", "wireguard", "gtp", "amt"}
+)
 _MAX_NAMED = 3
 _SPECIAL = frozenset("*?[")
 PAIRED = frozenset({"veth", "netkit"})  # kinds whose `lower` is their other end
@@ -146,7 +165,7 @@ def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Obse
     gso6, gro6, gso4, gro4 = base.gso6, base.gro6, base.gso4, base.gro4
     told = []
     if choice.ipv6:
-        size, text = _bounded(choice.ipv6, device, "IPv6")
+        size, text = _bounded(choice.ipv6, device, "IPv6", have)
         if text:
             told.append(why.say(choice.owners, "Clamped", str(key), text))
         gso6 = gro6 = size
@@ -160,16 +179,19 @@ def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Obse
             text = f"has no BIG TCP for IPv4: Linux {have.kernel.release} has none, 6.3 and newer do."
             told.append(why.say(choice.owners, "NoIPv4BigTcp", str(key), text))
     elif choice.ipv4:
-        gso4, text = _bounded(choice.ipv4, device, "IPv4")
+        gso4, text = _bounded(choice.ipv4, device, "IPv4", have)
         gro4 = gso4
         if text:
             told.append(why.say(choice.owners, "Clamped", str(key), text))
     return SizeWant(key, Sizes(gso6, gro6, gso4, gro4), choice.owners, choice.ipv6, choice.ipv4, " ".join(told))
 
 
-def _bounded(wanted: int, device: Device, family: str) -> tuple[int, str]:
-    """What the driver lets through of `wanted`, and the rest of a sentence where that is less."""
+def _bounded(wanted: int, device: Device, family: str, have: Observed) -> tuple[int, str]:
+    """What the device lets through of `wanted`, and the rest of a sentence where that is less."""
     top = device.tso_max or LEGACY_BYTES
+    if device.kind in TUNNELS and wanted > LEGACY_BYTES < top and not have.kernel.tunnels_big:
+        text = f"stays without BIG TCP for {family}: this kernel is not known to carry it through a tunnel"
+        return LEGACY_BYTES, f"{text} ({device.kind}); `sixgate bigtcp test` tries."
     if wanted <= top:
         return wanted, ""
     kind = f" of kind {device.kind}" if device.kind else ""
@@ -186,5 +208,5 @@ def _forwarded(gso6: int, gro6: int) -> str:
     where = "its other end" if what == "sends" else "the device"
     return (
         f"{what} IPv6 packets of at most 64 KB: the kernel forwards what arrives at {where}, and this kernel is not "
-        "known to forward larger ones whole."
+        "known to forward larger ones whole; `sixgate bigtcp test` tries."
     )

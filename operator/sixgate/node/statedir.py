@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
 _STATE = "state.json"
 _SIZES = "sizes.json"
+SIZES_REPORT = "bigtcp.json"  # of all devices, for `sixgate bigtcp status`
 _TESTED = "bigtcp-test.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWays:
+    """Ways on which this kernel was seen to carry super-packets of more than 64 KB."""
+
+    forwards_ipv6: bool = False
+    tunnels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class StateDir:
         self.remove(_STATE)
         self.remove(_SIZES)
         self.remove(_TESTED)
+        self.remove(SIZES_REPORT)
 
     def original_sizes(self) -> dict[SizeKey, Sizes]:
         """Packet sizes of devices before they were changed; nothing after a reboot, when they have them again."""
@@ -110,13 +120,15 @@ class StateDir:
         else:
             self.remove(_SIZES)
 
-    def forwards_big6(self) -> bool:
-        """Whether a test of this boot has shown that the kernel forwards IPv6 packets of more than 64 KB."""
+    def tested(self) -> KnownWays:
+        """What `sixgate bigtcp test` has found since this boot; nothing is known to work before."""
         raw = self.read(_TESTED)
-        return isinstance(raw, dict) and raw.get("boot") == _boot_id() and raw.get("forwardsIPv6") is True
+        if not isinstance(raw, dict) or raw.get("boot") != _boot_id():
+            return KnownWays()
+        return KnownWays(raw.get("forwardsIPv6") is True, raw.get("tunnels") is True)
 
-    def remember_test(self, *, forwards_ipv6: bool) -> None:
-        self.write(_TESTED, {"boot": _boot_id(), "forwardsIPv6": forwards_ipv6})
+    def remember_test(self, tested: KnownWays) -> None:
+        self.write(_TESTED, {"boot": _boot_id(), "forwardsIPv6": tested.forwards_ipv6, "tunnels": tested.tunnels})
 
 
 def _boot_id() -> str:

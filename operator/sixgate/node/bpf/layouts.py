@@ -355,6 +355,17 @@ SG_OPTIONS = Record(
 
 SG_BUF = Record("sg_buf", 32768, (Field("b", 0, Array(Int("__u8", 1), 32768)),))
 
+SG_SEEN = Record(
+    "sg_seen",
+    32,
+    (
+        Field("packets", 0, Int("__u64", 8)),
+        Field("bytes", 8, Int("__u64", 8)),
+        Field("big", 16, Int("__u64", 8)),
+        Field("largest", 24, Int("__u64", 8)),
+    ),
+)
+
 SG_PKT = Record(
     "sg_pkt",
     64,
@@ -628,6 +639,14 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_BUF,
         max_entries=1,
+        flags=0,
+    ),
+    "sg_seen": MapSpec(
+        name="sg_seen",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_SEEN,
+        max_entries=2,
         flags=0,
     ),
     "sg_tx": MapSpec(
