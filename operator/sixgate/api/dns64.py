@@ -28,8 +28,9 @@ class Dns64Spec(Spec):
     prefixes: tuple[Dns64PrefixSpec, ...] = Field(
         default=(),
         max_length=64,
-        description="Prefixes by IPv4 range, the longest match counts; left out, spec.prefix represents all.",
-        json_schema_extra=keyed_by("ipv4CIDR"),
+        description="Prefixes by IPv4 range, the longest match counts, and of one range every prefix; left out, "
+        "spec.prefix represents all.",
+        json_schema_extra=keyed_by("ipv4CIDR", "prefix"),
     )
     exclude_ipv6_cidrs: tuple[Ipv6Cidr, ...] = Field(
         default=(),
@@ -61,7 +62,7 @@ class Dns64Spec(Spec):
     listen_addresses: tuple[AnyAddress, ...] = Field(
         default=(),
         max_length=16,
-        description="Addresses that questions are taken at; left out, those that sixgate makes for the gateway.",
+        description="Addresses that questions are taken at; left out, all of the node.",
         json_schema_extra=SET,
     )
     never_synthesize: tuple[DomainName, ...] = Field(
