@@ -1,0 +1,80 @@
+"""What the resolver of a gateway is to do: plain values that templates write down without deciding anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+from sixgate.api.addr import NON_GLOBAL_IPV4, embed
+from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.errors import Ref
+
+MAPPED = IPv6Network("::ffff:0:0/96")
+ANY_IPV4 = IPv4Network("0.0.0.0/0")
+WELL_KNOWN_IPV4 = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))  # RFC 7050 2.2
+
+
+@dataclass(frozen=True, slots=True)
+class RangePrefixes:
+    """One range of IPv4 addresses and the prefixes that represent it, in the order of the object."""
+
+    ipv4: str
+    ipv6: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dns64Plan:
+    """One resolver; addresses, networks and names as text.
+
+    `made_under` is the prefix of unbound's own module, before the rules choose the right one. `discovery` are the
+    answers to AAAA of ipv4only.arpa, `reverse` the zones of ip6.arpa that the prefixes cover.
+    """
+
+    owner: Ref
+    made_under: str
+    ranges: tuple[RangePrefixes, ...]
+    exclude_ipv6: tuple[str, ...]
+    exclude_ipv4: tuple[str, ...]
+    not_global: tuple[str, ...]
+    never: tuple[str, ...]
+    upstreams: tuple[tuple[str, int], ...]
+    clients: tuple[str, ...]
+    listen: tuple[str, ...]
+    validate: bool
+    discovery: tuple[str, ...]
+    reverse: tuple[str, ...]
+
+
+def dns64_plan(gateway: NAT46Gateway) -> Dns64Plan | None:
+    """The resolver of `gateway`; None where it wants none."""
+    spec = gateway.spec.dns64
+    if spec is None:
+        return None
+    pairs = [(item.ipv4_cidr, item.prefix) for item in spec.prefixes]
+    if not pairs and gateway.spec.prefix is not None:
+        pairs = [(ANY_IPV4, gateway.spec.prefix)]
+    ranges: dict[IPv4Network, list[IPv6Network]] = {}
+    for network, prefix in pairs:
+        ranges.setdefault(network, []).append(prefix)
+    prefixes = tuple(dict.fromkeys(prefix for _, prefix in pairs))
+    return Dns64Plan(
+        owner=gateway.ref,
+        made_under=str(prefixes[0]),
+        ranges=tuple(RangePrefixes(str(network), tuple(map(str, listed))) for network, listed in ranges.items()),
+        exclude_ipv6=tuple(dict.fromkeys(map(str, (MAPPED, *spec.exclude_ipv6_cidrs)))),
+        exclude_ipv4=tuple(map(str, spec.exclude_ipv4_cidrs)),
+        not_global=tuple(map(str, NON_GLOBAL_IPV4)),
+        never=tuple(dict.fromkeys(name.lower().rstrip(".") for name in spec.never_synthesize)),
+        upstreams=tuple((str(item.address), item.port) for item in spec.upstreams),
+        clients=tuple(map(str, spec.client_cidrs)),
+        listen=tuple(map(str, spec.listen_addresses)),
+        validate=spec.validate_dnssec,
+        discovery=tuple(str(embed(prefix, address)) for prefix in prefixes for address in WELL_KNOWN_IPV4),
+        reverse=tuple(reverse_zone(prefix) for prefix in prefixes),
+    )
+
+
+def reverse_zone(prefix: IPv6Network) -> str:
+    """The zone of ip6.arpa that holds the names of `prefix`, whose length is a multiple of four."""
+    nibbles = prefix.network_address.exploded.replace(":", "")[: prefix.prefixlen // 4]
+    return ".".join(reversed(nibbles)) + ".ip6.arpa"
