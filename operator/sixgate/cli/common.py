@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from sixgate.errors import SixgateError
 
 OK, FAILED, USAGE, NO_PERMISSION = 0, 1, 2, 3
 BPFFS = Path("/sys/fs/bpf/sixgate")
 STATE_DIR = Path("/var/lib/sixgate")
+RUN_DIR = Path("/run/sixgate")
 _INSTALLED = Path("/usr/lib/sixgate/bpf")
 _SOURCE_TREE = Path(__file__).resolve().parents[3] / "build" / "bpf"
 
 BpffsOption = Annotated[Path, typer.Option("--bpffs", help="Directory of pins, on a BPF file system.")]
 StateOption = Annotated[Path, typer.Option("--state-dir", help="Directory of what must outlive the process.")]
+RunOption = Annotated[Path, typer.Option("--run-dir", help="Directory of what runs beside this process: resolvers.")]
 ObjectsOption = Annotated[
     Path | None,
     typer.Option(
@@ -65,6 +68,22 @@ def require_permission() -> None:
     missing = missing_permission()
     if missing:
         raise NoPermissionError(missing)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines are shown as such."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(value: object) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def complain(sentence: str) -> None:

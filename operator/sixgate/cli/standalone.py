@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from sixgate.cli import common
-from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.common import BPFFS, RUN_DIR, STATE_DIR
 from sixgate.cli.operator import read_digests
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     label: common.LabelOption = None,
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
+    run_dir: common.RunOption = RUN_DIR,
     objects: common.ObjectsOption = None,
     templates: common.TemplatesOption = None,
     once: Annotated[bool, typer.Option("--once", help="Apply the directory as it is now, and end.")] = False,
@@ -69,7 +70,7 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     with NodeAgent(options) as agent:
         agent.acquire()
         service = Standalone(
-            site=Site(node, labels, lambda: read_digests(where)),
+            site=Site(node, labels, lambda: read_digests(where), run_dir),
             directory=Directory(manifests, _now, state.read(MEMORY_FILE)),
             renderer=Renderer(templates),
             agent=agent,
@@ -113,7 +114,10 @@ def plan(  # noqa: PLR0917 - options, which are given by name
     templates: common.TemplatesOption = None,
     output: Annotated[Literal["yaml", "json"], typer.Option("-o", "--output", help="How to print it.")] = "yaml",
 ) -> None:
-    """Print the NodeConfig that a directory means for one node. Needs no root and changes nothing."""
+    """Print the NodeConfig that a directory means for one node, and the files of its resolvers as ConfigMaps.
+
+    Needs no root and changes nothing.
+    """
     from sixgate.api.nodeconfig import NodeConfig, ObjectMeta  # noqa: PLC0415
     from sixgate.render.renderer import Renderer  # noqa: PLC0415
     from sixgate.standalone.directory import Directory  # noqa: PLC0415
@@ -130,8 +134,12 @@ def plan(  # noqa: PLR0917 - options, which are given by name
         config = NodeConfig(metadata=ObjectMeta(name=node), spec=compiled.spec)
         body = config.model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True)
         body["metadata"] = {"name": node}
-        text = json.dumps(body, indent=2) + "\n" if output == "json" else yaml.safe_dump(body, sort_keys=False)
-        typer.echo(text, nl=False)
+        bodies = [body, *(made.config_map() for made in compiled.resolvers)]
+        if output == "json":
+            shown = {"apiVersion": "v1", "kind": "List", "items": bodies} if compiled.resolvers else body
+            typer.echo(json.dumps(shown, indent=2))
+        else:
+            typer.echo("---\n".join(common.as_yaml(item) for item in bodies), nl=False)
     common.end(common.USAGE if found.problems else common.FAILED if compiled.problems else common.OK)
 
 

@@ -58,14 +58,17 @@ def merge(reported: Mapping[str, Any], seen: Inspection) -> dict[str, Any]:
     attached = {(row.device, row.hook) for row in seen.hooks}
     wanted = {(device["name"], hook) for device in last.get("devices", []) for hook in device["hooks"]}
     lost = [f"Nothing of sixgate is attached to {hook} on {name} any more." for name, hook in sorted(wanted - attached)]
+    resolvers = reported.get("resolvers", [])
+    answering = all(item["state"] == "Ready" for item in resolvers) and (seen.process != 0 or not resolvers)
     return {
         "node": reported.get("node", ""),
-        "ready": bool(last.get("ready")) and not problems and not lost,
+        "ready": bool(last.get("ready")) and not problems and not lost and answering,
         "appliedRevision": last.get("appliedRevision", ""),
         "message": " ".join(filter(None, [last.get("message", ""), *lost])),
         "process": {"pid": seen.process, "running": seen.process != 0},
         "objects": last.get("objects", []),
         "problems": problems,
+        "resolvers": resolvers,
         "hooks": [_camel(asdict(row)) for row in seen.hooks],
         "tables": [_camel(asdict(row)) for row in seen.tables],
         "counters": {reason: asdict(count) for reason, count in seen.counters.items()},
@@ -92,6 +95,15 @@ def show(body: Mapping[str, Any], console: Console) -> None:
         "Objects",
         ("object", "state", "message"),
         [(item["owner"], item["state"], item["message"]) for item in body["objects"]],
+    )
+    _table(
+        console,
+        "Resolvers",
+        ("object", "state", "pid", "restarts", "reloads", "message"),
+        [
+            (item["owner"], item["state"], *(str(item[key]) for key in ("pid", "restarts", "reloads")), item["message"])
+            for item in body["resolvers"]
+        ],
     )
     _table(
         console,
@@ -134,7 +146,7 @@ def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
     if not rows:
         return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    numeric = {"packets", "bytes", "entries", "room", "id"}
+    numeric = {"packets", "bytes", "entries", "room", "id", "pid", "restarts", "reloads"}
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:

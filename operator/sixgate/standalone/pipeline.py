@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sixgate.plan.planner import plan
+from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.errors import Problem, RenderError
+from sixgate.plan.dns64 import dns64_plan
+from sixgate.plan.planner import PlanResult, plan
 from sixgate.plan.snapshot import NodeInfo, Snapshot
+from sixgate.render.dns64 import ResolverFiles, ResolverHost, render_resolver
+from sixgate.render.renderer import RENDER_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sixgate.api.base import UserObject
     from sixgate.api.nodeconfig import NodeConfigSpec
     from sixgate.plan.nodeplan import NodePlan
     from sixgate.render.renderer import Renderer
     from sixgate.standalone.directory import Located, Manifests
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
+RUN_DIR = Path("/run/sixgate")
+DNS64 = "dns64"  # directory of the resolvers below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +36,55 @@ class Compiled:
     spec: NodeConfigSpec | None
     problems: tuple[Located, ...]
     counters: Mapping[str, Mapping[str, str]]
+    resolvers: tuple[ResolverFiles, ...] = ()
 
 
-def compile_node(
-    manifests: Manifests, node: str, labels: Mapping[str, str], digests: Mapping[str, str], renderer: Renderer
+def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of their own
+    manifests: Manifests,
+    node: str,
+    labels: Mapping[str, str],
+    digests: Mapping[str, str],
+    renderer: Renderer,
+    run_dir: Path = RUN_DIR,
 ) -> Compiled:
     """What one node has to do for these manifests. Its labels are `labels` and its hostname."""
     info = NodeInfo(node, labels={HOSTNAME_LABEL: node, **labels})
-    result = plan(Snapshot(objects=manifests.objects, nodes=(info,), digests=digests))
+    # Resolvers are no part of a NodeConfig: plan, which knows that only standalone mode runs them, must not see them.
+    objects = tuple(_without_dns64(item) for item in manifests.objects)
+    result = plan(Snapshot(objects=objects, nodes=(info,), digests=digests))
     rendered = renderer.render_all(result)
-    located = tuple(manifests.locate(problem) for problem in (*result.problems, *rendered.problems))
+    resolvers, failed = _resolvers(manifests, result, node, renderer.overrides, run_dir)
+    located = tuple(manifests.locate(problem) for problem in (*result.problems, *rendered.problems, *failed))
     return Compiled(
         spec=rendered.specs.get(node),
         problems=(*manifests.problems, *located),
         counters=_counters(result.nodes[node]),
+        resolvers=resolvers,
     )
+
+
+def _without_dns64(item: UserObject) -> UserObject:
+    if not isinstance(item, NAT46Gateway) or item.spec.dns64 is None:
+        return item
+    return item.model_copy(update={"spec": item.spec.model_copy(update={"dns64": None})})
+
+
+def _resolvers(
+    manifests: Manifests, result: PlanResult, node: str, overrides: Path | None, run_dir: Path
+) -> tuple[tuple[ResolverFiles, ...], tuple[Problem, ...]]:
+    """The resolvers of the gateways that this node runs; one whose template fails is a Problem of its gateway."""
+    made: list[ResolverFiles] = []
+    failed: list[Problem] = []
+    for item in sorted(manifests.objects, key=lambda item: item.ref):
+        wanted = isinstance(item, NAT46Gateway) and node in result.programmed.get(item.ref, ())
+        resolver = dns64_plan(item) if isinstance(item, NAT46Gateway) and wanted else None
+        if resolver is None:
+            continue
+        try:
+            made.append(render_resolver(resolver, ResolverHost(str(run_dir / DNS64 / item.ref.name)), overrides))
+        except RenderError as error:
+            failed.append(Problem(item.ref, RENDER_FAILED, str(error), "spec.dns64"))
+    return tuple(made), tuple(failed)
 
 
 def _counters(node_plan: NodePlan) -> dict[str, dict[str, str]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sixgate.dns64.pool import ResolverPool
 from sixgate.errors import ManifestError, Problem, Ref
 from sixgate.standalone.directory import BROKEN_FILE, Located, Manifests
-from sixgate.standalone.pipeline import Compiled, compile_node
+from sixgate.standalone.pipeline import DNS64, RUN_DIR, Compiled, compile_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,6 +37,7 @@ class Site:
     node: str
     labels: Mapping[str, str]
     digests: Callable[[], Mapping[str, str]]
+    run_dir: Path = RUN_DIR
 
 
 @dataclass(slots=True)
@@ -50,11 +53,15 @@ class Standalone:
     _manifests: Manifests = field(default_factory=lambda: Manifests((), ()))
     _status: dict[str, Any] = field(default_factory=dict)
     _said: frozenset[str] = frozenset()
+    _resolvers: ResolverPool | None = None
 
     def compile(self) -> Compiled:
         """Read the directory and compute what the node has to do. ManifestError where it cannot be read at all."""
         self._manifests = self.directory.read()
-        compiled = compile_node(self._manifests, self.site.node, self.site.labels, self.site.digests(), self.renderer)
+        site = self.site
+        compiled = compile_node(
+            self._manifests, site.node, site.labels, site.digests(), self.renderer, site.run_dir.absolute()
+        )
         self._announce(compiled.problems)
         self._compiled = compiled
         return compiled
@@ -72,7 +79,13 @@ class Standalone:
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""
-        await self.agent.run(self.specs(), self.on_status)
+        self._resolvers = ResolverPool(self.site.run_dir.absolute() / DNS64, self._write_status)
+        resolvers = asyncio.create_task(self._resolvers.run())
+        try:
+            await self.agent.run(self.specs(), self.on_status)
+        finally:
+            resolvers.cancel()
+            await asyncio.gather(resolvers, return_exceptions=True)
 
     async def specs(self) -> AsyncIterator[NodeConfigSpec]:
         """The spec of this node whenever it becomes another one."""
@@ -101,6 +114,9 @@ class Standalone:
             self._compiled = Compiled(None, (problem,), before.counters)
             self._announce((problem,))
             compiled = self._compiled
+        if self._resolvers is not None and compiled.spec is not None:
+            wanted = {str(made.owner): (made.owner.name, made.texts) for made in compiled.resolvers}
+            self._resolvers.want(wanted)
         self._write_status()
         return compiled.spec
 
@@ -122,6 +138,7 @@ class Standalone:
                 "status": self._status,
                 "problems": [problem_row(located) for located in (compiled.problems if compiled else ())],
                 "counters": compiled.counters if compiled else {},
+                "resolvers": [asdict(status) for status in self._resolvers.statuses] if self._resolvers else [],
             },
         )
 
