@@ -123,8 +123,8 @@ tier tests/unit ""
 tier tests/rfc ""
 tier tests/bpf "$(bpf_obstacle)"
 obstacle=$(netns_obstacle)
+tier tests/dns64 "$obstacle"
 tier tests/netns "${obstacle:-$(bpf_obstacle)}"
-say "tier tests/e2e runs by itself, \`make test-e2e\`: it starts real API servers and takes minutes"
 say "tests:$tiers, $JOBS at a time"
 [ -z "$failed" ] || say "failed before the tests:$failed"
 # Where no bpffs is mounted, as in a container, the tests get one that nobody else sees and that ends with them.
@@ -135,5 +135,13 @@ fi
 # shellcheck disable=SC2086  # lists of words
 $private "$BIN/python" -m pytest -q -n "$JOBS" --dist loadfile $tiers "$@"
 status=$?
+# Real API servers one at a time: each wants a core, and what is tested is how soon things happen.
+obstacle=$(apiserver_obstacle)
+if [ -n "$obstacle" ]; then
+	say "tier tests/e2e cannot run on this machine: $obstacle"
+else
+	say "tests: tests/e2e"
+	"$BIN/python" -m pytest -q tests/e2e "$@" || status=1
+fi
 [ -z "$failed" ] || exit 1
 exit $status
