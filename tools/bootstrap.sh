@@ -32,11 +32,17 @@ iperf3 iperf3
 ping iputils-ping
 traceroute traceroute
 git git
+setpriv util-linux
+unbound unbound
+unbound-checkconf unbound
+/usr/lib/python3/dist-packages/unboundmodule.py python3-unbound
+/usr/share/dns/root.key dns-root-data
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 '
 if [ "${1:-}" = --bench ]; then
 	NEEDS="$NEEDS
-tayga tayga"
+tayga tayga
+dnsperf dnsperf"
 fi
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -67,6 +73,12 @@ install_packages() {
 	echo "bootstrap: installing Debian packages: $1"
 	export DEBIAN_FRONTEND=noninteractive
 	mkdir -p build
+	# Debian starts a service as soon as it is installed; a resolver at this machine's port 53 is not what is wanted.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod +x /usr/sbin/policy-rc.d
+	fi
 	# shellcheck disable=SC2086  # a list of words
 	if ! {
 		apt-get update -q &&
