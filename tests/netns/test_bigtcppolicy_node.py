@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -23,7 +24,7 @@ from sixgate.node.statedir import KnownWays, StateDir
 from tests.netns.conftest import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 BIG, MORE, LEGACY = 196608, 131072, 65536
 OWNER = "BIGTCPPolicy/p"
@@ -272,3 +273,37 @@ def test_what_was_changed_meanwhile_is_told(node: Node) -> None:
         ("e0", 70000, "Somebody has changed the sizes of e0 since sixgate looked."),
         ("e1", BIG, "e1 is not there any more."),
     ]
+
+
+def test_a_pod_that_is_born_later_gets_its_sizes_without_being_asked(node: Node) -> None:
+    name = f"sgt-pod-{secrets.token_hex(4)}"
+    live = spec({**BOTH, "pods": "Live"})
+
+    async def once() -> AsyncIterator[NodeConfigSpec]:
+        yield live
+        await asyncio.Event().wait()
+
+    async def birth() -> None:
+        settled = asyncio.Event()
+
+        async def heard(_: object) -> None:
+            settled.set()
+
+        work = asyncio.create_task(node.agent().run(once(), heard))
+        try:
+            await settled.wait()
+            node.ns.ip(f"link add p0 type veth peer name eth0 netns {name}")
+            while inside(name) != Sizes(BIG, BIG, MORE, MORE):
+                await asyncio.sleep(0.05)
+        finally:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        # Well before the next look without a cause (resync_s): an event has caused this one.
+        asyncio.run(asyncio.wait_for(birth(), 8))
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    assert sizes("e0") == Sizes(BIG, BIG, MORE, MORE)

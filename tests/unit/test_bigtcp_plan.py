@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from sixgate.plan import NodeInfo, NodeReport, Snapshot, object_status, plan
 from sixgate.render import Renderer
 from tests.unit.objects import DIGESTS, gateway, make, on, planned
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "bigtcppolicy"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES, PAGE = ROOT / "examples" / "bigtcppolicy", ROOT / "docs" / "bigtcp.md"
 
 
 def policy(name: str, nodes: tuple[str, ...] = ("a",), *, age: int = 0, **spec: Any) -> UserObject:
@@ -77,6 +79,15 @@ def test_an_example_is_planned(path: Path) -> None:
     result = plan(Snapshot((parsed,), (NodeInfo("n", labels),), (), DIGESTS))
     assert not result.problems
     assert Renderer().render(result.nodes["n"]).big_tcp
+
+
+def test_the_policy_of_the_page_is_valid() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    parsed = parse_object(yaml.safe_load(shown))
+    assert isinstance(parsed, UserObject)
+    result = plan(Snapshot((parsed,), (NodeInfo("n", {"example.com/storage": "yes"}),), (), DIGESTS))
+    assert not result.problems
+    assert len(Renderer().render(result.nodes["n"]).big_tcp) == 1
 
 
 def test_what_a_ready_node_has_to_say_stands_in_the_policy() -> None:

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pyroute2 import IPRoute
 
@@ -73,6 +73,12 @@ class Way:
     def works(self) -> bool:
         """Super-packets arrive, and at no lower rate."""
         return self.big.big > 0 and self.ratio >= GOOD_RATIO
+
+
+class Place(Protocol):
+    """A network namespace that functions can be run in."""
+
+    def do(self, function: Callable[[], T]) -> T: ...
 
 
 class Room:
@@ -179,9 +185,10 @@ class Counter:
         return self._object.map(_MAP)
 
     @contextlib.contextmanager
-    def on(self, room: Room, device: str) -> Iterator[None]:
+    def on(self, room: Place, device: str) -> Iterator[None]:
+        """Counts what arrives at a device inside `room`."""
         with self._object.program(_PROGRAM) as program:
-            index = room.do(lambda: room.index(device))
+            index = room.do(lambda: socket.if_nametoindex(device))
             if has_tcx():
                 with room.do(lambda: Link.tcx(program, index, "ingress")):
                     yield

@@ -1,0 +1,168 @@
+"""Labs of bench/bigtcp.py: two hosts, with or without a forwarding kernel between them, sized by policies."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from e2e.lab import traffic
+from e2e.lab.run import LabError
+from e2e.lab.sixgate import ROOT
+from sixgate.api import UserObject, parse_object
+from sixgate.node.agent import NodeAgent
+from sixgate.node.model import Sizes
+from sixgate.node.netlink import Netlink
+from sixgate.node.options import NodeOptions
+from sixgate.node.selftest import Counter
+from sixgate.plan import NodeInfo, Snapshot, plan
+from sixgate.render import Renderer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from e2e.lab.run import LabRun
+
+T = TypeVar("T")
+BIG, LEGACY = 196608, 65536
+OBJECTS = ROOT / "build" / "bpf"
+WARM_MESSAGES = 50
+POLICY: dict[str, Any] = {
+    "apiVersion": "sixgate.io/v1alpha1",
+    "kind": "BIGTCPPolicy",
+    "metadata": {"name": "bench"},
+    "spec": {"nodeSelector": {"matchLabels": {"n": "1"}}, "devices": {"include": ["*"]}, "pods": "Off"},
+}
+
+
+class SizedLab:
+    """Hosts `a` and `b`, joined by a veth or (`hops` 1) by `r`, whose kernel forwards; one policy for each of them."""
+
+    def __init__(self, lab: LabRun, hops: int) -> None:
+        self.lab = lab
+        self.roles = ("a", "r", "b") if hops else ("a", "b")
+        for role in self.roles:
+            lab.add_netns(role)
+        if hops:
+            lab.add_veth("a", "up", "r", "a")
+            lab.add_veth("r", "b", "b", "up")
+            for key in ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"):
+                lab.sysctl("r", f"net/{key}", "1")
+            self._address("r", "a", "fd00:a::9/64", "192.0.2.9/24")
+            self._address("r", "b", "fd00:b::9/64", "198.51.100.9/24")
+        else:
+            lab.add_veth("a", "up", "b", "up")
+        self._address("a", "up", "fd00:a::1/64", "192.0.2.1/24")
+        self.to = {6: "fd00:b::2", 4: "198.51.100.2"} if hops else {6: "fd00:a::2", 4: "192.0.2.2"}
+        self._address("b", "up", f"{self.to[6]}/64", f"{self.to[4]}/24")
+        if hops:
+            lab.ip("a", "route add default via 192.0.2.9", "route add ::/0 via fd00:a::9")
+            lab.ip("b", "route add default via 198.51.100.9", "route add ::/0 via fd00:b::9")
+        root = lab.add_bpffs()
+        self._agents = {
+            role: NodeAgent(NodeOptions(bpffs=root / role, state_dir=lab.workdir / f"state-{role}", objects=OBJECTS))
+            for role in self.roles
+        }
+        self._size = 0
+
+    def _address(self, role: str, device: str, *addresses: str) -> None:
+        name = self.lab.device(device)
+        self.lab.ip(role, *(f"addr add {a} dev {name}" + (" nodad" if ":" in a else "") for a in addresses))
+
+    def policy(self, size: int) -> None:
+        """Apply the policy with this size in every namespace; LabError unless each is ready."""
+        if size == self._size:
+            return
+        spec = {**POLICY["spec"], "ipv6": {"maxSize": size}, "ipv4": {"maxSize": size}}
+        item = parse_object({**POLICY, "spec": spec})
+        if not isinstance(item, UserObject):
+            raise LabError(str(item[0]))
+        document = Renderer().render(plan(Snapshot((item,), (NodeInfo("n", {"n": "1"}),))).nodes["n"])
+        for role, agent in self._agents.items():
+            status = self.lab.call(role, lambda agent=agent: agent.apply(document))  # type: ignore[misc]
+            if not status.ready:
+                raise LabError(f"The policy is not ready in {role}: {status.message}")
+        self._size = size
+
+    def gbits(self, family: int, seconds: float) -> float:
+        return traffic.iperf(self.lab, "a", self.to[family], seconds=seconds).bits_per_second / 1e9
+
+    def mean_kilobytes(self, family: int, seconds: float) -> float:
+        """Mean size of packets with data that arrive at the first hop, as a BPF program there sees them."""
+        role, device = ("r", "a") if "r" in self.roles else ("b", "up")
+        counter = Counter(OBJECTS)
+        try:
+            with counter.on(_Place(self.lab, role), self.lab.device(device)):
+                counter.clear()
+                self.gbits(family, seconds)
+                packets, total, _, _ = counter.read(family)
+        finally:
+            counter.close()
+        return total / packets / 1000 if packets else 0.0
+
+    def p99_us(self, family: int, size: int, seconds: float) -> float:
+        """99th percentile of the time from a request of `size` bytes to the last byte of an equal answer."""
+        kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+        server = self.lab.call("b", lambda: socket.create_server((self.to[family], 0), family=kind))
+        client = self.lab.call("a", lambda: socket.socket(kind, socket.SOCK_STREAM))
+        thread = threading.Thread(target=_answer, args=(server, size))
+        thread.start()
+        times: list[float] = []
+        with server, client:
+            client.connect(server.getsockname()[:2])
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            message, end = bytes(size), time.monotonic() + seconds
+            while time.monotonic() < end or len(times) < 2 * WARM_MESSAGES:
+                begin = time.perf_counter()
+                client.sendall(message)
+                _read(client, size)
+                times.append((time.perf_counter() - begin) * 1e6)
+        thread.join()
+        return statistics.quantiles(times[WARM_MESSAGES:], n=100)[98]
+
+
+class _Place:
+    """A namespace of a lab, for `Counter.on`."""
+
+    def __init__(self, lab: LabRun, role: str) -> None:
+        self._lab, self._role = lab, role
+
+    def do(self, function: Callable[[], T]) -> T:
+        return self._lab.call(self._role, function)
+
+
+def _answer(server: socket.socket, size: int) -> None:
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        message = bytes(size)
+        while _read(connection, size):
+            connection.sendall(message)
+
+
+def _read(connection: socket.socket, size: int) -> bool:
+    """Whether `size` bytes came before the end."""
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while view:
+        got = connection.recv_into(view)
+        if not got:
+            return False
+        view = view[got:]
+    return True
+
+
+def set_by_hand(lab: LabRun, size: int) -> None:
+    """The same size for both families on every veth of a lab that is not sixgate's own."""
+
+    def body() -> None:
+        with Netlink() as netlink:
+            for device in netlink.devices().values():
+                if device.kind == "veth" and not device.ours:
+                    netlink.set_sizes(device.name, device.ifindex, Sizes(size, size, size, size))
+
+    for role in lab.roles():
+        lab.call(role, body)
