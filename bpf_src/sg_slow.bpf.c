@@ -11,7 +11,6 @@
 #include "lib/nat.h"
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
-#include "lib/event.h"
 
 SEC("tc")
 int sg_slow_tc(struct __sk_buff *ctx)
@@ -36,8 +35,6 @@ int sg_slow_tc(struct __sk_buff *ctx)
 		reason = sg_fragment(ctx, t, w);
 	else if (reason == SG_SLOW_REWRITE)
 		reason = sg_icmp_xlat(ctx, t, w);
-	if (sg_noteworthy(reason))
-		sg_note(ctx, w, reason);
 	if (w->icmp.send) {
 		answer = sg_send_icmp(ctx, w);
 		if (answer)

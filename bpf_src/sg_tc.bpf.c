@@ -30,7 +30,8 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 	if (reason == SG_OK_64 || reason == SG_OK_46)
 		sg_flow_learn(ctx, t, w);
-	if (!w->icmp.send && sg_noteworthy(reason))
+	/* Here and not in the slow path, which does not know the uplink. */
+	if (sg_noteworthy(reason))
 		sg_note(ctx, w, reason);
 	if (w->icmp.send)
 		reason = SG_SLOW_ICMP;
