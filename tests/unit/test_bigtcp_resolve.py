@@ -101,6 +101,18 @@ BOTH = {"ipv6Size": BIG, "ipv4Size": MORE}
             id="auto is the uplinks",
         ),
         pytest.param(
+            node(
+                device("eth0", 2, master=4),
+                device("eth1", 3, master=4),
+                device("bond0", 4, kind="bond"),
+                device("bond0.7", 5, kind="vlan", lower=4, addresses=GLOBAL),
+                device("eth5", 6),
+            ),
+            [{**BOTH, "include": ["auto"], "exclude": ["eth1"]}],
+            dict.fromkeys(("bond0.7", "bond0", "eth0"), (BIG, BIG, MORE, MORE)),
+            id="auto takes along what carries an uplink",
+        ),
+        pytest.param(
             node(device("eth0", 2), device("eth1", 3)),
             [{"ipv6Size": MORE, "include": ["eth0"]}, BOTH],
             {"eth0": (MORE, MORE, MORE, MORE), "eth1": (BIG, BIG, MORE, MORE)},

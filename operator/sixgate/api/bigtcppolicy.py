@@ -40,7 +40,7 @@ class DevicesSpec(Spec):
         default=("auto",),
         min_length=1,
         max_length=32,
-        description="Devices that are set: names, shell patterns, or `auto` for every uplink.",
+        description="Devices that are set: names, shell patterns, or `auto` for every uplink and what carries it.",
         json_schema_extra=SET,
     )
     exclude: tuple[DevicePattern, ...] = Field(

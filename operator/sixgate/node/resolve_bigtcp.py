@@ -44,6 +44,7 @@ TUNNELS = frozenset(
     }
     | {"vti", "vti6", "xfrm", "wireguard", "gtp", "amt"}
 )
+_STACKED, _BONDED = frozenset({"vlan", "macvlan", "ipvlan", "macsec"}), frozenset({"bond", "team"})
 _MAX_NAMED = 3
 _SPECIAL = frozenset("*?[")
 PAIRED = frozenset({"veth", "netkit"})  # kinds whose `lower` is their other end
@@ -112,6 +113,7 @@ def resolve_sizes(spec: NodeConfigSpec, have: Observed, found: Findings) -> tupl
 
 def _selected(item: BigTcp, have: Observed, found: Findings) -> Iterator[Device]:
     chosen: dict[int, Device] = {}
+    uplinks: set[int] = set()
     for pattern in item.include:
         matched = devices.match(pattern, have)
         if not matched and pattern != devices.AUTO and not _SPECIAL & set(pattern):
@@ -120,12 +122,28 @@ def _selected(item: BigTcp, have: Observed, found: Findings) -> Iterator[Device]
         elif not matched and item.pods == "Off":
             found.note(item.owners, "DeviceMissing", f"No device of this node matches {pattern}.")
         chosen |= {device.ifindex: device for device in matched}
+        if pattern == devices.AUTO:
+            uplinks |= {device.ifindex for device in matched}
     if item.pods != "Off":
         chosen |= {d.ifindex: d for d in have.devices.values() if d.netnsid >= 0 and not d.ours}
-    for pattern in item.exclude:
-        for device in devices.match(pattern, have):
-            chosen.pop(device.ifindex, None)
-    yield from chosen.values()
+    excluded = {device.ifindex for pattern in item.exclude for device in devices.match(pattern, have)}
+    for index in sorted(uplinks - excluded):
+        chosen |= {device.ifindex: device for device in _below(chosen[index], have)}
+    yield from (device for index, device in sorted(chosen.items()) if index not in excluded)
+
+
+def _below(device: Device, have: Observed) -> tuple[Device, ...]:
+    """Devices that carry an uplink: ports of a bond, what is under a VLAN. They merge and cut its super-packets."""
+    found: dict[int, Device] = {}
+    wanted = [device]
+    while wanted:
+        upper = wanted.pop()
+        for other in have.devices.values():
+            carries = other.ifindex == upper.lower if upper.kind in _STACKED else other.master == upper.ifindex
+            if carries and upper.kind in _STACKED | _BONDED and other.ifindex not in found:
+                found[other.ifindex] = other
+                wanted.append(other)
+    return tuple(found.values())
 
 
 def _choose(choice: _Choice, item: BigTcp, device: Device) -> None:
