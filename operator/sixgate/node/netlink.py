@@ -26,7 +26,7 @@ from sixgate.node.events import RTPROT_SIXGATE
 from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey, Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Netlink", "NetlinkError"]
 
@@ -76,10 +76,7 @@ class Netlink:
         addresses: dict[int, list[AddressSeen]] = {}
         for message in self._ip.get_addr():
             addresses.setdefault(message["index"], []).append(_address(message))
-        messages = rtlink.read_links()
-        bridges = {message.index for message in messages if message.kind in ("bridge", "openvswitch")}
-        devices = (_device(message, addresses.get(message.index, []), bridges) for message in messages)
-        return {device.name: device for device in devices}
+        return devices_with(addresses)
 
     def xdp_attached(self) -> dict[int, tuple[Attached, ...]]:
         """XDP programs by ifindex, whoever attached them."""
@@ -276,6 +273,14 @@ def _refused(what: str, *, unless: int | frozenset[int] | set[int] = frozenset()
     except NetlinkError as error:
         if error.code not in accepted:
             raise ApplyError(f"The kernel refused to {what}: {error.args[1]}.", error.code) from error
+
+
+def devices_with(addresses: Mapping[int, list[AddressSeen]]) -> dict[str, Device]:
+    """Every device of the calling thread's namespace by name; `addresses` by index."""
+    messages = rtlink.read_links()
+    bridges = {message.index for message in messages if message.kind in ("bridge", "openvswitch")}
+    devices = (_device(message, addresses.get(message.index, []), bridges) for message in messages)
+    return {device.name: device for device in devices}
 
 
 def _device(message: rtlink.LinkMessage, addresses: list[AddressSeen], bridges: set[int]) -> Device:

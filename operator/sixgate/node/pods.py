@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sixgate.errors import ApplyError
 from sixgate.node import rtlink
 from sixgate.node.model import Pod
-from sixgate.node.netlink import Netlink
+from sixgate.node.netlink import devices_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Set
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
@@ -32,22 +32,18 @@ def may_enter() -> bool:
 def inside(netns: str, function: Callable[[], T]) -> T:
     """Result of `function` on a thread of its own inside a network namespace; its exception is raised here. ApplyError
     where the namespace cannot be entered."""
-    results: list[T] = []
-    errors: list[BaseException] = []
 
-    def body() -> None:
-        try:
-            enter(netns)
-            results.append(function())
-        except BaseException as error:  # handed to the caller as it is
-            errors.append(error)
+    def body() -> T:
+        enter(netns)
+        return function()
 
-    thread = threading.Thread(target=body, name="sixgate-netns")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return _aside(body)
+
+
+def _aside(function: Callable[[], T]) -> T:
+    """Result of `function` on a thread that may go wherever it likes and ends afterwards."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-netns") as pool:
+        return pool.submit(function).result()
 
 
 def enter(netns: str) -> None:
@@ -68,24 +64,25 @@ def enter(netns: str) -> None:
 def find(directories: Iterable[Path], wanted: Set[int]) -> tuple[Pod, ...]:
     """Namespaces that devices of this one lead into, `wanted` by their numbers here. One that vanishes meanwhile is
     passed over."""
-    found = []
+    numbers = {}
     for path in sorted(path for directory in directories if directory.is_dir() for path in directory.iterdir()):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         try:
-            number = rtlink.netns_id(fd)
+            numbers[str(path)] = rtlink.netns_id(fd)
         finally:
             os.close(fd)
-        if number in wanted:
-            try:
-                found.append(inside(str(path), lambda path=path, number=number: _look(str(path), number)))  # type: ignore[misc]
-            except ApplyError:
-                continue
-    return tuple(found)
+    chosen = {path: number for path, number in numbers.items() if number in wanted}
+    return _aside(lambda: tuple(_visit(chosen))) if chosen else ()
 
 
-def _look(path: str, number: int) -> Pod:
-    with Netlink() as netlink:
-        return Pod(path, number, netlink.devices(), rtlink.forwarding6())
+def _visit(numbers: Mapping[str, int]) -> Iterator[Pod]:
+    """One thread goes through all of them: a node may have hundreds."""
+    for path, number in numbers.items():
+        try:
+            enter(path)
+        except ApplyError:
+            continue
+        yield Pod(path, number, devices_with({}), rtlink.forwarding6())
