@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 conformance nightly fuzz clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 bench-dns64 conformance nightly fuzz clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,10 @@ bench-nat64: bpf ## figures of the translator against plain forwarding and tayga
 
 bench-%: bpf
 	@$(PY) -m bench.$* $(if $(JSON),--json $(JSON))
+
+bench-dns64: bootstrap ## figures of DNS64 against the same resolver without it; JSON=FILE for machines
+	@tools/bootstrap.sh --bench
+	@$(PY) -m bench.dns64 $(if $(JSON),--json $(JSON))
 
 bench: bpf ## every benchmark; writes docs/benchmarks.md
 	@tools/bootstrap.sh --bench

@@ -137,7 +137,7 @@ def _above(state: Any) -> None:
 
 def _has_excluded(reply: Any) -> bool:
     answer = _section(reply, "answer")
-    return any(rules.excludes(rdata) for rrset in answer if rrset.rtype == AAAA for rdata in rrset.records)
+    return any(rdata in rules.exclude_ipv6 for rrset in answer if rrset.rtype == AAAA for rdata in rrset.records)
 
 
 def _section(reply: Any, name: str) -> tuple[Rrset, ...]:

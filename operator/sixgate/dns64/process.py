@@ -31,7 +31,7 @@ READY_S = 10.0
 PROBE_S = 1.0
 PROBE_TIMEOUT_S = 3.0
 PATIENCE = 3  # probes without answer before a resolver is thought to hang
-SHORT_LIFE_S = 5.0
+SHORT_LIFE_S = 1.0
 DELAYS_S = (0.0, 0.1, 0.3, 1.0, 3.0, 5.0)
 END_S = 5.0
 
@@ -76,8 +76,10 @@ class ResolverProcess:
     async def _keep_alive(self) -> None:
         short_lives = 0
         while True:
-            self._changed.clear()
-            problem = await self._write()
+            problem = ""
+            if self._changed.is_set() or not self._path(CONFIGURATION).exists():
+                self._changed.clear()
+                problem = await self._write()
             if problem:
                 self._tell(state="Failed", message=problem)
                 await self._changed.wait()

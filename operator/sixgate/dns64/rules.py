@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,51 +45,82 @@ class Rrset:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """A prefix of RFC 6052 2.2; `places` are the octets of an address under it that hold the IPv4 address."""
+
+    octets: bytes
+    places: tuple[int, ...]
+    is_well_known: bool
+
+    @staticmethod
+    def of(text: str) -> Prefix:
+        network = IPv6Network(text)
+        first = network.prefixlen // 8
+        places = tuple(place for place in range(first, 16) if place != 8 or first == 12)[:4]
+        return Prefix(network.network_address.packed, places, network == WELL_KNOWN)
+
+    def embed(self, ipv4: bytes) -> bytes:
+        """4 octets under this prefix, stepping over bits 64 to 71."""
+        octets = bytearray(self.octets)
+        for place, octet in zip(self.places, ipv4, strict=True):
+            octets[place] = octet
+        return bytes(octets)
+
+    def extract(self, ipv6: bytes) -> bytes:
+        """The inverse of `embed`, of 16 octets."""
+        return bytes([ipv6[place] for place in self.places])
+
+
+class Networks:
+    """A set of networks of one family, asked often: addresses are octets."""
+
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._pairs = tuple((int(network.network_address), int(network.netmask)) for network in networks)
+
+    def __contains__(self, address: bytes) -> bool:
+        value = int.from_bytes(address, "big")
+        return any(value & mask == network for network, mask in self._pairs)
+
+
+@dataclass(frozen=True)
 class Rules:
     """What one resolver synthesises, in the order of the longest match; `never` are domains in lower-case wire form.
 
     `made_under` is the prefix that the resolver itself embeds IPv4 addresses in before `synthesize` sees them.
     """
 
-    made_under: IPv6Network
-    prefixes: tuple[tuple[IPv4Network, tuple[IPv6Network, ...]], ...]
-    exclude_ipv6: tuple[IPv6Network, ...]
-    exclude_ipv4: tuple[IPv4Network, ...]
-    not_global: tuple[IPv4Network, ...]
+    made_under: Prefix
+    prefixes: tuple[tuple[Networks, tuple[Prefix, ...]], ...]
+    exclude_ipv6: Networks
+    exclude_ipv4: Networks
+    not_global: Networks
     never: tuple[bytes, ...]
 
     @staticmethod
     def from_json(text: str) -> Rules:
         raw = json.loads(text)
-        ranges = [
-            (IPv4Network(item["ipv4"]), tuple(IPv6Network(prefix) for prefix in item["ipv6"]))
-            for item in raw["prefixes"]
-        ]
+        ranges = [(IPv4Network(item["ipv4"]), tuple(map(Prefix.of, item["ipv6"]))) for item in raw["prefixes"]]
+        ranges.sort(key=lambda item: -item[0].prefixlen)
         return Rules(
-            made_under=IPv6Network(raw["madeUnder"]),
-            prefixes=tuple(sorted(ranges, key=lambda item: -item[0].prefixlen)),
-            exclude_ipv6=tuple(IPv6Network(item) for item in raw["excludeIPv6"]),
-            exclude_ipv4=tuple(IPv4Network(item) for item in raw["excludeIPv4"]),
-            not_global=tuple(IPv4Network(item) for item in raw["notGlobal"]),
+            made_under=Prefix.of(raw["madeUnder"]),
+            prefixes=tuple((Networks([network]), prefixes) for network, prefixes in ranges),
+            exclude_ipv6=Networks(map(IPv6Network, raw["excludeIPv6"])),
+            exclude_ipv4=Networks(map(IPv4Network, raw["excludeIPv4"])),
+            not_global=Networks(map(IPv4Network, raw["notGlobal"])),
             never=tuple(wire_name(item) for item in raw["never"]),
         )
 
-    def excludes(self, rdata: bytes) -> bool:
-        """Whether an AAAA record does not count as an answer (RFC 6147 5.1.4)."""
-        address = IPv6Address(rdata)
-        return any(address in network for network in self.exclude_ipv6)
-
-    def represent(self, address: IPv4Address) -> tuple[IPv6Address, ...]:
-        """`address` under the prefixes of its range; empty where it is in none, or excluded.
+    def represent(self, ipv4: bytes) -> tuple[bytes, ...]:
+        """The address under the prefixes of its range; empty where it is in none, or excluded.
 
         Under 64:ff9b::/96 only global addresses are represented (RFC 6052 3.1).
         """
-        if any(address in network for network in self.exclude_ipv4):
+        if ipv4 in self.exclude_ipv4:
             return ()
         for network, prefixes in self.prefixes:
-            if address in network:
-                local = any(address in special for special in self.not_global)
-                return tuple(embed(prefix, address) for prefix in prefixes if not (local and prefix == WELL_KNOWN))
+            if ipv4 in network:
+                wanted = (prefix for prefix in prefixes if not (prefix.is_well_known and ipv4 in self.not_global))
+                return tuple(prefix.embed(ipv4) for prefix in wanted)
         return ()
 
     def spares(self, name: bytes) -> bool:
@@ -145,8 +176,8 @@ def synthesize(rules: Rules, finding: Finding, answer: tuple[Rrset, ...]) -> tup
             made.append(rrset)
             continue
         ttl = min(*rrset.ttls, finding.limit_s)
-        found = [address for rdata in rrset.records for address in rules.represent(extract(rules.made_under, rdata))]
-        rdatas = tuple(dict.fromkeys(address.packed for address in found))
+        found = [made for rdata in rrset.records for made in rules.represent(rules.made_under.extract(rdata))]
+        rdatas = tuple(dict.fromkeys(found))
         if rdatas:
             made.append(Rrset(rrset.name, AAAA, (ttl,) * len(rdatas), rdatas))
     return tuple(made)
@@ -163,28 +194,12 @@ def chain(qname: bytes, answer: Iterable[Rrset]) -> tuple[bytes, ...]:
 
 def _without_excluded(rules: Rules, rrset: Rrset) -> Rrset:
     """`rrset` without excluded addresses; its signatures go with the first of them, as they would not fit any more."""
-    kept = [(ttl, rdata) for ttl, rdata in zip(rrset.ttls, rrset.records, strict=False) if not rules.excludes(rdata)]
+    kept = [
+        (ttl, rdata) for ttl, rdata in zip(rrset.ttls, rrset.records, strict=False) if rdata not in rules.exclude_ipv6
+    ]
     if len(kept) == len(rrset.records):
         return rrset
     return Rrset(rrset.name, rrset.rtype, tuple(ttl for ttl, _ in kept), tuple(rdata for _, rdata in kept))
-
-
-def embed(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
-    """RFC 6052 2.2: the address follows the prefix and steps over bits 64 to 71."""
-    octets = bytearray(prefix.network_address.packed)
-    for place, octet in zip(_places(prefix), address.packed, strict=True):
-        octets[place] = octet
-    return IPv6Address(bytes(octets))
-
-
-def extract(prefix: IPv6Network, rdata: bytes) -> IPv4Address:
-    """The inverse of `embed`, of 16 bytes."""
-    return IPv4Address(bytes(rdata[place] for place in _places(prefix)))
-
-
-def _places(prefix: IPv6Network) -> tuple[int, ...]:
-    first = prefix.prefixlen // 8
-    return tuple(place for place in range(first, 16) if place != 8 or first == 12)[:4]
 
 
 def wire_name(text: str) -> bytes:
@@ -198,7 +213,10 @@ def name_text(name: bytes) -> str:
     place, labels = 0, []
     while place < len(name) and name[place]:
         label = name[place + 1 : place + 1 + name[place]]
-        labels.append("".join(chr(octet) if _is_plain(octet) else f"\\{octet:03d}" for octet in label))
+        if label.isalnum() and label.isascii():
+            labels.append(label.decode("ascii"))
+        else:
+            labels.append("".join(chr(octet) if _is_plain(octet) else f"\\{octet:03d}" for octet in label))
         place += 1 + name[place]
     return ".".join(labels) + "."
 
