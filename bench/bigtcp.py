@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
-from bench.bigtcp_labs import BIG, LEGACY, POLICY, SizedLab, set_by_hand
+from bench.bigtcp_labs import BIG, LEGACY, POLICY, SizedLab, policed_gateway, set_by_hand
 from bench.bigtcp_scale import DEVICES, reconcile_many
 from bench.harness import Goal, Report, Row, progress
 from bench.nat64_labs import CLIENT, plain_path, sixgate_path
@@ -67,7 +67,10 @@ def measure_gateway(report: Report, rounds: int, seconds: float) -> None:
     """NAT64 of super-packets over 64 KB against plain IPv6 forwarding of 64 KB by the kernel."""
     with ExitStack() as stack:
         labs = [stack.enter_context(LabRun()) for _ in range(2)]
-        paths = {"plain": plain_path(labs[0], seconds), "sixgate": sixgate_path(labs[1], seconds)}
+        paths = {
+            "plain": plain_path(labs[0], seconds),
+            "sixgate": sixgate_path(labs[1], seconds, acceleration="Disabled"),
+        }
         set_by_hand(labs[1], BIG)
         for lab in labs:
             stack.enter_context(traffic.iperf_server(lab, "server4"))
@@ -76,6 +79,20 @@ def measure_gateway(report: Report, rounds: int, seconds: float) -> None:
             got = harness.interleave({n: partial(p.tcp_bits, reverse=reverse) for n, p in paths.items()}, rounds)
             note = "against 64 KB forwarded by the kernel; sizes set by hand"
             report.rows.append(Row(metric, "Gbit/s", got["sixgate"], got["plain"], GATEWAY_GOAL, note))
+    with ExitStack() as stack:
+        labs = [stack.enter_context(LabRun()) for _ in range(2)]
+        paths = {
+            "off": sixgate_path(labs[0], seconds, acceleration="Disabled"),
+            "on": policed_gateway(labs[1], seconds),
+        }
+        for lab in labs:
+            stack.enter_context(traffic.iperf_server(lab, "server4"))
+        for metric, reverse in (("NAT64 6 to 4, policy", False), ("NAT64 4 to 6, policy", True)):
+            progress(f"{metric}: {rounds} rounds of {seconds:g} s")
+            got = harness.interleave({n: partial(p.tcp_bits, reverse=reverse) for n, p in paths.items()}, rounds)
+            report.rows.append(
+                Row(metric, "Gbit/s", got["on"], got["off"], NEVER_WORSE, "on the gateway, hosts as pods")
+            )
     report.remarks.append(f"Gateway: lab of bench-nat64, {CLIENT.role} to server4 through {topology.GATEWAY}.")
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import statistics
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import yaml
+
+from bench.nat64_labs import Path, sixgate_path
 from e2e.lab import traffic
 from e2e.lab.run import LabError
-from e2e.lab.sixgate import ROOT
+from e2e.lab.sixgate import NODE, ROOT
 from sixgate.api import UserObject, parse_object
 from sixgate.node.agent import NodeAgent
 from sixgate.node.model import Sizes
@@ -153,6 +157,26 @@ def _read(connection: socket.socket, size: int) -> bool:
             return False
         view = view[got:]
     return True
+
+
+def policed_gateway(lab: LabRun, seconds: float) -> Path:
+    """The gateway of bench-nat64 with a policy for its devices and, as pods, for the hosts; LabError where it is not
+    applied."""
+    path = sixgate_path(lab, seconds, acceleration="Disabled")
+    spec = {
+        "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": NODE}},
+        "ipv6": {"maxSize": BIG},
+        "ipv4": {"maxSize": BIG},
+        "devices": {"include": ["*"]},
+        "pods": "Live",
+    }
+    (lab.workdir / "manifests" / "policy.yaml").write_text(yaml.safe_dump({**POLICY, "spec": spec}))
+    for _ in range(100):
+        report = json.loads((lab.workdir / "state" / "status.json").read_text())
+        if report["status"]["bigTcp"]:
+            return path
+        time.sleep(0.1)
+    raise LabError(f"The gateway does not apply the policy: {report['status']['message']}")
 
 
 def set_by_hand(lab: LabRun, size: int) -> None:

@@ -78,7 +78,7 @@ def resolve(
         addresses=tuple(_addresses(spec, have, found)),
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
-        sizes=resolve_sizes(spec, have, found),
+        sizes=resolve_sizes(spec, have, {h.device for h in hooks if h.hook == "tc-ingress"}, found),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),

@@ -5,7 +5,8 @@ whether the kernel knows IPv4 BIG TCP at all, and whether the kernel forwards th
 header inside IPv6 super-packets of more than 64 KB count its 8 bytes as part of every segment when they forward one,
 find the segments larger than the MTU, and drop the packet: TCP falls to a thousandth. So nothing that the kernel
 forwards may grow beyond 64 KB as IPv6: not what a forwarding device merges, and not what the other end of a forwarding
-veth sends.
+veth sends. A gateway of sixgate, in turn, takes large IPv6 packets whole, and cuts large IPv4 ones to make them IPv6:
+what arrives at its devices stays at 64 KB as IPv4.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sixgate.node import devices
 from sixgate.node.model import Device, Owners, Pod, SizeKey, Sizes, SizeWant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
     from sixgate.api.nodeconfig import BigTcp, NodeConfigSpec
     from sixgate.node.findings import Findings
@@ -62,10 +63,13 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """Whether the kernel forwards IPv6 packets that arrive at a device, and at its other end."""
+    """Whether the kernel forwards IPv6 packets that arrive at a device (`here`) and at its other end (`there`), and
+    whether a program of sixgate meets what arrives."""
 
     here: bool
     there: bool
+    program_here: bool = False
+    program_there: bool = False
 
 
 @dataclass(slots=True)
@@ -85,8 +89,9 @@ class _Why:
             (found.problem if reason == "NoIPv4BigTcp" else found.note)(owners, reason, f"{listed} {text}")
 
 
-def resolve_sizes(spec: NodeConfigSpec, have: Observed, found: Findings) -> tuple[SizeWant, ...]:
-    """Sizes by device; what a device does not get is said in `found`."""
+def resolve_sizes(spec: NodeConfigSpec, have: Observed, hooked: Set[str], found: Findings) -> tuple[SizeWant, ...]:
+    """Sizes by device; what a device does not get is said in `found`. `hooked` are devices with a program of sixgate on
+    tc-ingress."""
     choices: dict[int, _Choice] = {}
     for item in spec.big_tcp:
         for device in _selected(item, have, found):
@@ -99,10 +104,13 @@ def resolve_sizes(spec: NodeConfigSpec, have: Observed, found: Findings) -> tupl
         pod, peer = _peer(device, have)
         here = _forwards(device, have)
         there = peer is not None and _forwards(peer, pod or have)
-        wants.append(_want(SizeKey("", index, device.name), device, choice, _Ways(here, there), have, why))
+        met = device.name in hooked
+        met_there = pod is None and peer is not None and peer.name in hooked
+        ways = _Ways(here, there, met, met_there)
+        wants.append(_want(SizeKey("", index, device.name), device, choice, ways, have, why))
         if choice.live and pod is not None and peer is not None:
             key = SizeKey(pod.netns, peer.ifindex, peer.name)
-            wants.append(_want(key, peer, choice, _Ways(there, here), have, why))
+            wants.append(_want(key, peer, choice, _Ways(there, here, program_there=met), have, why))
     if any(choice.live for choice in choices.values()) and not have.kernel.sys_admin:
         owners = tuple(sorted({o for item in spec.big_tcp if item.pods == "Live" for o in item.owners}))
         text = "pods: Live enters the network namespaces of pods, which needs CAP_SYS_ADMIN, and this process lacks it;"
@@ -201,6 +209,12 @@ def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Obse
         gro4 = gso4
         if text:
             told.append(why.say(choice.owners, "Clamped", str(key), text))
+        if gso4 > LEGACY_BYTES and (ways.program_here or ways.program_there):
+            gso4 = LEGACY_BYTES if ways.program_there else gso4
+            gro4 = LEGACY_BYTES if ways.program_here else gro4
+            verb = "merges" if ways.program_here else "sends"
+            text = f"{verb} IPv4 packets of at most 64 KB: a gateway would have to cut larger ones to make them IPv6."
+            told.append(why.say(choice.owners, "GatewayCuts", str(key), text))
     return SizeWant(key, Sizes(gso6, gro6, gso4, gro4), choice.owners, choice.ipv6, choice.ipv4, " ".join(told))
 
 
