@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from e2e.lab import topology, traffic
+from e2e.lab.byname import NAME, curl_by_name, named_host
 from e2e.lab.run import LabError, LabRun
 from e2e.lab.sixgate import NODE, ROOT, Sixgate
 from e2e.lab.topology import CLIENT4, CLIENT6, SERVER4, SERVER6, Host
@@ -59,6 +61,13 @@ def fetch_page(stage: Stage, client: Host, server: Host) -> tuple[str, str, bool
     got = traffic.curl(stage.lab, client.role, url, target)
     text = target.read_text(errors="replace").strip()
     return f"curl {url}", f'HTTP {got.status}, "{text}"', got.status == 200 and text == greeting(server)
+
+
+def fetch_by_name(stage: Stage) -> tuple[str, str, bool]:
+    """A page of the IPv4-only server by its name, which has an A record only: DNS64 gives the client an address."""
+    address, text = curl_by_name(stage.lab, CLIENT6, CLIENT6.gateway, "hello.txt")
+    right = text == greeting(SERVER4) and address == SERVER4.seen_from(6)
+    return f"curl -6 http://{NAME}/hello.txt", f'{address}, "{text}"', right
 
 
 def send_pings(stage: Stage, client: Host, server: Host) -> tuple[str, str, bool]:
@@ -108,15 +117,21 @@ def greeting(server: Host) -> str:
 
 def perform(stage: Stage, console: Console) -> list[Step]:
     """All actions both ways; one that fails is a step that went wrong, and the next is tried."""
+    wanted = [
+        (f"{what}, {way}", partial(action, stage, client, server))
+        for what, action in ACTIONS
+        for client, server, way in WAYS
+    ]
+    if stage.gateway.status().get("resolvers"):
+        wanted.insert(len(WAYS), ("web page by name", partial(fetch_by_name, stage)))
     steps = []
-    for what, action in ACTIONS:
-        for client, server, way in WAYS:
-            try:
-                command, outcome, right = action(stage, client, server)
-            except LabError as error:
-                command, outcome, right = "", str(error), False
-            steps.append(Step(f"{what}, {way}", command, outcome, right))
-            console.print(f"  {what}, {way}: {'done' if right else 'FAILED'}")
+    for what, action in wanted:
+        try:
+            command, outcome, right = action()
+        except LabError as error:
+            command, outcome, right = "", str(error), False
+        steps.append(Step(what, command, outcome, right))
+        console.print(f"  {what}: {'done' if right else 'FAILED'}")
     return steps
 
 
@@ -187,6 +202,7 @@ def run(manifests: Path, node: str, megabytes: int, console: Console) -> bool:
         with ExitStack() as stack:
             for server in (SERVER4, SERVER6):
                 serve(stack, stage, server)
+            stack.enter_context(named_host(lab, SERVER4, lab.workdir / f"www-{SERVER4.role}"))
             steps = perform(stage, console)
         status = stage.gateway.status()
         console.print()
@@ -204,7 +220,9 @@ def run(manifests: Path, node: str, megabytes: int, console: Console) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Show sixgate at work in network namespaces.")
-    parser.add_argument("--manifests", type=Path, default=ROOT / "examples" / "nat46gateway", help="objects to apply")
+    parser.add_argument(
+        "--manifests", type=Path, default=ROOT / "examples" / "nat46gateway-dns64", help="objects to apply"
+    )
     parser.add_argument("--node", default=NODE, help="name under which the gateway runs")
     parser.add_argument("--megabytes", type=int, default=100, help="size of the download")
     args = parser.parse_args()

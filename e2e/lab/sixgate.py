@@ -29,6 +29,7 @@ class Sixgate:
         self.bpffs = lab.add_bpffs() / "sixgate"
         self.state_dir = lab.workdir / "state"
         self.log = lab.workdir / "sixgate.log"
+        lab.workdir.chmod(0o711)  # a resolver, which is another user, has its files in `run`
         self._process: subprocess.Popen[str] | None = None
 
     def _directories(self) -> list[str]:
@@ -37,6 +38,7 @@ class Sixgate:
     def argv(self) -> list[str]:
         """The command line of the gateway process."""
         words = [str(SIXGATE), "standalone", "--manifests", str(self.manifests), "--node", self._node]
+        words += ["--run-dir", str(self._lab.workdir / "run")]
         return [*words, *self._directories(), "--objects", str(ROOT / "build" / "bpf")]
 
     def start(self) -> None:
@@ -84,7 +86,9 @@ class Sixgate:
                 raise LabError(f"sixgate standalone ended by itself; its log says:\n{self.log_tail()}")
             report = self._report()
             status = report.get("status", {})
-            if report.get("pid") == self._process.pid and status["ready"] and status["appliedRevision"] != revision_not:
+            answering = all(item["state"] == "Ready" for item in report.get("resolvers", []))
+            ready = report.get("pid") == self._process.pid and status["ready"] and answering
+            if ready and status["appliedRevision"] != revision_not:
                 return str(status["appliedRevision"])
             time.sleep(0.02)
         raise LabError(

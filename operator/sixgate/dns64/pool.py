@@ -26,7 +26,10 @@ class ResolverPool:
 
     @property
     def statuses(self) -> tuple[ResolverStatus, ...]:
-        return tuple(process.status for _, (process, _) in sorted(self._running.items()))
+        """One for each that is wanted or still runs, by owner."""
+        running = {owner: process.status for owner, (process, _) in self._running.items()}
+        starting = {owner: ResolverStatus(owner) for owner in self._wanted}
+        return tuple(status for _, status in sorted((starting | running).items()))
 
     async def run(self) -> None:
         """Until cancelled; every process has ended then."""
