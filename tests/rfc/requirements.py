@@ -189,7 +189,7 @@ SECTIONS: tuple[Section, ...] = (
                 "7915-4.5-ZERO",
                 "SHOULD",
                 "IPv4 UDP without checksum is dropped, or gets one, as configured",
-                note="The event of a drop is a counter by reason; addresses and ports are in the 3/13 that is sent.",
+                note="The event is a line in the log of the agent, with addresses and ports, and a counter.",
             ),
             R("7915-4.5-ZEROFRAG", "SHOULD", "A first fragment without UDP checksum is dropped"),
             R("7915-5-CSUMFAIL", "evaluate", "A wrong checksum stays wrong"),
