@@ -62,11 +62,10 @@ static long sg_frag_one(__u32 i __attribute__((unused)), struct sg_frag *f)
 		    sg_store(f->ctx, f->l3 + SG_V6_LEN + 2, &off, 2))
 			goto fail;
 	}
-	sg_opaque(len);
+	len = sg_bounded(len, SG_BUF_HALF);
 	sg_opaque(at);
-	len &= SG_BUF_HALF - 1;
 	at &= SG_BUF_HALF - 1;
-	if (!len || sg_store(f->ctx, f->l3 + f->hdr_len, buf + at, len))
+	if (sg_store(f->ctx, f->l3 + f->hdr_len, buf + at, len))
 		goto fail;
 	if (bpf_clone_redirect(f->ctx, sg_cfg.slow_dev, 0))
 		goto fail;
@@ -125,9 +124,7 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 		return SG_DROP_TOO_BIG;
 	if (sg_mss(ctx, w, gw, f.v4 ? limit - 40 : limit - 60) || sg_udp_sum(ctx, w))
 		return SG_DROP_TRUNCATED;
-	sg_opaque(len);
-	len &= SG_BUF_HALF - 1;
-	if (!len || sg_load(ctx, p->l4, buf, len))
+	if (sg_load(ctx, p->l4, buf, sg_bounded(len, SG_BUF_HALF)))
 		return SG_DROP_TRUNCATED;
 	if (f.v4) {
 		type = w->l4.type == SG_ICMP6_ECHO ? SG_ICMP4_ECHO : SG_ICMP4_ECHOREPLY;

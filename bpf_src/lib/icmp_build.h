@@ -83,11 +83,9 @@ SG_GLOBAL int sg_icmp_assemble(sg_ctx *ctx, const struct sg_icmp_parts *a, struc
 	room = a->limit - SG_ICMP_LEN - a->inner_len;
 	n = sg_min(payload, room);
 	at = a->outer_len + SG_ICMP_LEN + a->inner_len;
-	sg_opaque(n);
 	sg_opaque(at);
-	n &= 0x7ff;
 	at &= 0x7f;
-	if (n && sg_load(ctx, a->from, buf + at, n))
+	if (n && sg_load(ctx, a->from, buf + at, sg_bounded(n, 2048)))
 		return 0;
 	size = a->inner_len + payload;
 	if (!a->ext || !map->extensible)
@@ -98,12 +96,9 @@ SG_GLOBAL int sg_icmp_assemble(sg_ctx *ctx, const struct sg_icmp_parts *a, struc
 	map->rest |= (a->unit == 8 ? size >> 3 : size >> 2) << a->length_shift;
 	m = sg_min(a->ext, a->limit - SG_ICMP_LEN - size);
 	at = a->outer_len + SG_ICMP_LEN + size;
-	n = m;
-	sg_opaque(n);
 	sg_opaque(at);
-	n &= 0x7ff;
 	at &= 0x7ff;
-	if (n && sg_load(ctx, a->to, buf + at, n))
+	if (m && sg_load(ctx, a->to, buf + at, sg_bounded(m, 2048)))
 		return 0;
 	return SG_ICMP_LEN + size + m;
 }

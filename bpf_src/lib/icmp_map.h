@@ -22,8 +22,21 @@ const __u8 sg_unreach46[16] = {0, 0, SG_NO, 4, SG_NO, 0, 0, 0, 0, 1, 1, 0, 0, 1,
 const __u8 sg_unreach64[8] = {1, 10, 1, 1, 3, SG_NO, SG_NO, SG_NO};
 const __u8 sg_pointer46[32] = {0,  1,  4,  4,  SG_NO, SG_NO, SG_NO, SG_NO, 7,	  6,	 SG_NO, SG_NO, 8,     8,     8,	    8,
 			       24, 24, 24, 24, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO};
-const __u8 sg_pointer64[40] = {0,  1,  SG_NO, SG_NO, 2,	 2,  9,	 8,  12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12,
-			       12, 12, 12,    12,    16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16};
+const __u8 sg_pointer64[64] = {0,     1,     SG_NO, SG_NO, 2,	  2,	 9,	8,     12,    12,    12,    12,	   12,
+			       12,    12,    12,    12,	   12,	  12,	 12,	12,    12,    12,    12,    16,	   16,
+			       16,    16,    16,    16,	   16,	  16,	 16,	16,    16,    16,    16,    16,	   16,
+			       16,    SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO,
+			       SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO, SG_NO};
+
+/* An entry of a table whose length is a power of two; SG_NO behind `len`. */
+SG_INLINE __u8 sg_table(const __u8 *table, __u32 i, __u32 len)
+{
+	if (i >= len)
+		return SG_NO;
+	sg_opaque(i); /* or the mask is optimized away, and Linux 6.1 does not remember the comparison */
+	i &= len - 1;
+	return table[i];
+}
 
 SG_INLINE __u32 sg_min(__u32 a, __u32 b)
 {
@@ -64,7 +77,7 @@ SG_INLINE enum sg_reason sg_icmp_map46(struct sg_icmp_map *m, __u8 type, __u8 co
 	}
 	if (type == SG_ICMP4_PARAM && (code == 0 || code == 2)) {
 		m->type = SG_ICMP6_PARAM;
-		m->rest = pointer < 32 ? sg_pointer46[pointer & 31] : SG_NO;
+		m->rest = sg_table(sg_pointer46, pointer, 32);
 		return m->rest == SG_NO ? SG_DROP_ICMP_POINTER : 0;
 	}
 	if (type != SG_ICMP4_UNREACH || code > 15)
@@ -82,7 +95,7 @@ SG_INLINE enum sg_reason sg_icmp_map46(struct sg_icmp_map *m, __u8 type, __u8 co
 		return 0;
 	}
 	m->type = SG_ICMP6_UNREACH;
-	m->code = sg_unreach46[code & 15];
+	m->code = sg_table(sg_unreach46, code, 16);
 	m->extensible = 1;
 	return m->code == SG_NO ? SG_DROP_ICMP_TYPE : 0;
 }
@@ -91,7 +104,7 @@ SG_INLINE enum sg_reason sg_icmp_map46(struct sg_icmp_map *m, __u8 type, __u8 co
 SG_INLINE enum sg_reason sg_icmp_map64(struct sg_icmp_map *m, __u8 type, __u8 code, __u32 rest, bool inner_fragment, __u32 mtu4,
 				       __u32 mtu6)
 {
-	__u32 less = inner_fragment ? 28 : 20;
+	__u32 less = inner_fragment ? 28 : 20, pointer;
 
 	m->rest = 0;
 	m->code = code;
@@ -99,7 +112,7 @@ SG_INLINE enum sg_reason sg_icmp_map64(struct sg_icmp_map *m, __u8 type, __u8 co
 	switch (type) {
 	case SG_ICMP6_UNREACH:
 		m->type = SG_ICMP4_UNREACH;
-		m->code = code < 8 ? sg_unreach64[code & 7] : SG_NO;
+		m->code = sg_table(sg_unreach64, code, 8);
 		m->extensible = 1;
 		return m->code == SG_NO ? SG_DROP_ICMP_TYPE : 0;
 	case SG_ICMP6_TOO_BIG:
@@ -121,10 +134,10 @@ SG_INLINE enum sg_reason sg_icmp_map64(struct sg_icmp_map *m, __u8 type, __u8 co
 		if (code != 0)
 			return SG_DROP_ICMP_TYPE;
 		m->type = SG_ICMP4_PARAM;
-		sg_opaque(rest);
-		if (rest >= 40 || sg_pointer64[rest] == SG_NO)
+		pointer = sg_table(sg_pointer64, rest, 64);
+		if (pointer == SG_NO)
 			return SG_DROP_ICMP_POINTER;
-		m->rest = (__u32)sg_pointer64[rest] << 24;
+		m->rest = pointer << 24;
 		return 0;
 	default:
 		return SG_DROP_ICMP_TYPE;

@@ -33,7 +33,7 @@ struct sg_sum {
 	__u32 len;
 };
 
-#define SG_SUM_CHUNK 64
+#define SG_SUM_CHUNK 32 /* what the stack bears below sg_fragment() */
 
 static long sg_sum_chunk(__u32 i __attribute__((unused)), struct sg_sum *s)
 {
@@ -42,15 +42,8 @@ static long sg_sum_chunk(__u32 i __attribute__((unused)), struct sg_sum *s)
 
 	if (!len)
 		return 1;
-	sg_opaque(len);
-	if (len == SG_SUM_CHUNK) {
-		if (sg_load(s->ctx, s->off, w, SG_SUM_CHUNK))
-			return 1;
-	} else {
-		len &= SG_SUM_CHUNK - 1;
-		if (!len || sg_load(s->ctx, s->off, w, len))
-			return 1;
-	}
+	if (sg_load(s->ctx, s->off, w, sg_bounded(len, SG_SUM_CHUNK)))
+		return 1;
 	for (k = 0; k < SG_SUM_CHUNK / 4; k++)
 		s->sum += w[k];
 	s->off += len;

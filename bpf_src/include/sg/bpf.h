@@ -36,6 +36,16 @@
 /* Keep a bounded value in one register, or the verifier bounds one copy and the program uses another. */
 #define sg_opaque(v) asm volatile("" : "+r"(v))
 
+/* A length of 1 to `max`, a power of two, as the verifier can follow it. Helpers refuse lengths that may be 0, and until Linux 6.8 a
+ * comparison with 0 proves nothing. What is larger is wrong afterwards: compare first. */
+SG_INLINE __u32 sg_bounded(__u32 len, __u32 max)
+{
+	sg_opaque(len);
+	len = (len - 1) & (max - 1);
+	sg_opaque(len);
+	return len + 1;
+}
+
 #define SG_V6_LEN 40
 #define SG_V4_LEN 20
 #define SG_FRAG_LEN 8

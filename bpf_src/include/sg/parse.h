@@ -44,7 +44,8 @@ struct sg_exthdr {
 	__be32 word;
 };
 
-/* Follows the extension headers that RFC 7915 5.1 skips. `pkt->proto` is the first next header, `pkt->l4` where it starts. */
+/* Follows the extension headers that RFC 7915 5.1 skips. `pkt->proto` is the first next header, `pkt->l4` where it starts.
+ * Unrolled, because clang lets the end of this loop fall into its beginning, which Linux 6.1 refuses ("back-edge"). */
 SG_GLOBAL int sg_parse_exthdrs(sg_ctx *ctx, struct sg_pkt *pkt)
 {
 	struct sg_exthdr h;
@@ -53,6 +54,7 @@ SG_GLOBAL int sg_parse_exthdrs(sg_ctx *ctx, struct sg_pkt *pkt)
 
 	if (!pkt)
 		return SG_DROP_BAD_EXTHDR;
+#pragma unroll
 	for (i = 0; i < SG_MAX_EXTHDR; i++) {
 		if (likely(!sg_is_exthdr(pkt->proto)))
 			return 0;
