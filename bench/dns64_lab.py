@@ -129,16 +129,17 @@ def _names() -> list[tuple[str, str]]:
     return [(address, owner.partition("/")[2]) for address, owner in OWNERS.items()]
 
 
-def dnsperf(address: str, questions: Path, *, seconds: float = 0.0, outstanding: int = 100) -> dict[str, float]:
-    """Figures of one run of dnsperf: `rate` per second, `lost`, and `request` and `reply`, mean octets of DNS.
+def dnsperf(address: str, questions: Path, *, times: int = 1, outstanding: int = 100) -> dict[str, float]:
+    """Figures of one run of dnsperf that asks every question `times` times.
 
-    With `seconds` 0 every question is asked once.
+    `rate` per second, `answered`, `lost`, and `request` and `reply`, mean octets of DNS.
     """
     words = ["dnsperf", "-f", "inet6", "-s", address, "-d", str(questions), "-c", "4", "-q", str(outstanding)]
-    words += ["-l", str(seconds)] if seconds else ["-n", "1"]
+    words += ["-n", str(times)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     patterns = {
         "rate": r"Queries per second: +([0-9.]+)",
+        "answered": r"Queries completed: +([0-9]+)",
         "lost": r"Queries lost: +([0-9]+)",
         "request": r"request ([0-9]+)",
         "reply": r"response ([0-9]+)",
