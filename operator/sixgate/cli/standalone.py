@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-import yaml
 
 from sixgate.cli import common
 from sixgate.cli.common import BPFFS, RUN_DIR, STATE_DIR
