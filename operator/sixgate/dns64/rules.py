@@ -175,7 +175,7 @@ def synthesize(rules: Rules, finding: Finding, answer: tuple[Rrset, ...]) -> tup
         if rrset.rtype != AAAA:
             made.append(rrset)
             continue
-        ttl = min(*rrset.ttls, finding.limit_s)
+        ttl = min((*rrset.ttls, finding.limit_s))
         found = [made for rdata in rrset.records for made in rules.represent(rules.made_under.extract(rdata))]
         rdatas = tuple(dict.fromkeys(found))
         if rdatas:
