@@ -153,6 +153,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__is_internal": (c_bool, [P]),
     "bpf_map__initial_value": (P, [P, POINTER(c_size_t)]),
     "bpf_map__reuse_fd": (c_int, [P, c_int]),
+    "bpf_map__set_inner_map_fd": (c_int, [P, c_int]),
     "bpf_program__name": (c_char_p, [P]),
     "bpf_program__section_name": (c_char_p, [P]),
     "bpf_program__type": (c_int, [P]),

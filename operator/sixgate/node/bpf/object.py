@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from ctypes import c_char, c_size_t
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,7 +196,8 @@ class BpfObject:
         EACCES from the verifier also without CAP_PERFMON. A failed object is closed: open it anew.
         """
         self._must_be(loaded=False, doing="loading")
-        with mmap.mmap(-1, LOG_BYTES) as memory, captured_log() as log:
+        with ExitStack() as prototypes, mmap.mmap(-1, LOG_BYTES) as memory, captured_log() as log:
+            self._give_prototypes(prototypes)
             view = (c_char * LOG_BYTES).from_buffer(memory)
             for name, handle in self._programs.items():
                 check(libbpf().bpf_program__set_log_buf(handle, view, LOG_BYTES), f"giving {name} a log")
@@ -213,6 +215,18 @@ class BpfObject:
         except BaseException:
             self.close()
             raise
+
+    def _give_prototypes(self, stack: ExitStack) -> None:
+        """Maps of maps get prototypes made as their inner maps will be; libbpf's own have BTF.
+
+        Until Linux 6.4 an inner map is refused where one of both has BTF and the other has none: bpf_map_meta_equal()
+        compares where a timer stands, and "none" differs from "not known".
+        """
+        for name, spec in self.maps.items():
+            if spec.inner is not None:
+                prototype = stack.enter_context(Map.create(spec.inner))
+                result = libbpf().bpf_map__set_inner_map_fd(self._named_map(name), prototype.fd)
+                check(result, f"giving map {name} of object {self.name} its prototype")
 
     # After loading
 
