@@ -1,10 +1,10 @@
 """What the tests of real stacks share: a gateway of one manifest, its counters, TCP and UDP through it.
 
-    with LabRun() as lab:
-        topology.build(lab)
-        start_gateway(lab, mssClamp=True)
-        data, expected = random_data(3_000_000)
-        assert tcp_transfer(lab, CLIENT6, SERVER4, data) == expected
+with LabRun() as lab:
+    topology.build(lab)
+    start_gateway(lab, mssClamp=True)
+    data, expected = random_data(3_000_000)
+    assert tcp_transfer(lab, CLIENT6, SERVER4, data) == expected
 """
 
 from __future__ import annotations
