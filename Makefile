@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e demo bench bench-nat64 bench-dns64 conformance nightly fuzz clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,10 @@ test: bootstrap ## lint and every tier of tests that this machine can run
 
 test-e2e: bootstrap ## the operator against a real API server (minutes)
 	@tools/run_tests.sh e2e
+
+kernels: bpf ## load, attach and translate on Debian's kernels 6.1 and 6.12, in QEMU without KVM (minutes)
+	@command -v qemu-system-x86_64 >/dev/null || apt-get install -q -y --no-install-recommends qemu-system-x86
+	@$(PY) -m e2e.kernels
 
 demo: bpf ## real traffic through a gateway, in network namespaces; removes what it made
 	@$(PY) -m e2e.demo
