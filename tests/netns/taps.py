@@ -50,10 +50,14 @@ class Tapped:
 
 
 class Tap:
-    """Everything that arrives at one device, super-packets whole; use as a context manager around the traffic."""
+    """Everything that arrives at one device, super-packets whole; use as a context manager around the traffic.
 
-    def __init__(self, lab: LabRun, role: str, device: str) -> None:
-        self._socket = lab.call(role, lambda: _tap_socket(lab.device(device)))
+    `sent`: everything that leaves it instead. What XDP took is not seen.
+    """
+
+    def __init__(self, lab: LabRun, role: str, device: str, *, sent: bool = False) -> None:
+        self._sent = sent
+        self._socket = lab.call(role, lambda: _tap_socket(lab.device(device), sent))
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +74,9 @@ class Tap:
 
     def _read(self, settle_s: float) -> Iterator[Tapped]:
         while select.select([self._socket], [], [], settle_s)[0]:
-            frame = self._socket.recv(1 << 20)
+            frame, address = self._socket.recvfrom(1 << 20)
+            if self._sent != (address[2] == socket.PACKET_OUTGOING):
+                continue
             flags, gso_type, _, gso_size, start, offset = VNET.unpack_from(frame)
             frame = frame[VNET.size :]
             if frame[12:14] not in (b"\x08\x00", b"\x86\xdd"):
@@ -83,10 +89,10 @@ class Tap:
             yield Tapped(data, partial, at, start - 14 if partial else 0, gso_type & 0x7F, gso_size)
 
 
-def _tap_socket(device: str) -> socket.socket:
+def _tap_socket(device: str, sent: bool) -> socket.socket:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-    sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, not sent)
     sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 28)
     sock.bind((device, ETH_P_ALL))
     return sock
