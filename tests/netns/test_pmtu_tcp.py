@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ SIZE = 4_000_000
 
 WAYS = pytest.mark.parametrize(("sender", "receiver"), [(SERVER6, SERVER4), (SERVER4, SERVER6)], ids=["6to4", "4to6"])
 # With addresses for routers that have none in IPv4 (RFC 6791), and without.
-POOLS: dict[str, dict[str, str]] = {"pool": {"icmpSourceCIDR": "198.51.100.128/28"}, "none": {}}
+POOLS: dict[str, dict[str, Any]] = {"pool": {"icmpSourceCIDR": "198.51.100.128/28"}, "none": {}}
 
 
 @pytest.fixture(scope="module", params=POOLS)
