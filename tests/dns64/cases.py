@@ -80,6 +80,7 @@ NAMES = {
         }
     ),
     "silent.example": Name(v4(), silent=("AAAA",)),
+    **{f"silent{number}.example": Name(v4(), silent=("A", "AAAA")) for number in range(100)},
     "big.example": Name({"TXT": tuple(f'300 TXT "{number:0200d}"' for number in range(20))}),
     **{f"rcode{code}.example": Name(v4(), rcodes={"AAAA": code}) for code in (1, 2, 4, 5)},
 }

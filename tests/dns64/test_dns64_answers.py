@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import time
 
 import dns.exception
 import dns.flags
@@ -141,3 +143,15 @@ def test_embedding_in_every_length(prefix: str) -> None:
     assert embed(network, ADDRESS) == wanted_address
     assert rules.Prefix.of(str(network)).embed(ADDRESS.packed) == wanted_address.packed
     assert rules.Prefix.of(str(network)).extract(wanted_address.packed) == ADDRESS.packed
+
+
+def test_names_without_an_answer_do_not_silence_the_others(resolver: Running) -> None:
+    """unbound thinks an upstream dead that owes it many answers, and asks it nothing more for minutes."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+        client.connect((RESOLVER, 53))
+        for _ in range(10):
+            for number in range(100):
+                client.send(dns.message.make_query(f"silent{number}.example", "AAAA").to_wire())
+            time.sleep(0.5)
+        rcodes = [resolver.ask(f"other{number}.example").rcode() for number in range(5)]
+    assert rcodes == [dns.rcode.NXDOMAIN] * 5
