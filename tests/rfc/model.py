@@ -86,6 +86,7 @@ def _from_v6(node: Node, packet: bytes) -> Outcome:
             *unless_query(faults, ip),
             *maybe_neighbour_discovery(ip),
             *class_e(destination64(node, gw, ip, packet)[0]),
+            *foreign(ip.proto, {ICMP4}),
         )
     return (*finish64(node, ip, packet, draft), *class_e(draft.src), *class_e(draft.dst), *foreign(ip.proto, {ICMP4}))
 
@@ -118,7 +119,7 @@ def _from_v4(node: Node, packet: bytes) -> Outcome:
     faults, draft = draft46(node, gw, ip, packet, hairpin=False)
     if draft is None:
         left = () if ip.header_ok else (Pass(),)
-        return (*unless_query(faults, ip), *may_drop(ip), *class_e(ip.src), *left)
+        return (*unless_query(faults, ip), *may_drop(ip), *class_e(ip.src), *foreign(ip.proto, ONLY_IPV6), *left)
     return (*finish46(node, gw, ip, packet, draft), *may_drop(ip), *class_e(ip.src), *foreign(ip.proto, ONLY_IPV6))
 
 
