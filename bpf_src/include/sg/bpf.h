@@ -30,9 +30,6 @@
  * to whole structs, and returns a scalar. */
 #define SG_GLOBAL __attribute__((noinline))
 
-/* The compiler must not merge or move what stands on both sides. */
-#define sg_barrier() asm volatile("" ::: "memory")
-
 /* Keep a bounded value in one register, or the verifier bounds one copy and the program uses another. */
 #define sg_opaque(v) asm volatile("" : "+r"(v))
 
@@ -59,9 +56,7 @@ SG_INLINE __u32 sg_bounded(__u32 len, __u32 max)
 #define SG_NEXTHDR_HOP 0
 #define SG_NEXTHDR_ROUTING 43
 #define SG_NEXTHDR_FRAGMENT 44
-#define SG_NEXTHDR_ESP 50
 #define SG_NEXTHDR_AUTH 51
-#define SG_NEXTHDR_NONE 59
 #define SG_NEXTHDR_DEST 60
 #define SG_NEXTHDR_MOBILITY 135
 #define SG_NEXTHDR_HIP 139
