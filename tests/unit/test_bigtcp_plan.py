@@ -76,7 +76,7 @@ def test_an_example_is_planned(path: Path) -> None:
     parsed = parse_object(yaml.safe_load(path.read_text()))
     assert isinstance(parsed, UserObject)
     labels = {"node-role.kubernetes.io/storage": ""}
-    result = plan(Snapshot((parsed,), (NodeInfo("n", labels),), (), DIGESTS))
+    result = plan(Snapshot((parsed,), (NodeInfo("n", labels),), digests=DIGESTS))
     assert not result.problems
     assert Renderer().render(result.nodes["n"]).big_tcp
 
@@ -85,7 +85,7 @@ def test_the_policy_of_the_page_is_valid() -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     parsed = parse_object(yaml.safe_load(shown))
     assert isinstance(parsed, UserObject)
-    result = plan(Snapshot((parsed,), (NodeInfo("n", {"example.com/storage": "yes"}),), (), DIGESTS))
+    result = plan(Snapshot((parsed,), (NodeInfo("n", {"example.com/storage": "yes"}),), digests=DIGESTS))
     assert not result.problems
     assert len(Renderer().render(result.nodes["n"]).big_tcp) == 1
 

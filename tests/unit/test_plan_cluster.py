@@ -23,7 +23,7 @@ FAR = "198.51.100.0/24"
 
 
 def planned(item: UserObject) -> PlanResult:
-    return plan(Snapshot((item,), NODES, (), DIGESTS))
+    return plan(Snapshot((item,), NODES, service_cidrs=("10.8.0.0/16",), digests=DIGESTS))
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,44 @@ def test_other_nodes_addresses_do_not_stop_a_gateway() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (
+            {"prefix": "2001:db8:9::/96", "ipv4CIDRs": ["10.0.0.0/8"]},
+            "wants 10.0.0.0/8 (spec.stateless.ipv4CIDRs[0]), which covers the Services 10.96.0.0/16 of the cluster",
+        ),
+        (
+            {"mappings": [{"ipv4": "10.96.0.1/32", "ipv6": "2001:db8:77::1/128"}]},
+            "wants 10.96.0.1/32 (spec.stateless.mappings[0].ipv4), which covers the Services 10.96.0.0/16",
+        ),
+        (
+            {"prefix": "2001:db8:5e::/96", "ipv4CIDRs": [FAR]},
+            "wants 2001:db8:5e::/96 (spec.prefix), which covers the Services 2001:db8:5e::/112 of the cluster",
+        ),
+        ({"mappings": [{"ipv4": "192.0.2.1/32", "ipv6": "2001:db8:5e::1/128"}]}, ""),
+    ],
+)
+def test_services_keep_their_addresses(spec: dict[str, Any], says: str) -> None:
+    """All nodes have Services, so all leave the object out; a mapping may lead to a Service."""
+    nodes = (NodeInfo("a", {"name": "a"}), NodeInfo("b", {"name": "b"}))
+    item = gateway("g", "ab", **spec)
+    cidrs = ("10.96.0.0/16", "2001:db8:5e::/112")
+    result = plan(Snapshot((item,), nodes, service_cidrs=cidrs, digests=DIGESTS))
+    assert [p.reason for p in result.problems] == ["CoversCluster"] * bool(says)
+    assert all(says in p.message and p.message.endswith("left out on a, b") for p in result.problems)
+    assert result.programmed[item.ref] == (() if says else ("a", "b"))
+    assert plan(Snapshot((item,), nodes, digests=DIGESTS)).problems == ()
+
+
+@pytest.mark.parametrize(
     ("destinations", "excluded", "says"),
     [
         (["203.0.113.0/24"], [], ""),
-        (["0.0.0.0/0"], [], "which covers the pods 10.1.1.0/24 of the node b"),
-        (["0.0.0.0/0"], ["10.1.0.0/16"], "which covers the address 10.0.0.2 of the node b"),
+        (["0.0.0.0/0"], ["10.8.0.0/16"], "which covers the pods 10.1.1.0/24 of the node b"),
+        (["0.0.0.0/0"], ["10.1.0.0/16", "10.8.0.0/16"], "which covers the address 10.0.0.2 of the node b"),
         (["0.0.0.0/0"], ["10.0.0.0/8", "::/0"], ""),
+        (["10.0.0.0/12"], ["10.0.0.0/13"], "which covers the Services 10.8.0.0/16 of the cluster"),
+        (["10.8.0.0/14"], ["10.8.0.0/16"], ""),
         (["10.1.0.128/25"], ["10.0.0.0/16"], "which covers the pods 10.1.0.0/24 of the node a"),
     ],
 )
@@ -87,12 +119,20 @@ def test_egress_leaves_the_cluster_alone(destinations: list[str], excluded: list
     assert all(says in item.message and item.field == "spec.destinationCIDRs[0]" for item in covering)
 
 
+def test_a_memo_sees_changed_services() -> None:
+    memo, item = PlanMemo(), gateway("g", "a", prefix="2001:db8:9::/96", ipv4CIDRs=["10.96.1.0/24"])
+    for cidrs in ((), ("10.96.0.0/16",), ()):
+        snapshot = Snapshot((item,), NODES, service_cidrs=cidrs, digests=DIGESTS)
+        assert plan(snapshot, memo) == plan(snapshot)
+        assert bool(plan(snapshot, memo).problems) == bool(cidrs)
+
+
 def test_a_memo_sees_changed_addresses() -> None:
     memo = PlanMemo()
     item = gateway("g", "a", prefix="2001:db8:9::/96", ipv4CIDRs=["10.0.0.0/31"])
     moved = (NodeInfo("a", {"name": "a"}, ("10.9.9.9",)), NODES[1])
     for nodes in (NODES, moved, NODES):
-        snapshot = Snapshot((item,), nodes, (), DIGESTS)
+        snapshot = Snapshot((item,), nodes, digests=DIGESTS)
         assert plan(snapshot, memo) == plan(snapshot)
         assert bool(plan(snapshot, memo).problems) == (nodes is NODES)
 

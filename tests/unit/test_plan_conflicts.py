@@ -289,9 +289,9 @@ def test_every_order_gives_the_same_and_no_node_has_a_conflict(parts: list[Any],
         for number, (prefix, cidr, at, age) in enumerate(parts)
     ]
     everywhere = nodes("a", "b", "c")
-    first = plan(Snapshot(tuple(made), everywhere, (), DIGESTS))
+    first = plan(Snapshot(tuple(made), everywhere, digests=DIGESTS))
     shuffled.shuffle(made)
-    assert plan(Snapshot(tuple(made), everywhere[::-1], (), DIGESTS)) == first
+    assert plan(Snapshot(tuple(made), everywhere[::-1], digests=DIGESTS)) == first
     by_ref = {item.ref: item for item in made}
     for node in "abc":
         here = [by_ref[ref] for ref, places in first.programmed.items() if node in places]

@@ -254,19 +254,19 @@ def test_a_memo_changes_no_result() -> None:
         ((first,), DIGESTS),
     )
     for objects, digests in rounds:
-        snapshot = Snapshot(objects, nodes("a", "b", "c"), (), digests)
+        snapshot = Snapshot(objects, nodes("a", "b", "c"), digests=digests)
         assert plan(snapshot, memo) == plan(snapshot)
 
 
 def test_a_memo_gives_the_very_same_plan_again() -> None:
     memo = PlanMemo()
-    snapshot = Snapshot((gateway("g", **CIDRS),), nodes("a"), (), DIGESTS)
+    snapshot = Snapshot((gateway("g", **CIDRS),), nodes("a"), digests=DIGESTS)
     assert plan(snapshot, memo).nodes["a"] is plan(snapshot, memo).nodes["a"]
 
 
 def test_a_node_listed_twice_is_one_node() -> None:
     snapshot = Snapshot(
-        (gateway("g", **CIDRS),), (NodeInfo("a", {"name": "a"}), NodeInfo("a", {"name": "a"})), (), DIGESTS
+        (gateway("g", **CIDRS),), (NodeInfo("a", {"name": "a"}), NodeInfo("a", {"name": "a"})), digests=DIGESTS
     )
     assert list(plan(snapshot).nodes) == ["a"]
 

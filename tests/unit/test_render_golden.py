@@ -83,7 +83,7 @@ CASES: dict[str, tuple[UserObject, ...]] = {
 
 def rendered(objects: tuple[UserObject, ...]) -> NodeConfigSpec:
     labels = {"kubernetes.io/hostname": "gw-1", "name": "gw-1"}
-    result = plan(Snapshot(objects, (NodeInfo("gw-1", labels),), (), DIGESTS))
+    result = plan(Snapshot(objects, (NodeInfo("gw-1", labels),), digests=DIGESTS))
     assert not result.problems
     return Renderer().render(result.nodes["gw-1"])
 

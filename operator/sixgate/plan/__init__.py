@@ -2,17 +2,19 @@
 
 from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanMemo, PlanResult, plan
-from sixgate.plan.snapshot import Endpoint, EndpointSlice, NodeInfo, Snapshot
+from sixgate.plan.snapshot import Endpoint, EndpointPort, Endpoints, NodeInfo, ServiceKey, Snapshot
 from sixgate.plan.status import NodeReport, first_status, object_status
 
 __all__ = [
     "Endpoint",
-    "EndpointSlice",
+    "EndpointPort",
+    "Endpoints",
     "NodeInfo",
     "NodePlan",
     "NodeReport",
     "PlanMemo",
     "PlanResult",
+    "ServiceKey",
     "Snapshot",
     "first_status",
     "object_status",

@@ -1,7 +1,7 @@
 """The cluster's own addresses, and who would take them away.
 
-A gateway that translates its own node's address cuts that node off; an egress gateway whose destinations cover pods
-or nodes sends the cluster's inner traffic out.
+A gateway that translates its own node's address cuts that node off, and one that translates addresses of Services takes
+those away from it; an egress gateway whose destinations cover pods, Services or nodes sends inner traffic out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 
@@ -18,34 +19,44 @@ from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan.snapshot import NodeInfo
 
 
+class Of(Enum):
+    """Whose addresses they are."""
+
+    NODE = "node"
+    PODS = "pods"
+    SERVICES = "services"
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An address of a node, or a CIDR of its pods; `first` and `last` as numbers."""
+    """An address of a node, a CIDR of its pods, or one of the cluster's Services, whose `node` is empty; `first` and
+    `last` as numbers."""
 
     first: int
     last: int
     node: str
     network: Network
-    is_pods: bool
+    of: Of
 
     def __str__(self) -> str:
-        what = f"the pods {self.network}" if self.is_pods else f"the address {self.network.network_address}"
-        return f"{what} of the node {self.node}"
+        match self.of:
+            case Of.NODE:
+                return f"the address {self.network.network_address} of the node {self.node}"
+            case Of.PODS:
+                return f"the pods {self.network} of the node {self.node}"
+            case Of.SERVICES:
+                return f"the Services {self.network} of the cluster"
 
 
 class ClusterAddresses:
-    """Addresses of all nodes by family, found by overlap."""
+    """Addresses of all nodes and Services by family, found by overlap."""
 
-    def __init__(self, nodes: tuple[NodeInfo, ...]) -> None:
+    def __init__(self, nodes: tuple[NodeInfo, ...], service_cidrs: tuple[str, ...] = ()) -> None:
         self._own: dict[int, list[Own]] = {4: [], 6: []}
         for node in nodes:
-            for texts, is_pods in ((node.addresses, False), (node.pod_cidrs, True)):
-                for text in texts:
-                    network = _network(text)
-                    if network is not None:
-                        first = int(network.network_address)
-                        size = 1 << (network.max_prefixlen - network.prefixlen)
-                        self._own[network.version].append(Own(first, first + size - 1, node.name, network, is_pods))
+            self._add(node.addresses, node.name, Of.NODE)
+            self._add(node.pod_cidrs, node.name, Of.PODS)
+        self._add(service_cidrs, "", Of.SERVICES)
         self._firsts: dict[int, list[int]] = {}
         self._highest: dict[int, list[int]] = {}  # of `last`, up to and including each item
         for version, own in self._own.items():
@@ -55,6 +66,14 @@ class ClusterAddresses:
             for item in own:
                 highest.append(max(item.last, highest[-1] if highest else 0))
             self._highest[version] = highest
+
+    def _add(self, texts: tuple[str, ...], node: str, of: Of) -> None:
+        for text in texts:
+            network = _network(text)
+            if network is not None:
+                first = int(network.network_address)
+                size = 1 << (network.max_prefixlen - network.prefixlen)
+                self._own[network.version].append(Own(first, first + size - 1, node, network, of))
 
     def inside(self, network: Network) -> Iterator[Own]:
         """What overlaps with `network`, from the highest address down."""
@@ -77,26 +96,28 @@ def _network(text: str) -> Network | None:
 
 
 def translated_own(gateway: NAT46Gateway, cluster: ClusterAddresses) -> Iterator[tuple[str, Network, Own]]:
-    """Field, network and address of each node that `gateway` would translate although the node itself has it.
+    """Field, network and address of each node, or of Services, that `gateway` would translate although they are taken.
 
-    An IPv6 address under the prefix is a host's own if it embeds an IPv4 address of ipv4CIDRs (RFC 6052 2.1).
+    A Service may be what `mappings[].ipv6` leads to: nothing is taken from it then. An IPv6 address under the
+    prefix is a host's own if it embeds an IPv4 address of ipv4CIDRs (RFC 6052 2.1).
     """
     stateless = gateway.spec.stateless
     if stateless is None:
         return
-    wanted: list[tuple[str, Network]] = []
+    everybody, nodes_only = frozenset({Of.NODE, Of.SERVICES}), frozenset({Of.NODE})
+    wanted: list[tuple[str, Network, frozenset[Of]]] = []
     for number, cidr in enumerate(stateless.ipv4_cidrs):
-        wanted.append((f"spec.stateless.ipv4CIDRs[{number}]", cidr))
+        wanted.append((f"spec.stateless.ipv4CIDRs[{number}]", cidr, everybody))
     for number, mapping in enumerate(stateless.mappings):
-        wanted.append((f"spec.stateless.mappings[{number}].ipv4", mapping.ipv4))
-        wanted.append((f"spec.stateless.mappings[{number}].ipv6", mapping.ipv6))
+        wanted.append((f"spec.stateless.mappings[{number}].ipv4", mapping.ipv4, everybody))
+        wanted.append((f"spec.stateless.mappings[{number}].ipv6", mapping.ipv6, nodes_only))
     prefix = gateway.spec.prefix
     if prefix is not None:
-        wanted.append(("spec.prefix", prefix))
-    for field, network in wanted:
+        wanted.append(("spec.prefix", prefix, everybody))
+    for field, network, whose in wanted:
         for own in cluster.inside(network):
             is_host = isinstance(network, IPv6Network) and network == prefix and _is_translatable(gateway, own)
-            if not own.is_pods and not is_host:
+            if own.of in whose and not is_host:
                 yield field, network, own
 
 
@@ -109,7 +130,7 @@ def _is_translatable(gateway: NAT46Gateway, own: Own) -> bool:
 
 
 def covered_by_egress(egress: EgressGateway, cluster: ClusterAddresses) -> tuple[str, Network, Own] | None:
-    """The first destination that covers the cluster's own pods or nodes and is not excluded again."""
+    """The first destination that covers the cluster's own pods, Services or nodes and is not excluded again."""
     excluded = egress.spec.excluded_cidrs
     for number, destination in enumerate(egress.spec.destination_cidrs):
         for own in cluster.inside(destination):

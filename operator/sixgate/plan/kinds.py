@@ -13,6 +13,7 @@ from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan.claims import Claim
 from sixgate.plan.nat46 import objects_needed
+from sixgate.plan.snapshot import ServiceKey
 
 
 def claims_of(item: UserObject) -> Iterator[Claim]:
@@ -39,6 +40,13 @@ def not_supported(item: UserObject) -> str:
         return f"the kind {item.ref.kind}"
     parts = {"spec.stateful": item.spec.stateful, "spec.services": item.spec.services, "spec.dns64": item.spec.dns64}
     return " and ".join(field for field, part in parts.items() if part)
+
+
+def services_of(item: UserObject) -> tuple[ServiceKey, ...]:
+    """Services of the cluster whose endpoints `item` needs."""
+    if isinstance(item, LoadBalancer) and item.spec.service is not None:
+        return (ServiceKey(item.spec.service.namespace, item.spec.service.name),)
+    return ()
 
 
 def bpf_objects_of(item: UserObject) -> tuple[str, ...]:

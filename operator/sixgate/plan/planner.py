@@ -12,7 +12,7 @@ from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
 from sixgate.plan.bigtcp import big_tcp
 from sixgate.plan.claims import Claim, ClaimIndex
-from sixgate.plan.cluster import ClusterAddresses, covered_by_egress, translated_own
+from sixgate.plan.cluster import ClusterAddresses, Of, covered_by_egress, translated_own
 from sixgate.plan.devices import policies_overlap
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
 from sixgate.plan.nat46 import stateless_node
@@ -68,10 +68,11 @@ class PlanMemo:
         self._digests = dict(digests)
         self._claims_before, self._claims_now = self._claims_now, {}
 
-    def cluster(self, nodes: tuple[NodeInfo, ...]) -> ClusterAddresses:
-        key = tuple(sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes))
+    def cluster(self, nodes: tuple[NodeInfo, ...], service_cidrs: tuple[str, ...]) -> ClusterAddresses:
+        of_nodes = sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes)
+        key = (tuple(of_nodes), tuple(sorted(service_cidrs)))
         if key != self._cluster_key or self._cluster is None:
-            self._cluster_key, self._cluster = key, ClusterAddresses(nodes)
+            self._cluster_key, self._cluster = key, ClusterAddresses(nodes, service_cidrs)
         return self._cluster
 
     def claims(self, item: UserObject) -> tuple[Claim, ...]:
@@ -115,7 +116,7 @@ class _Run:
         self.memo = memo
         memo.start(snapshot.digests)
         self.index = NodeIndex(snapshot.nodes)
-        self.cluster = memo.cluster(snapshot.nodes)
+        self.cluster = memo.cluster(snapshot.nodes, snapshot.service_cidrs)
         self.problems: list[Problem] = []
         self.in_order = self._unique(snapshot.objects)
         self.admitted: list[UserObject] = []
@@ -233,10 +234,15 @@ class _Run:
         cut: NodeSet = 0
         told = ""
         for field, network, own in translated_own(item, self.cluster):
-            node = self.index.only(own.node) & held
-            if node and not told:
-                told = f"{network} ({field}), which covers {own}; a node does not translate its own address"
-            cut |= node
+            nodes = held if own.of is Of.SERVICES else self.index.only(own.node) & held
+            if nodes and not told:
+                why = (
+                    "what Services have is not translated"
+                    if own.of is Of.SERVICES
+                    else "a node does not translate its own address"
+                )
+                told = f"{network} ({field}), which covers {own}; {why}"
+            cut |= nodes
         if cut:
             self._blame(item, COVERS, f"wants {told}; left out on {self._named(cut)}")
         return cut

@@ -19,35 +19,60 @@ class NodeInfo:
     ready: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceKey:
+    """Names one Service of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EndpointPort:
+    """A port of an endpoint under the name that the Service has for it, empty for its only one."""
+
+    name: str
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """One address of a service and the node it is on, empty where that is not known."""
+    """One address of a Service and the node it is on, empty where that is not known.
+
+    As in an EndpointSlice: `ready` is never true of one that is `terminating`, whose `serving` says whether it still
+    answers. Ports are the endpoint's own: pods of one Service may give one name to different numbers.
+    """
 
     address: str
     node: str = ""
     ready: bool = True
+    serving: bool = True
     terminating: bool = False
+    ports: tuple[EndpointPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointSlice:
-    """Endpoints of one service; `ports` are (name, protocol, number)."""
+class Endpoints:
+    """All endpoints of one Service, of both families, from all its EndpointSlices, sorted; an address occurs once."""
 
-    namespace: str
-    service: str
-    name: str
+    service: ServiceKey
     endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Objects (valid ones), nodes and endpoints at one moment, and the digests of the BPF objects by name.
 
-    The order of no tuple matters.
+    The order of no tuple matters. `endpoints` has the Services that objects refer to (`services_of`), as far as
+    EndpointSlices of them exist; `service_cidrs` are the addresses that the cluster gives to Services, as text.
     """
 
     objects: tuple[UserObject, ...] = ()
     nodes: tuple[NodeInfo, ...] = ()
-    endpoint_slices: tuple[EndpointSlice, ...] = ()
+    endpoints: Mapping[ServiceKey, Endpoints] = field(default_factory=dict)
+    service_cidrs: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
