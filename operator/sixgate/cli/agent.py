@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sixgate.cli import common
 from sixgate.cli.common import BPFFS, STATE_DIR, BpffsOption, ObjectsOption, StateOption, objects_dir
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     state_dir: StateOption = STATE_DIR,
     mount_bpffs: Annotated[bool, typer.Option(help="Mount a bpffs where there is none.")] = False,
     health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
+    metrics: Annotated[str, typer.Option(help="Address and port of /metrics for Prometheus; empty for none.")] = "",
+    log_format: common.LogFormatOption = "text",
+    verbose: common.VerboseOption = False,
 ) -> None:
     """Keep one node of a cluster as its NodeConfig says.
 
@@ -41,7 +44,7 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
 
-    configure(verbose)
+    configure(verbose, log_format)
     keeper = NodeAgent(
         NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs)
     )
@@ -52,16 +55,19 @@ def agent(  # noqa: PLR0917 - options, which are given by name
         return await KubeClient.connect(kubeconfig, agent="sixgate-agent")
 
     follower = Follower(node, LastGood(state_dir / LAST_GOOD), connect, keeper.apply_document)
-    raise typer.Exit(asyncio.run(_serve(keeper, follower, parse_address(health))))
+    raise typer.Exit(asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics))))
 
 
-async def _serve(keeper: NodeAgent, follower: Follower, health: tuple[str, int] | None) -> int:
+async def _serve(
+    keeper: NodeAgent, follower: Follower, health: tuple[str, int] | None, metrics: tuple[str, int] | None
+) -> int:
     """Until a signal, then 0; an error of the agent itself is raised."""
     from sixgate.health import HealthServer, Pulse  # noqa: PLC0415
     from sixgate.node.watch import run_agent  # noqa: PLC0415
 
     pulse = Pulse()
     server = HealthServer(*health, pulse.late) if health else None
+    scraped = common.serve_metrics(metrics, {"the node": keeper.metrics})
     work = asyncio.create_task(run_agent(keeper, follower))
     heart = asyncio.create_task(pulse.keep())
     loop = asyncio.get_running_loop()
@@ -72,6 +78,8 @@ async def _serve(keeper: NodeAgent, follower: Follower, health: tuple[str, int] 
             await work
     finally:
         heart.cancel()
+        if scraped is not None:
+            scraped.close()
         if server is not None:
             server.close()
     return 0

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 import yaml
 
 from sixgate.errors import SixgateError
+
+if TYPE_CHECKING:
+    from sixgate.exposition import MetricsServer
+    from sixgate.metrics import Source
 
 OK, FAILED, USAGE, NO_PERMISSION = 0, 1, 2, 3
 BPFFS = Path("/sys/fs/bpf/sixgate")
@@ -38,6 +42,10 @@ LabelOption = Annotated[
 TemplatesOption = Annotated[
     Path | None, typer.Option("--templates", help="Directory of templates that replace those of the same name.")
 ]
+
+
+LogFormatOption = Annotated[Literal["text", "json"], typer.Option("--log-format", help="How log lines look.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")]
 
 
 class NoPermissionError(SixgateError):
@@ -68,6 +76,13 @@ def require_permission() -> None:
     missing = missing_permission()
     if missing:
         raise NoPermissionError(missing)
+
+
+def serve_metrics(address: tuple[str, int] | None, sources: Mapping[str, Source]) -> MetricsServer | None:
+    """The endpoint of `sources` by the part they tell of, to be closed by the caller; None without an address."""
+    from sixgate.exposition import MetricsServer, registry  # noqa: PLC0415 - costs memory that not everybody needs
+
+    return MetricsServer(*address, registry(sources)) if address else None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sixgate.cli import common
 from sixgate.cli.common import ObjectsOption, TemplatesOption, objects_dir
 from sixgate.errors import ManifestError
 
@@ -44,11 +45,13 @@ def operator(  # noqa: PLR0917 - options, which are given by name
     ] = "",
     templates: TemplatesOption = None,
     health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
+    metrics: Annotated[str, typer.Option(help="Address and port of /metrics for Prometheus; empty for none.")] = "",
     write_rate: Annotated[
         float, typer.Option(min=1, help="Writes per second to the API server, in the long run.")
     ] = 200,
     audit_seconds: Annotated[float, typer.Option(min=1, help="Time between two comparisons with the API server.")] = 30,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
+    log_format: common.LogFormatOption = "text",
+    verbose: common.VerboseOption = False,
 ) -> None:
     """Plan and render for a whole cluster: objects and nodes in, one NodeConfig per node out.
 
@@ -58,7 +61,7 @@ def operator(  # noqa: PLR0917 - options, which are given by name
     from sixgate.controller.operator import OperatorOptions, run  # noqa: PLC0415 - kopf takes a second to import
     from sixgate.controller.writer import Limits  # noqa: PLC0415
 
-    configure(verbose)
+    configure(verbose, log_format)
     # A cache of thousands of documents is walked by every full collection and never freed: collect when a good deal of
     # new objects has come, and leave out what the imports made.
     gc.freeze()
@@ -69,6 +72,7 @@ def operator(  # noqa: PLR0917 - options, which are given by name
         namespace=namespace,
         templates=templates,
         health=parse_address(health),
+        metrics=parse_address(metrics),
         limits=Limits(per_s=write_rate),
         audit_s=audit_seconds,
         identity=identity,

@@ -14,7 +14,7 @@ import typer
 
 from sixgate.cli import common
 from sixgate.cli.common import BPFFS, RUN_DIR, STATE_DIR
-from sixgate.cli.operator import read_digests
+from sixgate.cli.operator import parse_address, read_digests
 
 if TYPE_CHECKING:
     from sixgate.node.agent import NodeAgent
@@ -37,8 +37,9 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     clsact: Annotated[
         bool, typer.Option("--clsact", help="Attach by clsact filters, as on kernels before 6.6, also where tcx is.")
     ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How log lines look.")] = "text",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what does not change anything, too.")] = False,
+    metrics: Annotated[str, typer.Option(help="Address and port of /metrics for Prometheus; empty for none.")] = "",
+    log_format: common.LogFormatOption = "text",
+    verbose: common.VerboseOption = False,
 ) -> None:
     """Run a gateway from a directory of YAML files, without a cluster.
 
@@ -75,7 +76,9 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
             agent=agent,
             state=state,
         )
-        common.end(_once(service) if once else asyncio.run(_serve(service, agent, down_on_exit)))
+        common.end(
+            _once(service) if once else asyncio.run(_serve(service, agent, down_on_exit, parse_address(metrics)))
+        )
 
 
 def _once(service: Standalone) -> int:
@@ -89,14 +92,17 @@ def _once(service: Standalone) -> int:
     return common.OK if status.ready and not compiled.problems else common.FAILED
 
 
-async def _serve(service: Standalone, agent: NodeAgent, down_on_exit: bool) -> int:
+async def _serve(service: Standalone, agent: NodeAgent, down_on_exit: bool, metrics: tuple[str, int] | None) -> int:
     """Until a signal, then 0."""
+    scraped = common.serve_metrics(metrics, {"the node": agent.metrics})
     work = asyncio.create_task(service.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, work.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await work
+    if scraped is not None:
+        scraped.close()
     if not down_on_exit:
         return common.OK
     left = await asyncio.to_thread(agent.down)

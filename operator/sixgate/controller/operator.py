@@ -20,11 +20,13 @@ from sixgate.controller import watch
 from sixgate.controller.audit import Audit
 from sixgate.controller.events import EventPoster
 from sixgate.controller.leader import Leader, LeaseTimes
+from sixgate.controller.metrics import OperatorMetrics
 from sixgate.controller.reconcile import Reconciler
 from sixgate.controller.store import Store
 from sixgate.controller.trigger import Trigger
 from sixgate.controller.writer import Limits, Writer
 from sixgate.errors import SixgateError
+from sixgate.exposition import MetricsServer, registry
 from sixgate.health import HealthServer, Pulse
 from sixgate.kube import ApiError, Backoff, KubeClient
 from sixgate.render.renderer import Renderer
@@ -46,8 +48,8 @@ class WatchDead(SixgateError):
 @dataclass(frozen=True, slots=True)
 class OperatorOptions:
     """What the operator is told by its command line. `kubeconfig` None means the pod's service account; an empty
-    `identity` is made up; `health` is host and port, None for no endpoint; `audit_s` are the seconds between two
-    comparisons with the API server."""
+    `identity` is made up; `health` and `metrics` are host and port, None for no endpoint; `audit_s` are the seconds
+    between two comparisons with the API server."""
 
     digests: Mapping[str, str]
     kubeconfig: Path | None = None
@@ -55,6 +57,7 @@ class OperatorOptions:
     identity: str = ""
     templates: Path | None = None
     health: tuple[str, int] | None = None
+    metrics: tuple[str, int] | None = None
     limits: Limits = field(default_factory=Limits)
     lease: LeaseTimes = field(default_factory=LeaseTimes)
     audit_s: float = 30.0
@@ -89,12 +92,15 @@ class _Operator:
         self.reconciler = Reconciler(
             self.store, Renderer(options.templates), options.digests, self.trigger, writer, self.leader.held, pulse
         )
+        self.metrics = OperatorMetrics(self.store, self.reconciler, writer, self.leader.held)
         self.client = client
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
+        address = self.options.metrics
+        served = MetricsServer(*address, registry({"the operator": self.metrics})) if address else None
         heart = asyncio.create_task(self.pulse.keep())
         try:
             if not await self._until_stopped(self._listed()):
@@ -102,6 +108,8 @@ class _Operator:
             return await self._serve()
         finally:
             heart.cancel()
+            if served is not None:
+                served.close()
 
     async def _listed(self) -> None:
         """The first list, tried until it succeeds: the API server or our CRDs may come later than we do."""

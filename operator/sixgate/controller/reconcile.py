@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sixgate.controller.statuses import Desired, Statuses
 from sixgate.controller.writes import Document, Write, config_writes
 from sixgate.kube import Backoff
+from sixgate.metrics import Timing
 from sixgate.plan.planner import PlanMemo, plan
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sixgate.controller.store import ConfigEntry, Store
     from sixgate.controller.trigger import Trigger
     from sixgate.controller.writer import Writer
+    from sixgate.errors import Problem
     from sixgate.health import Pulse
     from sixgate.plan.snapshot import Snapshot
     from sixgate.render.renderer import Renderer
@@ -49,6 +51,11 @@ class Reconciler:
     memo: PlanMemo = field(default_factory=PlanMemo)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a look has come to its end."""
+    took: Timing = field(
+        default_factory=lambda: Timing(
+            "sixgate_operator_look_seconds", "Time to compare what is wanted with what is stored, and to write it."
+        )
+    )
     _desired: Desired | None = field(default=None, init=False)
     _idle: bool = field(default=False, init=False)
     _told: float = field(default=float("-inf"), init=False)
@@ -61,7 +68,13 @@ class Reconciler:
                 started = time.monotonic()
                 await self.look()
                 self.looked.set()
+                self.took.observe(time.monotonic() - started)
                 self.trigger.looked(time.monotonic() - started)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Problems of the last look, in planning and in rendering."""
+        last = self._desired
+        return () if last is None else (*last.result.problems, *last.rendered.problems)
 
     async def look(self) -> None:
         """Compare what is wanted with what is stored, and write the difference: NodeConfigs, then statuses."""

@@ -158,11 +158,12 @@ class Store:
         return {name: entry.version for name, entry in self._entries.get(kind, {}).items()}
 
     def users(self) -> tuple[UserEntry, ...]:
-        found = (entry for kind in KINDS for entry in self._entries.get(kind, {}).values())
+        # Each kind is copied in one step: the thread of a scrape asks, too, while watches put and drop.
+        found = (entry for kind in KINDS for entry in tuple(self._entries.get(kind, {}).values()))
         return tuple(entry for entry in found if isinstance(entry, UserEntry))
 
     def configs(self) -> dict[str, ConfigEntry]:
-        return {n: e for n, e in self._entries.get(NODE_CONFIG, {}).items() if isinstance(e, ConfigEntry)}
+        return {n: e for n, e in tuple(self._entries.get(NODE_CONFIG, {}).items()) if isinstance(e, ConfigEntry)}
 
     def snapshot(self, digests: Mapping[str, str]) -> Snapshot:
         """What `plan` is computed from. An object that is being deleted claims nothing any more."""

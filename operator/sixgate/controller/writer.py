@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 CONFIG_MANAGER = "sixgate-operator"
 STATUS_MANAGER = "sixgate-operator-status"
 MANY = 100
+_KINDS: Mapping[type, str] = {ApplyConfig: "config", DeleteConfig: "deletion", ApplyStatus: "status"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Writer:
     may_write: Callable[[], bool]
     changed: Callable[[], None]
     limits: Limits = field(default_factory=Limits)
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many writes there were, by what is written (config, deletion, status) and how it ended (ok, overtaken,
+    failed)."""
     _bucket: Bucket = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,9 +108,12 @@ class Writer:
         except ApiError as error:
             if error.status in {404, 409}:
                 log.debug("Overtaken by a change: %s", error)  # its event brings the next look
+                self.tally[_KINDS[type(write)], "overtaken"] += 1
                 return True
             log.log(logging.WARNING if error.temporary else logging.ERROR, "%s", error)
+            self.tally[_KINDS[type(write)], "failed"] += 1
             return False
+        self.tally[_KINDS[type(write)], "ok"] += 1
         return True
 
     def _learn(self, answer: Mapping[str, Any]) -> None:

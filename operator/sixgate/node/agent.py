@@ -17,6 +17,7 @@ from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import DiscardLog
 from sixgate.node.events import KernelEvents
 from sixgate.node.lock import NodeLock
+from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.reconcile import Around, Reconciler
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class NodeAgent:
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
         self._broken = False
+        self.metrics = NodeMetrics(options.bpffs, Meter())
 
     @property
     def status(self) -> NodeConfigStatus:
@@ -54,15 +56,19 @@ class NodeAgent:
 
     def apply(self, spec: NodeConfigSpec) -> NodeConfigStatus:
         """Make the node as `spec` says and report. Never raises for what the kernel refuses: that is in the status."""
+        started = self._clock()
         try:
             self._lock.acquire()
             self._status = self._reconciler.reconcile(spec)
+            self.metrics.spec = spec
             self._broken = False
         except (ApplyError, BpfError, OSError) as error:
             if not self._broken or str(error) != self._status.message:
                 log.error("NodeConfig not applied: %s", error)
             self._broken = True
             self._status = self._status.model_copy(update={"ready": False, "message": str(error)})
+        self.metrics.status = self._status
+        self.metrics.meter.applied(self._clock() - started, self._status.ready)
         return self._status
 
     def apply_document(self, document: Mapping[str, Any]) -> NodeConfigStatus:

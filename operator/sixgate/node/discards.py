@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf.codec import decode
-from sixgate.node.bpf.layouts import REASONS, SG_EVENT, SgReason
+from sixgate.node.bpf.layouts import SG_EVENT, SgReason
+from sixgate.node.verdicts import meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,7 @@ class Discard:
     age_s: float
 
     def __str__(self) -> str:
-        known = SgReason.__members__.get(self.reason)
-        meaning = f" ({REASONS[known]})" if known in REASONS else ""
+        meaning = f" ({words})" if (words := meaning_of(self.reason)) else ""
         ports = bool(self.sport or self.dport)
         source = f"{self.saddr} port {self.sport}" if ports else self.saddr
         target = f"{self.daddr} port {self.dport}" if ports else self.daddr

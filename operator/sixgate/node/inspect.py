@@ -83,8 +83,8 @@ def inspect(options: NodeOptions, names_of: Mapping[str, Mapping[str, str]]) -> 
     return Inspection(
         hooks=_hooks(have),
         tables=_tables(options.bpffs, have),
-        counters=_counters(options.bpffs / names.map_path(_METRICS)),
-        traffic=_traffic(options.bpffs, names_of),
+        counters=read_reasons(options.bpffs),
+        traffic=read_traffic(options.bpffs, names_of),
         process=process,
     )
 
@@ -130,7 +130,9 @@ def _tables(root: Path, have: Observed) -> tuple[TableRow, ...]:
     return tuple(sorted(rows, key=lambda row: row.name))
 
 
-def _counters(path: Path) -> dict[str, Count]:
+def read_reasons(root: Path) -> dict[str, Count]:
+    """Packets by reason (`SG_OK_64`), of the pins below `root`; empty where nothing is loaded."""
+    path = root / names.map_path(_METRICS)
     if not path.exists():
         return {}
     with Map.from_pin(path, spec=layouts.MAPS[_METRICS]) as found:
@@ -139,7 +141,8 @@ def _counters(path: Path) -> dict[str, Count]:
     return {reason.name: _count(values.get(reason.value)) for reason in reasons}
 
 
-def _traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Count]]:
+def read_traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Count]]:
+    """Packets by object and direction; `names_of` is map, index, object."""
     traffic: dict[str, dict[str, Count]] = {}
     for map_name, indexes in names_of.items():
         path = root / names.map_path(map_name)
