@@ -10,6 +10,7 @@
 #include "lib/event.h"
 #include "lib/flow_skb.h"
 #include "lib/flow.h"
+#include "lib/lb_maps.h"
 
 SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 {

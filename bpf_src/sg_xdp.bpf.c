@@ -9,6 +9,7 @@
 #include "lib/fast_nops.h"
 #include "lib/flow_xdp.h"
 #include "lib/flow.h"
+#include "lib/lb_maps.h"
 
 SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 {

@@ -7,6 +7,7 @@
 
 enum sg_feature {
 	SG_F_NAT = 1 << 0, /* stateless NAT46/64 */
+	SG_F_LB = 1 << 4,  /* balancing of virtual addresses */
 };
 
 struct sg_config {

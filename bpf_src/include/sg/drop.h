@@ -47,6 +47,16 @@ enum sg_reason {
 	SG_OK_66,		 /* hairpinned between two IPv6 hosts (RFC 7757 4) */
 	SG_OK_FRAGMENT_SENT,	 /* one fragment of ours on its way */
 	SG_DROP_STALE,		 /* no gateway claims the packet any more */
+	SG_OK_LB,		 /* balanced: sent to a backend */
+	SG_OK_LB_ECHO,		 /* ping to a VIP answered */
+	SG_OK_LB_ICMP,		 /* ICMP error sent to the backend of the flow that it is about */
+	SG_DROP_LB_PORT,	 /* a VIP, but nothing balances this port or protocol */
+	SG_DROP_LB_NO_BACKEND,	 /* a VIP without a backend that takes the flow */
+	SG_DROP_LB_SOURCE,	 /* the VIP's source ranges deny the client */
+	SG_DROP_LB_RATE,	 /* new flow above the VIP's limit */
+	SG_DROP_LB_FRAGMENT,	 /* a later fragment whose first one was not seen */
+	SG_DROP_LB_ICMP,	 /* ICMP to a VIP that is neither ping nor about a flow */
+	SG_PASS_LB_FULL,	 /* sg_lb_flow is full: the flow stays pending */
 	SG_REASON_MAX,
 };
 

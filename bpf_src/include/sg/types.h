@@ -124,4 +124,6 @@ struct sg_event {
 	__u32 pad2;
 };
 
+#include "types_lb.h"
+
 #endif

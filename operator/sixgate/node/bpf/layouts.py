@@ -13,6 +13,7 @@ from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec,
 
 class SgFeature(IntEnum):
     SG_F_NAT = 1
+    SG_F_LB = 16
 
 
 class SgGwFlag(IntEnum):
@@ -24,6 +25,29 @@ class SgGwFlag(IntEnum):
     SG_GW_MSS_CLAMP = 32
     SG_GW_ICMP_QUIET = 64
     SG_GW_HAIRPIN_OFF = 128
+
+
+class SgLbBackendFlag(IntEnum):
+    SG_LB_DOWN = 1
+
+
+class SgLbFlag(IntEnum):
+    SG_LB_SERVICE = 1
+    SG_LB_RANGES = 2
+    SG_LB_ECHO = 4
+    SG_LB_SOURCES = 8
+    SG_LB_SOURCE_DENY = 16
+    SG_LB_AFFINITY = 32
+    SG_LB_QUIC = 64
+    SG_LB_LIMIT = 128
+    SG_LB_PASS_OTHER = 256
+
+
+class SgLbKind(IntEnum):
+    SG_LB_NONE = 0
+    SG_LB_IPIP = 1
+    SG_LB_L2 = 2
+    SG_LB_NAT = 3
 
 
 class SgMapKind(IntEnum):
@@ -74,7 +98,17 @@ class SgReason(IntEnum):
     SG_OK_66 = 39
     SG_OK_FRAGMENT_SENT = 40
     SG_DROP_STALE = 41
-    SG_REASON_MAX = 42
+    SG_OK_LB = 42
+    SG_OK_LB_ECHO = 43
+    SG_OK_LB_ICMP = 44
+    SG_DROP_LB_PORT = 45
+    SG_DROP_LB_NO_BACKEND = 46
+    SG_DROP_LB_SOURCE = 47
+    SG_DROP_LB_RATE = 48
+    SG_DROP_LB_FRAGMENT = 49
+    SG_DROP_LB_ICMP = 50
+    SG_PASS_LB_FULL = 51
+    SG_REASON_MAX = 52
 
 
 REASONS: dict[SgReason, str] = {
@@ -120,6 +154,16 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_OK_66: "hairpinned between two IPv6 hosts (RFC 7757 4)",
     SgReason.SG_OK_FRAGMENT_SENT: "one fragment of ours on its way",
     SgReason.SG_DROP_STALE: "no gateway claims the packet any more",
+    SgReason.SG_OK_LB: "balanced: sent to a backend",
+    SgReason.SG_OK_LB_ECHO: "ping to a VIP answered",
+    SgReason.SG_OK_LB_ICMP: "ICMP error sent to the backend of the flow that it is about",
+    SgReason.SG_DROP_LB_PORT: "a VIP, but nothing balances this port or protocol",
+    SgReason.SG_DROP_LB_NO_BACKEND: "a VIP without a backend that takes the flow",
+    SgReason.SG_DROP_LB_SOURCE: "the VIP's source ranges deny the client",
+    SgReason.SG_DROP_LB_RATE: "new flow above the VIP's limit",
+    SgReason.SG_DROP_LB_FRAGMENT: "a later fragment whose first one was not seen",
+    SgReason.SG_DROP_LB_ICMP: "ICMP to a VIP that is neither ping nor about a flow",
+    SgReason.SG_PASS_LB_FULL: "sg_lb_flow is full: the flow stays pending",
 }
 
 SG_DEV = Record(
@@ -234,6 +278,193 @@ SG_IPID = Record(
     (
         Field("next", 0, Int("__u32", 4)),
         Field("key", 4, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_AFFINITY_KEY = Record(
+    "sg_lb_affinity_key",
+    24,
+    (
+        Field("client", 0, Address()),
+        Field("group", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_AFFINITY_VAL = Record(
+    "sg_lb_affinity_val",
+    16,
+    (
+        Field("seen_ns", 0, Int("__u64", 8)),
+        Field("backend", 8, Int("__u32", 4)),
+        Field("pad", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_BACKEND = Record(
+    "sg_lb_backend",
+    48,
+    (
+        Field("addr", 0, Address()),
+        Field("src", 16, Address()),
+        Field("src_mask", 32, Int("__u32", 4)),
+        Field("version", 36, Int("__u32", 4)),
+        Field("kind", 40, Int("__u8", 1)),
+        Field("flags", 41, Int("__u8", 1)),
+        Field("ttl", 42, Int("__u8", 1)),
+        Field("pad", 43, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_CPU = Record(
+    "sg_lb_cpu",
+    64,
+    (
+        Field("packets", 0, Int("__u64", 8)),
+        Field("bytes", 8, Int("__u64", 8)),
+        Field("flows", 16, Int("__u64", 8)),
+        Field("until", 24, Int("__u64", 8)),
+        Field("version", 32, Int("__u32", 4)),
+        Field("ifindex", 36, Int("__u32", 4)),
+        Field("mtu", 40, Int("__u32", 4)),
+        Field("sum", 44, Int("__u32", 4)),
+        Field("dmac", 48, Array(Int("__u8", 1), 6)),
+        Field("smac", 54, Array(Int("__u8", 1), 6)),
+        Field("pad", 60, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_DROP_KEY = Record(
+    "sg_lb_drop_key",
+    8,
+    (
+        Field("stat", 0, Int("__u32", 4)),
+        Field("reason", 4, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_FLOW_KEY = Record(
+    "sg_lb_flow_key",
+    40,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("sport", 32, Int("__be16", 2, big=True)),
+        Field("dport", 34, Int("__be16", 2, big=True)),
+        Field("proto", 36, Int("__u8", 1)),
+        Field("pad", 37, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_LB_FLOW = Record(
+    "sg_lb_flow",
+    24,
+    (
+        Field("seen_ns", 0, Int("__u64", 8)),
+        Field("backend", 8, Int("__u32", 4)),
+        Field("table", 12, Int("__u32", 4)),
+        Field("epoch", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_BUCKET = Record("sg_lb_bucket", 64, (Field("entry", 0, Array(Int("__u64", 8), 8)),))
+
+SG_LB_QUIC_KEY = Record(
+    "sg_lb_quic_key",
+    24,
+    (
+        Field("group", 0, Int("__u32", 4)),
+        Field("len", 4, Int("__u32", 4)),
+        Field("id", 8, Array(Int("__u8", 1), 16)),
+    ),
+)
+
+SG_LB_RANGE_KEY = Record(
+    "sg_lb_range_key",
+    32,
+    (
+        Field("prefixlen", 0, Int("__u32", 4)),
+        Field("proto", 4, Int("__u8", 1)),
+        Field("pad", 5, Array(Int("__u8", 1), 3)),
+        Field("addr", 8, Address()),
+        Field("port", 24, Int("__be16", 2, big=True)),
+        Field("pad2", 26, Array(Int("__u8", 1), 6)),
+    ),
+)
+
+SG_LB_VIP = Record(
+    "sg_lb_vip",
+    56,
+    (
+        Field("seed", 0, Int("__u64", 8)),
+        Field("table", 8, Int("__u32", 4)),
+        Field("size", 12, Int("__u32", 4)),
+        Field("stat", 16, Int("__u32", 4)),
+        Field("flags", 20, Int("__u32", 4)),
+        Field("source_gen", 24, Int("__u32", 4)),
+        Field("affinity", 28, Int("__u32", 4)),
+        Field("affinity_s", 32, Int("__u32", 4)),
+        Field("limit", 36, Int("__u32", 4)),
+        Field("limit_gap_ns", 40, Int("__u32", 4)),
+        Field("limit_burst_ns", 44, Int("__u32", 4)),
+        Field("quic", 48, Int("__u32", 4)),
+        Field("port_delta", 52, Int("__u16", 2)),
+        Field("quic_off", 54, Int("__u8", 1)),
+        Field("quic_len", 55, Int("__u8", 1)),
+    ),
+)
+
+SG_LB_SOURCE_KEY = Record(
+    "sg_lb_source_key",
+    24,
+    (
+        Field("prefixlen", 0, Int("__u32", 4)),
+        Field("gen", 4, Int("__u32", 4)),
+        Field("addr", 8, Address()),
+    ),
+)
+
+SG_LB_STAT = Record(
+    "sg_lb_stat",
+    32,
+    (
+        Field("packets", 0, Int("__u64", 8)),
+        Field("bytes", 8, Int("__u64", 8)),
+        Field("flows", 16, Int("__u64", 8)),
+        Field("drops", 24, Int("__u64", 8)),
+    ),
+)
+
+SG_LB_SLOT = Record(
+    "sg_lb_slot",
+    4,
+    (
+        Field("backend", 0, Int("__u16", 2)),
+        Field("former", 2, Int("__u16", 2)),
+    ),
+)
+
+SG_LB_CHUNK = Record(
+    "sg_lb_chunk",
+    1048,
+    (
+        Field("drain_until_ns", 0, Int("__u64", 8)),
+        Field("learn_until_ns", 8, Int("__u64", 8)),
+        Field("epoch", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("slot", 24, Array(SG_LB_SLOT, 256)),
+    ),
+)
+
+SG_LB_KEY = Record(
+    "sg_lb_key",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
     ),
 )
 
@@ -576,6 +807,126 @@ MAPS: dict[str, MapSpec] = {
         value=SG_IPID,
         max_entries=1,
         flags=0,
+    ),
+    "sg_lb_affinity": MapSpec(
+        name="sg_lb_affinity",
+        type=9,
+        key=SG_LB_AFFINITY_KEY,
+        value=SG_LB_AFFINITY_VAL,
+        max_entries=65536,
+        flags=0,
+    ),
+    "sg_lb_backend": MapSpec(
+        name="sg_lb_backend",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BACKEND,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_cpu": MapSpec(
+        name="sg_lb_cpu",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_CPU,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_drops": MapSpec(
+        name="sg_lb_drops",
+        type=5,
+        key=SG_LB_DROP_KEY,
+        value=Int("__u64", 8),
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_lb_flow": MapSpec(
+        name="sg_lb_flow",
+        type=1,
+        key=SG_LB_FLOW_KEY,
+        value=SG_LB_FLOW,
+        max_entries=1048576,
+        flags=1,
+    ),
+    "sg_lb_frag": MapSpec(
+        name="sg_lb_frag",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BUCKET,
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_lb_limit": MapSpec(
+        name="sg_lb_limit",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u64", 8),
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_pending": MapSpec(
+        name="sg_lb_pending",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BUCKET,
+        max_entries=65536,
+        flags=0,
+    ),
+    "sg_lb_quic": MapSpec(
+        name="sg_lb_quic",
+        type=1,
+        key=SG_LB_QUIC_KEY,
+        value=Int("__u32", 4),
+        max_entries=16384,
+        flags=1,
+    ),
+    "sg_lb_range": MapSpec(
+        name="sg_lb_range",
+        type=11,
+        key=SG_LB_RANGE_KEY,
+        value=SG_LB_VIP,
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_lb_source": MapSpec(
+        name="sg_lb_source",
+        type=11,
+        key=SG_LB_SOURCE_KEY,
+        value=Int("__u32", 4),
+        max_entries=131072,
+        flags=1,
+    ),
+    "sg_lb_stats": MapSpec(
+        name="sg_lb_stats",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_STAT,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_table": MapSpec(
+        name="sg_lb_table",
+        type=12,
+        key=Int("__u32", 4),
+        value=Int("map", 4),
+        max_entries=16384,
+        flags=0,
+        inner=MapSpec(
+            name="sg_lb_table.inner",
+            type=2,
+            key=Int("__u32", 4),
+            value=SG_LB_CHUNK,
+            max_entries=1,
+            flags=4096,
+        ),
+    ),
+    "sg_lb_vip": MapSpec(
+        name="sg_lb_vip",
+        type=1,
+        key=SG_LB_KEY,
+        value=SG_LB_VIP,
+        max_entries=65536,
+        flags=1,
     ),
     "sg_metrics": MapSpec(
         name="sg_metrics",
