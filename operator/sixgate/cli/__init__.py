@@ -9,6 +9,7 @@ import typer
 
 from sixgate import __version__
 from sixgate.cli import agent, bigtcp, coredns, operator, standalone, status
+from sixgate.cli.cluster import commands as cluster
 from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain
 from sixgate.errors import ManifestError, SixgateError
 
@@ -27,14 +28,26 @@ def build() -> typer.Typer:
     )
     for part in (standalone, status, bigtcp, agent, operator, coredns):
         part.register(app)
+    app.add_typer(cluster.build(), name="cluster")
     app.command(name="version")(version)
     return app
 
 
 def main() -> int:
     """Run one command; its exit code."""
+    return _run(build(), "sixgate")
+
+
+def kubectl() -> int:
+    """The same for the plugin of kubectl, which knows the commands about a whole cluster only."""
+    app = cluster.build()
+    app.command(name="version")(version)
+    return _run(app, "kubectl sixgate")
+
+
+def _run(app: typer.Typer, name: str) -> int:
     try:
-        build()(prog_name="sixgate")
+        app(prog_name=name)
     except NoPermissionError as error:
         complain(str(error))
         return NO_PERMISSION

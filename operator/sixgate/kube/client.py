@@ -50,7 +50,9 @@ class KubeClient:
         self._session = aiohttp.ClientSession(connector=connector, trust_env=True)
 
     @classmethod
-    async def connect(cls, kubeconfig: Path | None = None, *, agent: str = "sixgate") -> KubeClient:
+    async def connect(
+        cls, kubeconfig: Path | None = None, *, agent: str = "sixgate", context: str | None = None
+    ) -> KubeClient:
         """From a kubeconfig file, or, without one, as the pod's service account. Opens no connection yet."""
         configuration = Configuration()
         try:
@@ -58,7 +60,10 @@ class KubeClient:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
                 await load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+                    config_file=str(kubeconfig),
+                    context=context,
+                    client_configuration=configuration,
+                    persist_config=False,
                 )
         except (ConfigException, OSError) as error:
             where = "the pod's service account" if kubeconfig is None else str(kubeconfig)
