@@ -4,7 +4,7 @@
 
 Run after tools/build_bpf.py. Maps and their structs come from the BTF of the built objects. clang leaves out enums that
 no type uses and structs that are in no map (what a ring buffer carries): they come from the BTF of a probe with one
-variable of each enum, and of each struct of include/sg/types.h; comments of enums come from the header.
+variable of each enum, and of each struct of include/sg/types*.h; comments of enums come from the header.
 With --check nothing is written and exit code 1 says that the file is not what the objects say.
 """
 
@@ -58,11 +58,11 @@ def read_objects(directory: Path) -> dict[str, MapSpec]:
 
 
 def read_headers(source: Path) -> tuple[list[Enum], list[Record]]:
-    """Every `enum sg_*` of the headers and every `struct sg_*` of types.h, by the BTF of a probe compiled for it."""
+    """Every `enum sg_*` of the headers and every `struct sg_*` of types*.h, by the BTF of a probe compiled for it."""
     headers = {path: ENUM_START.findall(path.read_text()) for path in sorted(source.glob("include/sg/*.h"))}
-    types = source / "include/sg/types.h"
-    structs = STRUCT_START.findall(types.read_text())
-    lines = [f'#include "sg/{path.name}"' for path, names in headers.items() if names or path == types]
+    types = sorted(source.glob("include/sg/types*.h"))
+    structs = [name for path in types for name in STRUCT_START.findall(path.read_text())]
+    lines = ['#include "sg/types.h"', *(f'#include "sg/{path.name}"' for path, names in headers.items() if names)]
     lines += [f"enum {name} probe_enum_{name};" for names in headers.values() for name in names]
     lines += [f"struct {name} probe_struct_{name};" for name in structs]
     with tempfile.TemporaryDirectory() as scratch:

@@ -6,8 +6,9 @@
 #include "types.h"
 
 enum sg_feature {
-	SG_F_NAT = 1 << 0, /* stateless NAT46/64 */
-	SG_F_LB = 1 << 4,  /* balancing of virtual addresses */
+	SG_F_NAT = 1 << 0,	/* stateless NAT46/64 */
+	SG_F_STATEFUL = 1 << 1, /* stateful NAT */
+	SG_F_LB = 1 << 4,	/* balancing of virtual addresses */
 };
 
 struct sg_config {
@@ -16,7 +17,7 @@ struct sg_config {
 	__u32 l2_len;	       /* bytes of link header on the devices this program serves: 14, or 0 on layer-3 devices */
 	__u32 icmp_rate;       /* ICMP errors of our own per second and source; 0 means none are sent */
 	__u32 icmp_burst;
-	__u32 pad;
+	__u32 st_ids; /* entries of sg_st_sess and sg_st_map, a multiple of 512: sessions that this node can have */
 };
 
 #endif

@@ -31,6 +31,7 @@ enum sg_gw_flag {
 	SG_GW_MSS_CLAMP = 1 << 5,     /* lower the MSS of TCP SYNs to what both sides can carry */
 	SG_GW_ICMP_QUIET = 1 << 6,    /* RFC 7915 4.4: no ICMP error for packets discarded as untranslatable */
 	SG_GW_HAIRPIN_OFF = 1 << 7,   /* RFC 7757 4.2.2 explicit mappings are not hairpinned */
+	SG_GW_STATEFUL = 1 << 8,      /* destinations under the prefix are for the stateful object `obj` */
 };
 
 /* One NAT46Gateway, stateless part. */
@@ -46,7 +47,8 @@ struct sg_nat_gw {
 	__u8 tos;		   /* with SG_GW_FIXED_TOS */
 	__u8 pool6791_len;	   /* IPv4 prefix length of pool6791, 0 to 32 */
 	__u8 pool6791_6_len;	   /* IPv6 prefix length of pool6791_6, 64 to 128 */
-	__u8 pad[4];
+	__u16 obj;		   /* with SG_GW_STATEFUL: index in sg_st_obj */
+	__u8 pad[2];
 };
 
 /* IPv4 destinations that are represented under a gateway's prefix. */
@@ -57,6 +59,15 @@ struct sg_nat_range {
 	__u16 pad;
 };
 
+/* Bits of sg_nat_table.stateful: what need not be looked up where there is none of it. */
+enum sg_st_has {
+	SG_ST_HAS_GW = 1 << 0,	 /* a gateway with SG_GW_STATEFUL */
+	SG_ST_HAS_SVC4 = 1 << 1, /* sg_st_vip has IPv4 addresses */
+	SG_ST_HAS_SVC6 = 1 << 2,
+	SG_ST_HAS_OWN4 = 1 << 3, /* sg_st_own has IPv4 addresses */
+	SG_ST_HAS_OWN6 = 1 << 4,
+};
+
 /* Everything that decides a translation, but for explicit mappings; swapped as a whole. */
 struct sg_nat_table {
 	__u32 n_gw;
@@ -64,7 +75,7 @@ struct sg_nat_table {
 	__u32 gen;   /* generation of the mappings in sg_nat_map that belong to this table */
 	__u32 n_map; /* how many there are; 0 saves the look-up */
 	__u32 version; /* differs between any two tables that follow each other: what was remembered from one is not used with another */
-	__u32 pad;
+	__u32 stateful; /* enum sg_st_has */
 	struct sg_nat_range range[SG_NAT_MAX_RANGE];
 	struct sg_nat_gw gw[SG_NAT_MAX_GW];
 };
@@ -125,5 +136,6 @@ struct sg_event {
 };
 
 #include "types_lb.h"
+#include "types_nat.h"
 
 #endif

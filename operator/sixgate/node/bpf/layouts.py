@@ -11,9 +11,24 @@ from enum import IntEnum
 from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
+class SgBindSide(IntEnum):
+    SG_BIND_INSIDE = 0
+    SG_BIND_OUTSIDE = 1
+
+
 class SgFeature(IntEnum):
     SG_F_NAT = 1
+    SG_F_STATEFUL = 2
     SG_F_LB = 16
+
+
+class SgFlushField(IntEnum):
+    SG_FLUSH_OBJ = 1
+    SG_FLUSH_CLIENT = 2
+    SG_FLUSH_OUT = 4
+    SG_FLUSH_REMOTE = 8
+    SG_FLUSH_PROTO = 16
+    SG_FLUSH_SVC = 32
 
 
 class SgGwFlag(IntEnum):
@@ -25,6 +40,7 @@ class SgGwFlag(IntEnum):
     SG_GW_MSS_CLAMP = 32
     SG_GW_ICMP_QUIET = 64
     SG_GW_HAIRPIN_OFF = 128
+    SG_GW_STATEFUL = 256
 
 
 class SgLbBackendFlag(IntEnum):
@@ -53,6 +69,11 @@ class SgLbKind(IntEnum):
 class SgMapKind(IntEnum):
     SG_MAP_EAM = 0
     SG_MAP_RANGE = 1
+
+
+class SgOwnFlag(IntEnum):
+    SG_OWN_HOST = 1
+    SG_OWN_STATIC = 2
 
 
 class SgReason(IntEnum):
@@ -109,6 +130,48 @@ class SgReason(IntEnum):
     SG_DROP_LB_ICMP = 50
     SG_PASS_LB_FULL = 51
     SG_REASON_MAX = 52
+
+
+class SgStFlag(IntEnum):
+    SG_ST_LIVE = 1
+    SG_ST_ADF = 2
+    SG_ST_PAIRED = 4
+    SG_ST_HAIRPIN = 8
+    SG_ST_STATIC = 16
+    SG_ST_CLIENTS = 32
+    SG_ST_NO_PARITY = 64
+
+
+class SgStHas(IntEnum):
+    SG_ST_HAS_GW = 1
+    SG_ST_HAS_SVC4 = 2
+    SG_ST_HAS_SVC6 = 4
+    SG_ST_HAS_OWN4 = 8
+    SG_ST_HAS_OWN6 = 16
+
+
+class SgStLife(IntEnum):
+    SG_LIFE_UDP = 0
+    SG_LIFE_ICMP = 1
+    SG_LIFE_TCP_EST = 2
+    SG_LIFE_TCP_TRANS = 3
+    SG_LIFE_TCP_SYN = 4
+    SG_LIFE_FRAGMENT = 5
+    SG_LIFE_REST = 6
+    SG_LIFE_MAX = 7
+
+
+class SgStState(IntEnum):
+    SG_ST_FREE = 0
+    SG_ST_OUT_INIT = 1
+    SG_ST_IN_INIT = 2
+    SG_ST_EST = 3
+    SG_ST_IN_FIN = 4
+    SG_ST_OUT_FIN = 5
+    SG_ST_BOTH_FIN = 6
+    SG_ST_TRANS = 7
+    SG_ST_UDP = 8
+    SG_ST_ICMP = 9
 
 
 REASONS: dict[SgReason, str] = {
@@ -503,7 +566,8 @@ SG_NAT_GW = Record(
         Field("tos", 73, Int("__u8", 1)),
         Field("pool6791_len", 74, Int("__u8", 1)),
         Field("pool6791_6_len", 75, Int("__u8", 1)),
-        Field("pad", 76, Array(Int("__u8", 1), 4)),
+        Field("obj", 76, Int("__u16", 2)),
+        Field("pad", 78, Array(Int("__u8", 1), 2)),
     ),
 )
 
@@ -516,7 +580,7 @@ SG_NAT_TABLE = Record(
         Field("gen", 8, Int("__u32", 4)),
         Field("n_map", 12, Int("__u32", 4)),
         Field("version", 16, Int("__u32", 4)),
-        Field("pad", 20, Int("__u32", 4)),
+        Field("stateful", 20, Int("__u32", 4)),
         Field("range", 24, Array(SG_NAT_RANGE, 16)),
         Field("gw", 216, Array(SG_NAT_GW, 16)),
     ),
@@ -740,6 +804,329 @@ SG_EVENT = Record(
         Field("proto", 50, Int("__u8", 1)),
         Field("pad", 51, Int("__u8", 1)),
         Field("pad2", 52, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_OBJ = Record(
+    "sg_st_obj",
+    152,
+    (
+        Field("gw", 0, SG_NAT_GW),
+        Field("flags", 80, Int("__u32", 4)),
+        Field("max_sessions", 84, Int("__u32", 4)),
+        Field("life", 88, Array(Int("__u32", 4), 7)),
+        Field("client_ports", 116, Int("__u32", 4)),
+        Field("client_sessions", 120, Int("__u32", 4)),
+        Field("client_rate", 124, Int("__u32", 4)),
+        Field("half_base", 128, Int("__u32", 4)),
+        Field("half_size", 132, Int("__u32", 4)),
+        Field("n_addrs", 136, Int("__u32", 4)),
+        Field("pool", 140, Int("__u16", 2)),
+        Field("n_pools", 142, Int("__u16", 2)),
+        Field("block_size", 144, Int("__u16", 2)),
+        Field("client_len", 146, Int("__u8", 1)),
+        Field("pad", 147, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_POOL = Record(
+    "sg_st_pool",
+    32,
+    (
+        Field("addr", 0, Address()),
+        Field("n_addrs", 16, Int("__u32", 4)),
+        Field("base", 20, Int("__u32", 4)),
+        Field("first_block", 24, Int("__u16", 2)),
+        Field("blocks", 26, Int("__u16", 2)),
+        Field("first", 28, Int("__u16", 2)),
+        Field("last", 30, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_OWN = Record(
+    "sg_st_own",
+    12,
+    (
+        Field("base", 0, Int("__u32", 4)),
+        Field("first_block", 4, Int("__u16", 2)),
+        Field("blocks", 6, Int("__u16", 2)),
+        Field("flags", 8, Int("__u16", 2)),
+        Field("obj", 10, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_VIP = Record(
+    "sg_st_vip",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_SVC = Record(
+    "sg_st_svc",
+    32,
+    (
+        Field("vip", 0, SG_ST_VIP),
+        Field("obj", 24, Int("__u16", 2)),
+        Field("pad", 26, Array(Int("__u16", 2), 3)),
+    ),
+)
+
+SG_ST_BACKEND = Record(
+    "sg_st_backend",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("weight", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_TABLE = Record(
+    "sg_st_table",
+    19464,
+    (
+        Field("n", 0, Int("__u32", 4)),
+        Field("pad", 4, Int("__u32", 4)),
+        Field("backend", 8, Array(SG_ST_BACKEND, 128)),
+        Field("ring", 3080, Array(Int("__u8", 1), 16381)),
+        Field("pad2", 19461, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_BIND = Record(
+    "sg_st_bind",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("side", 19, Int("__u8", 1)),
+        Field("obj", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_BOUND = Record(
+    "sg_st_bound",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("obj", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_PORT = Record(
+    "sg_st_client_port",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("by_svc", 19, Int("__u8", 1)),
+        Field("dom", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_MAP = Record(
+    "sg_st_map",
+    56,
+    (
+        Field("in", 0, Address()),
+        Field("out", 16, Address()),
+        Field("in_port", 32, Int("__be16", 2, big=True)),
+        Field("out_port", 34, Int("__be16", 2, big=True)),
+        Field("obj", 36, Int("__u16", 2)),
+        Field("svc", 38, Int("__u16", 2)),
+        Field("refs", 40, Int("__u32", 4)),
+        Field("last", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("proto", 52, Int("__u8", 1)),
+        Field("flags", 53, Int("__u8", 1)),
+        Field("pad", 54, Array(Int("__u8", 1), 2)),
+    ),
+)
+
+SG_ST_PEER = Record(
+    "sg_st_peer",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("map", 16, Int("__u32", 4)),
+        Field("port", 20, Int("__be16", 2, big=True)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_SESS = Record(
+    "sg_st_sess",
+    72,
+    (
+        Field("remote", 0, Address()),
+        Field("rport", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("state", 19, Int("__u8", 1)),
+        Field("map", 20, Int("__u32", 4)),
+        Field("expires", 24, Int("__u32", 4)),
+        Field("created", 28, Int("__u32", 4)),
+        Field("half", 32, Int("__u32", 4)),
+        Field("obj", 36, Int("__u16", 2)),
+        Field("pad", 38, Int("__u16", 2)),
+        Field("out", 40, SG_COUNT),
+        Field("in", 56, SG_COUNT),
+    ),
+)
+
+SG_ST_PORTS = Record(
+    "sg_st_ports",
+    280,
+    (
+        Field("used", 0, Int("__u64", 8)),
+        Field("resting", 8, Int("__u64", 8)),
+        Field("rest_next", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("slot", 24, Array(Int("__u32", 4), 64)),
+    ),
+)
+
+SG_ST_IDS = Record("sg_st_ids", 64, (Field("used", 0, Array(Int("__u64", 8), 8)),))
+
+SG_ST_USE = Record(
+    "sg_st_use",
+    16,
+    (
+        Field("sessions", 0, Int("__u32", 4)),
+        Field("half", 4, Int("__u32", 4)),
+        Field("maps", 8, Int("__u32", 4)),
+        Field("next", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_STAT = Record(
+    "sg_st_stat",
+    144,
+    (
+        Field("out", 0, SG_COUNT),
+        Field("in", 16, SG_COUNT),
+        Field("sessions", 32, Int("__u64", 8)),
+        Field("maps", 40, Int("__u64", 8)),
+        Field("full", 48, Int("__u64", 8)),
+        Field("no_port", 56, Int("__u64", 8)),
+        Field("client_ports", 64, Int("__u64", 8)),
+        Field("client_sessions", 72, Int("__u64", 8)),
+        Field("client_rate", 80, Int("__u64", 8)),
+        Field("half_out", 88, Int("__u64", 8)),
+        Field("no_state", 96, Int("__u64", 8)),
+        Field("filtered", 104, Int("__u64", 8)),
+        Field("hairpin", 112, Int("__u64", 8)),
+        Field("expired", 120, Int("__u64", 8)),
+        Field("overflow", 128, Int("__u64", 8)),
+        Field("fragments", 136, Int("__u64", 8)),
+    ),
+)
+
+SG_ST_CLIENT = Record(
+    "sg_st_client",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("obj", 16, Int("__u16", 2)),
+        Field("pad", 18, Int("__u16", 2)),
+        Field("pad2", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_USE = Record(
+    "sg_st_client_use",
+    32,
+    (
+        Field("ports", 0, Int("__u32", 4)),
+        Field("sessions", 4, Int("__u32", 4)),
+        Field("since_ns", 8, Int("__u64", 8)),
+        Field("tokens_ns", 16, Int("__u64", 8)),
+        Field("refused", 24, Int("__u32", 4)),
+        Field("pad", 28, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_FLUSH = Record(
+    "sg_st_flush",
+    96,
+    (
+        Field("seq", 0, Int("__u32", 4)),
+        Field("fields", 4, Int("__u32", 4)),
+        Field("client", 8, Address()),
+        Field("client_mask", 24, Address()),
+        Field("out", 40, Address()),
+        Field("remote", 56, Address()),
+        Field("remote_mask", 72, Address()),
+        Field("obj", 88, Int("__u16", 2)),
+        Field("svc", 90, Int("__u16", 2)),
+        Field("proto", 92, Int("__u8", 1)),
+        Field("pad", 93, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_SWEEP = Record(
+    "sg_st_sweep",
+    72,
+    (
+        Field("ran_ns", 0, Int("__u64", 8)),
+        Field("spent_ns", 8, Int("__u64", 8)),
+        Field("steps", 16, Int("__u64", 8)),
+        Field("passes", 24, Int("__u64", 8)),
+        Field("removed", 32, Int("__u64", 8)),
+        Field("flush_removed", 40, Int("__u64", 8)),
+        Field("at", 48, Int("__u32", 4)),
+        Field("flush_at", 52, Int("__u32", 4)),
+        Field("flushing", 56, Int("__u32", 4)),
+        Field("flushed", 60, Int("__u32", 4)),
+        Field("owner", 64, Int("__u32", 4)),
+        Field("pad", 68, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_BLOCK_EVENT = Record(
+    "sg_st_block_event",
+    48,
+    (
+        Field("time_ns", 0, Int("__u64", 8)),
+        Field("client", 8, Address()),
+        Field("out", 24, Address()),
+        Field("first", 40, Int("__u16", 2)),
+        Field("last", 42, Int("__u16", 2)),
+        Field("obj", 44, Int("__u16", 2)),
+        Field("proto", 46, Int("__u8", 1)),
+        Field("given", 47, Int("__u8", 1)),
+    ),
+)
+
+SG_ST_BLK_KEY = Record(
+    "sg_st_blk_key",
+    8,
+    (
+        Field("block", 0, Int("__u32", 4)),
+        Field("obj", 4, Int("__u16", 2)),
+        Field("proto", 6, Int("__u8", 1)),
+        Field("pad", 7, Int("__u8", 1)),
+    ),
+)
+
+SG_ST_BLK = Record(
+    "sg_st_blk",
+    24,
+    (
+        Field("client", 0, Address()),
+        Field("ports", 16, Int("__u32", 4)),
+        Field("released", 20, Int("__u32", 4)),
     ),
 )
 
