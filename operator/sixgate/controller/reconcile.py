@@ -19,7 +19,7 @@ from sixgate.metrics import Timing
 from sixgate.plan.planner import PlanMemo, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sixgate.controller.store import ConfigEntry, Store
     from sixgate.controller.trigger import Trigger
@@ -46,6 +46,8 @@ class Reconciler:
     writer: Writer
     leading: Callable[[], bool]
     pulse: Pulse
+    known: Callable[[], Awaitable[bool]]
+    """Waits until all that objects refer to is known; False where it is not."""
     backoff: Backoff = field(default_factory=Backoff)
     statuses: Statuses = field(default_factory=Statuses)
     memo: PlanMemo = field(default_factory=PlanMemo)
@@ -78,6 +80,9 @@ class Reconciler:
 
     async def look(self) -> None:
         """Compare what is wanted with what is stored, and write the difference: NodeConfigs, then statuses."""
+        if not await self.known():
+            self.trigger.fire()
+            return
         inputs = self.store.inputs
         if self._desired is None or self._desired.inputs != inputs:
             self._desired = await asyncio.to_thread(self._compute, inputs, self.store.snapshot(self.digests))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from pydantic import ValidationError
 from sixgate.api.nodeconfig import NodeConfigStatus
 from sixgate.api.parse import KINDS, parse_object
 from sixgate.errors import Problem, Ref
-from sixgate.plan.snapshot import NodeInfo, Snapshot
+from sixgate.plan.kinds import services_of
+from sixgate.plan.snapshot import Endpoints, NodeInfo, ServiceKey, Snapshot
 
 if TYPE_CHECKING:
     from sixgate.api.base import UserObject
@@ -102,6 +104,9 @@ class Store:
     """Grows whenever something that `plan` sees has changed."""
     reports: int = field(default=0, init=False)
     """Grows whenever something that only statuses and the diff of writes see has changed."""
+    endpoints: Mapping[ServiceKey, Endpoints] = field(default_factory=dict, init=False)
+    service_cidrs: tuple[str, ...] = field(default=(), init=False)
+    _services: Counter[ServiceKey] = field(default_factory=Counter, init=False)
 
     def put(self, raw: Json) -> bool:
         """Take note of one object; True if it says anything new."""
@@ -153,6 +158,25 @@ class Store:
             self.drop(kind, name, version, tombstone=False)
         return names
 
+    @property
+    def services(self) -> frozenset[ServiceKey]:
+        """Services that objects refer to."""
+        return frozenset(self._services)
+
+    def put_endpoints(self, endpoints: Mapping[ServiceKey, Endpoints]) -> bool:
+        """Take note of all endpoints of all Services that objects refer to; True if that says anything new."""
+        news = dict(endpoints) != dict(self.endpoints)
+        self.endpoints = dict(endpoints)
+        self.inputs += news
+        return news
+
+    def put_service_cidrs(self, cidrs: tuple[str, ...]) -> bool:
+        """Take note of the addresses that the cluster gives to Services; True if that says anything new."""
+        news = cidrs != self.service_cidrs
+        self.service_cidrs = cidrs
+        self.inputs += news
+        return news
+
     def versions(self, kind: str) -> dict[str, int]:
         """Names and resourceVersions of everything known of `kind`."""
         return {name: entry.version for name, entry in self._entries.get(kind, {}).items()}
@@ -170,6 +194,8 @@ class Store:
         return Snapshot(
             objects=tuple(e.parsed for e in self.users() if e.parsed is not None and not e.deleting),
             nodes=tuple(e.info for e in self._entries.get(NODE, {}).values() if isinstance(e, NodeEntry)),
+            endpoints=self.endpoints,
+            service_cidrs=self.service_cidrs,
             digests=digests,
         )
 
@@ -182,11 +208,27 @@ class Store:
             case UserEntry():
                 changed = _wish(before) != _wish(after)
                 self.inputs += changed
+                if changed:
+                    self._refer(before, after)
                 self.reports += 1
                 return True
             case _:
                 self.reports += 1
                 return True
+
+    def _refer(self, before: Entry | None, after: Entry | None) -> None:
+        """Keeps count of the Services that objects refer to."""
+        self._services.update(_services(after))
+        self._services.subtract(_services(before))
+        for service in _services(before):
+            if not self._services[service]:
+                del self._services[service]
+
+
+def _services(entry: Entry | None) -> tuple[ServiceKey, ...]:
+    if not isinstance(entry, UserEntry) or entry.parsed is None or entry.deleting:
+        return ()
+    return services_of(entry.parsed)
 
 
 def _info(entry: Entry | None) -> NodeInfo | None:

@@ -67,8 +67,9 @@ class Endpoints:
 class Snapshot:
     """Objects (valid ones), nodes and endpoints at one moment, and the digests of the BPF objects by name.
 
-    The order of no tuple matters. `endpoints` has the Services that objects refer to (`services_of`), as far as
-    EndpointSlices of them exist; `service_cidrs` are the addresses that the cluster gives to Services, as text.
+    The order of no tuple matters. `endpoints` has every Service that objects refer to (`services_of`), without any
+    where it has no EndpointSlice or does not exist; standalone mode knows of none. `service_cidrs` are the
+    addresses that the cluster gives to Services, as text.
     """
 
     objects: tuple[UserObject, ...] = ()
