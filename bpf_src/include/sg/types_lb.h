@@ -181,4 +181,34 @@ struct sg_lb_affinity_val {
 	__u32 pad;
 };
 
+/* sg_maglev builds tables by these; nothing else uses them. */
+#define SG_MG_MAX_SLOT 65537
+#define SG_MG_MAX_BACKEND 4096 /* a power of two */
+#define SG_MG_FREE 0xffff
+
+/* One backend's walk through the slots. */
+struct sg_mg_backend {
+	__u32 at;     /* the slot that it asks for next */
+	__u32 skip;   /* 1 to size - 1 */
+	__u32 weight; /* at least 1 */
+	__u32 credit; /* one slot is worth the largest weight */
+};
+
+struct sg_mg_backends {
+	struct sg_mg_backend at[SG_MG_MAX_BACKEND];
+};
+
+struct sg_mg_state {
+	__u32 size;	/* of the table, a prime */
+	__u32 backends; /* how many there are */
+	__u32 turn;	/* whose turn it is */
+	__u32 filled;	/* slots that are taken; done when that is `size` */
+	__u32 largest;	/* weight */
+	__u32 asking;	/* the backend has its credit and looks for a free slot */
+};
+
+struct sg_mg_table {
+	__u16 slot[SG_MG_MAX_SLOT + 1]; /* index of a backend, SG_MG_FREE: not taken yet */
+};
+
 #endif

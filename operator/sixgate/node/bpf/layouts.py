@@ -540,6 +540,34 @@ SG_COUNT = Record(
     ),
 )
 
+SG_MG_BACKEND = Record(
+    "sg_mg_backend",
+    16,
+    (
+        Field("at", 0, Int("__u32", 4)),
+        Field("skip", 4, Int("__u32", 4)),
+        Field("weight", 8, Int("__u32", 4)),
+        Field("credit", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_MG_BACKENDS = Record("sg_mg_backends", 65536, (Field("at", 0, Array(SG_MG_BACKEND, 4096)),))
+
+SG_MG_STATE = Record(
+    "sg_mg_state",
+    24,
+    (
+        Field("size", 0, Int("__u32", 4)),
+        Field("backends", 4, Int("__u32", 4)),
+        Field("turn", 8, Int("__u32", 4)),
+        Field("filled", 12, Int("__u32", 4)),
+        Field("largest", 16, Int("__u32", 4)),
+        Field("asking", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_MG_TABLE = Record("sg_mg_table", 131076, (Field("slot", 0, Array(Int("__u16", 2), 65538)),))
+
 SG_NAT_RANGE = Record(
     "sg_nat_range",
     12,
@@ -1321,6 +1349,30 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_COUNT,
         max_entries=256,
+        flags=0,
+    ),
+    "sg_mg_backend": MapSpec(
+        name="sg_mg_backend",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_BACKENDS,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_mg_state": MapSpec(
+        name="sg_mg_state",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_STATE,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_mg_table": MapSpec(
+        name="sg_mg_table",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_TABLE,
+        max_entries=1,
         flags=0,
     ),
     "sg_nat": MapSpec(
