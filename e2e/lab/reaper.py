@@ -1,9 +1,10 @@
 """Removes what a lab made, however the lab's process ended: normally, by Ctrl-C or by kill -9.
 
 The lab starts this program first, in a session of its own, and writes one line to its standard input before it makes
-anything: `token T`, `dir PATH`, `mount PATH` or `netns NAME`. When the other end closes, for whatever reason, all that
-was named is removed in reverse order, and nothing else: processes whose environment carries `LAB_TOKEN=T` (by pid),
-namespaces by their exact name, mounts, directories. What could not be removed is named on standard error, exit code 1.
+anything: `token T`, `dir PATH`, `mount PATH`, `netns NAME` or `cgroup PATH`. When the other end closes, for whatever
+reason, all that was named is removed in reverse order, and nothing else: processes whose environment carries
+`LAB_TOKEN=T` (by pid), namespaces by their exact name, mounts, directories. What could not be removed is named on
+standard error, exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TOKEN_VARIABLE = "LAB_TOKEN"
@@ -74,7 +76,25 @@ def remove_dir(path: str) -> str:
     return "" if not Path(path).exists() else f"directory {path} cannot be removed"
 
 
-REMOVERS = {"token": kill_marked, "netns": delete_netns, "mount": unmount, "dir": remove_dir}
+def remove_cgroup(path: str) -> str:
+    """Ends what still runs in a cgroup and removes it with all below; returns "" or why it stays."""
+    for _ in range(KILL_ROUNDS):
+        if not Path(path).is_dir():
+            return ""
+        for file in Path(path).rglob("cgroup.procs"):
+            with suppress(OSError):
+                for pid in file.read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+        for directory in sorted((p for p in Path(path).rglob("*") if p.is_dir()), reverse=True):
+            with suppress(OSError):
+                directory.rmdir()
+        with suppress(OSError):
+            Path(path).rmdir()
+        time.sleep(0.02)
+    return f"cgroup {path} cannot be removed"
+
+
+REMOVERS = {"cgroup": remove_cgroup, "token": kill_marked, "netns": delete_netns, "mount": unmount, "dir": remove_dir}
 
 
 def main() -> int:

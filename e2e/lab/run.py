@@ -147,6 +147,21 @@ class LabRun:
         self._ip(["-n", self.netns(role), "link", "set", left, "up"])
         self._ip(["-n", self.netns(peer_role), "link", "set", right, "up"])
 
+    def add_cgroup(self, role: str) -> list[Path]:
+        """Makes a cgroup of `role` in every hierarchy and returns their directories; one with cgroup v2."""
+        root = Path("/sys/fs/cgroup")
+        unified = (root / "cgroup.controllers").exists()
+        made = []
+        for hierarchy in [root] if unified else sorted(p for p in root.iterdir() if p.is_dir() and not p.is_symlink()):
+            path = hierarchy / f"sg-{self.token}-{role}"
+            self._announce("cgroup", str(path))
+            path.mkdir()
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (path / name).exists() and not unified:
+                    (path / name).write_text((hierarchy / name).read_text())
+            made.append(path)
+        return made
+
     def add_bpffs(self) -> Path:
         """Mounts a bpffs of this run's own and returns its path; the machine's /sys/fs/bpf stays untouched."""
         path = self.workdir / "bpf"

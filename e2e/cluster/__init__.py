@@ -1,0 +1,1 @@
+"""A real Kubernetes cluster on one machine: nodes are namespaces with a containerd, a kubelet and a kube-proxy each."""
