@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2e.lab.packets import udp_packet
+from e2e.lab.packets import DPORT, SPORT, udp_packet
 from e2e.lab.stamp import BUILD, compile_tool, hardware_address
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def programs() -> tuple[str, str]:
     return str(sender), str(obj)
 
 
-def frame(lab: LabRun, role: str, source: str, destination: str) -> bytes:
+def frame(lab: LabRun, role: str, source: str, destination: str, ports: tuple[int, int] = (SPORT, DPORT)) -> bytes:
     """An Ethernet frame with a UDP packet from a host to its gateway."""
     macs = hardware_address(lab, "gw", role) + hardware_address(lab, role, "up")
     ethertype = b"\x86\xdd" if ":" in source else b"\x08\x00"
-    return bytes.fromhex(macs.replace(":", "")) + ethertype + udp_packet(source, destination, PAYLOAD)
+    return bytes.fromhex(macs.replace(":", "")) + ethertype + udp_packet(source, destination, PAYLOAD, ports=ports)
 
 
 def transmit(lab: LabRun, role: str, data: bytes, seconds: float) -> float:

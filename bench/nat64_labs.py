@@ -71,14 +71,14 @@ class Path:
         return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
 
 
-def prepare_packets(lab: LabRun) -> None:
+def prepare_packets(lab: LabRun, roles: tuple[str, ...] = (CLIENT.role, SERVER.role)) -> None:
     """Readies a lab for `Path.packets`.
 
     GRO on all devices makes veth take XDP frames. Dropping UDP at the hosts' doors makes packets per second the
     gateway's figure and not the receiver's.
     """
     up = lab.device("up")
-    for role in (CLIENT.role, SERVER.role):
+    for role in roles:
         lab.run(topology.GATEWAY, ["ethtool", "-K", lab.device(role), "gro", "on"])
         lab.run(role, ["ethtool", "-K", up, "gro", "on"])
         lab.run(role, ["tc", "qdisc", "add", "dev", up, "clsact"])

@@ -18,7 +18,9 @@ def internet_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def udp_packet(source: str, destination: str, payload: bytes, ttl: int = 64) -> bytes:
+def udp_packet(
+    source: str, destination: str, payload: bytes, ttl: int = 64, ports: tuple[int, int] = (SPORT, DPORT)
+) -> bytes:
     """UDP between two addresses of one family; an IPv4 packet may be fragmented and has identification 1."""
     src, dst = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     length = 8 + len(payload)
@@ -27,12 +29,12 @@ def udp_packet(source: str, destination: str, payload: bytes, ttl: int = 64) -> 
     else:
         head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + length, 1, 0, ttl, UDP, 0, src.packed, dst.packed)
         head = head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:]
-    return head + _udp_segment(src.packed + dst.packed, payload)
+    return head + _udp_segment(src.packed + dst.packed, payload, ports)
 
 
-def _udp_segment(addresses: bytes, payload: bytes) -> bytes:
+def _udp_segment(addresses: bytes, payload: bytes, ports: tuple[int, int]) -> bytes:
     """UDP header and payload between `addresses`, source and destination after each other."""
     length = 8 + len(payload)
-    head = struct.pack("!HHHH", SPORT, DPORT, length, 0)
+    head = struct.pack("!HHHH", *ports, length, 0)
     total = internet_checksum(addresses + struct.pack("!HH", UDP, length) + head + payload) or 0xFFFF
     return head[:6] + total.to_bytes(2, "big") + payload

@@ -1,0 +1,123 @@
+"""The stateful gateway against the kernel's own DNAT and masquerade, and its promises under kill -9.
+
+    python -m bench.nat [--json FILE] [--rounds N] [--seconds S] [--only tcp,packets,connections,...]
+
+Every way leads through three namespaces of the same shape on one machine, and what is compared takes turns. The exit
+code is 0 when every goal is met, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import harness
+from bench.harness import Goal, Report, Row, progress
+from bench.nat_labs import conns_server, kernel_path, nat46_path, nat64_path, ready_for_packets
+from e2e.lab import traffic
+from e2e.lab.run import LabError, LabRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.nat_labs import NatPath
+
+PARTS = ("tcp", "packets", "connections")
+KERNEL = "nft DNAT and masquerade of IPv4"
+AS_KERNEL = Goal("ratio", ">=", 1.0)
+WAYS = {"nat64": "NAT64", "nat46": "NAT46"}
+
+
+def _paths(stack: ExitStack, seconds: float) -> dict[str, NatPath]:
+    labs = [stack.enter_context(LabRun()) for _ in range(3)]
+    return {
+        "kernel": kernel_path(labs[0], seconds),
+        "nat64": nat64_path(labs[1], seconds),
+        "nat46": nat46_path(labs[2], seconds),
+    }
+
+
+def _rows(metric: str, unit: str, got: Mapping[str, tuple[float, ...]]) -> list[Row]:
+    return [
+        Row(f"{metric}, {name}, against {KERNEL}", unit, got[way], got["kernel"], AS_KERNEL)
+        for way, name in WAYS.items()
+    ]
+
+
+def measure_tcp(report: Report, rounds: int, seconds: float) -> None:
+    """TCP both directions, in turns through three labs."""
+    with ExitStack() as stack:
+        paths = _paths(stack, seconds)
+        for path in paths.values():
+            stack.enter_context(traffic.iperf_server(path.lab, path.server.role))
+        for metric, reverse in (("TCP, client to server", False), ("TCP, server to client", True)):
+            progress(f"{metric}: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
+            measures = {name: partial(path.tcp_bits, reverse=reverse) for name, path in paths.items()}
+            report.rows += _rows(metric, "Gbit/s", harness.interleave(measures, rounds))
+    report.remarks.append("TCP: one iperf3 flow, MTU 1500, offloads on, in tc.")
+
+
+def measure_packets(report: Report, rounds: int, seconds: float) -> None:
+    """Packets per second of one flow both directions, in turns through three labs."""
+    with ExitStack() as stack:
+        paths = _paths(stack, seconds)
+        for path in paths.values():
+            ready_for_packets(path)
+        for metric, reverse in (("UDP 64 bytes, client to server", False), ("UDP 64 bytes, server to client", True)):
+            progress(f"{metric}: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
+            measures = {name: partial(path.packets, reverse=reverse) for name, path in paths.items()}
+            report.rows += _rows(metric, "kpps", harness.interleave(measures, rounds))
+    report.remarks.append(
+        "UDP: 64 bytes as IPv6, 44 as IPv4, handed to the gateway as a network card's driver would (XDP frames), "
+        "counted by the receiver's device. One core sends, forwards and receives."
+    )
+
+
+def measure_connections(report: Report, rounds: int, seconds: float) -> None:
+    """New TCP connections per second, in turns through three labs."""
+    with ExitStack() as stack:
+        paths = _paths(stack, seconds)
+        for path in paths.values():
+            stack.enter_context(conns_server(path.lab, path.server))
+        progress(f"New connections: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
+        measures = {name: path.connections for name, path in paths.items()}
+        report.rows += _rows("New TCP connections", "thousand/s", harness.interleave(measures, rounds))
+    report.remarks.append("New connections: opened by one client process, 64 at once, and reset as soon as they stand.")
+
+
+def run(*, rounds: int = 5, seconds: float = 1.0, parts: tuple[str, ...] = PARTS) -> Report:
+    """All rows of this benchmark."""
+    report = Report("Stateful NAT")
+    if "tcp" in parts:
+        measure_tcp(report, rounds, seconds)
+    if "packets" in parts:
+        measure_packets(report, rounds, seconds)
+    if "connections" in parts:
+        measure_connections(report, rounds, seconds)
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the stateful gateway.")
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    args = parser.parse_args()
+    try:
+        report = run(rounds=args.rounds, seconds=args.seconds, parts=tuple(args.only.split(",")))
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    harness.print_report(report)
+    if args.json:
+        harness.write_json([report], args.json)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
