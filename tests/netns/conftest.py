@@ -27,6 +27,7 @@ VARIANTS = {
     "two": ("-DVERSION=2",),
     "wide": ("-DVERSION=3", "-DWIDE"),
     "pair": ("-DVERSION=4", "-DPAIR"),
+    "grown": ("-DVERSION=5", "-DGROWN"),
 }
 CLONE_NEWNET = 0x40000000
 
@@ -142,6 +143,7 @@ class Node:
         xdp: Sequence[str] = (),
         entries: dict[int, Any] | None = None,
         inner: Sequence[int] = (7, 8),
+        maps: Sequence[dict[str, Any]] = (),
         **extra: Any,
     ) -> NodeConfigSpec:
         owners = ["NAT46Gateway/a"]
@@ -158,6 +160,7 @@ class Node:
                     "digest": self.digest(),
                     "owners": owners,
                     "constants": {"t_cfg": {"features": features, "peer": "sg-a"}},
+                    "maps": list(maps),
                     "attachments": attachments,
                 }
             ],

@@ -52,6 +52,19 @@ class Attachment(Model):
     )
 
 
+class MapSetup(Model):
+    """What an object file leaves open about one of its maps."""
+
+    name: MapName = Field(description="Name of the map.")
+    max_entries: Annotated[int, Field(ge=1, le=1 << 27)] | None = Field(
+        default=None, description="Entries that it has room for; left out, what the object file says."
+    )
+    carry: bool = Field(
+        default=False,
+        description="True for state: where the map has to be made anew, its entries are carried over to the new one.",
+    )
+
+
 class BpfObject(Owned):
     """One prebuilt object file, loaded once per distinct set of constants."""
 
@@ -61,6 +74,9 @@ class BpfObject(Owned):
     )
     constants: dict[str, JsonValue] = Field(
         default_factory=dict, description="Values of `const volatile` variables by name; structs as objects."
+    )
+    maps: tuple[MapSetup, ...] = Field(
+        default=(), description="Sizes of maps, and which of them hold state; the same in every object that shares one."
     )
     attachments: tuple[Attachment, ...] = Field(default=(), description="Where its programs go.")
 

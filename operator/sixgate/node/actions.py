@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sixgate.node.carry import MapFields
     from sixgate.node.model import Contents, Hook, MapShape, Owners, ProgName, RouteKey, SizeKey, Sizes
 
 OUR_ALIAS = "sixgate"  # ifalias of every device that sixgate made
@@ -110,9 +113,26 @@ class LoadObject(Action):
     programs: tuple[str, ...]
     maps: tuple[tuple[str, str], ...]
     layouts: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # pin path, hash of the map's types
+    sizes: tuple[tuple[str, int], ...] = ()  # map name, entries that it has room for
+    carried: Mapping[str, MapFields] = field(default_factory=dict, compare=False)  # maps that hold state
 
     def __str__(self) -> str:
         return f"load {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryEntries(Action):
+    """Put what the pinned map `pin` holds and the one at `to` lacks into the latter. `again` after the programs were
+    switched, for what came in between."""
+
+    map: str
+    pin: str
+    to: str
+    again: bool
+    fields: MapFields = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"carry the entries of {self.map} over" + (" once more" if self.again else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,9 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
         *maps.load,
         *maps.fill,
         *maps.swap,
+        *maps.carry,
         *hooks,
+        *maps.carry_again,
         *_routes(want, have),
         *_surplus_hooks(want, have),
         *maps.drop,
@@ -97,6 +99,8 @@ def _sysctls(want: Desired, have: Observed) -> Iterator[act.Action]:
 
 
 def _hooks(want: Desired, have: Observed, maps: MapPlan) -> Iterator[act.Action]:
+    # No program is switched to an empty map while sessions wait in the old one.
+    carried = frozenset(resource for action in maps.carry for resource in action.makes)
     for item in want.hooks:
         mechanism = "xdp" if item.hook.hook == "xdp" else "tcx" if have.kernel.tcx else "clsact"
         pin = have.links.get(item.hook)
@@ -107,28 +111,30 @@ def _hooks(want: Desired, have: Observed, maps: MapPlan) -> Iterator[act.Action]
             if pin is not None:
                 yield act.Detach(hook=item.hook, mechanism="link", owners=item.owners)
             if not filters or filters[0].prog_id != prog_id:
-                yield _attach(item, mechanism)
+                yield _attach(item, mechanism, carried)
             continue
         if filters:
             yield act.Detach(hook=item.hook, mechanism="clsact", owners=item.owners)
-        yield from _link(item, mechanism, pin, prog_id)
+        yield from _link(item, mechanism, pin, prog_id, carried)
 
 
-def _link(item: HookWant, mechanism: str, pin: LinkPin | None, prog_id: int | None) -> Iterator[act.Action]:
+def _link(
+    item: HookWant, mechanism: str, pin: LinkPin | None, prog_id: int | None, carried: frozenset[str]
+) -> Iterator[act.Action]:
     if pin is None:
-        yield _attach(item, mechanism)
+        yield _attach(item, mechanism, carried)
     elif pin.ifindex != item.ifindex:  # its device was deleted, or another one has the name now
         yield act.Detach(hook=item.hook, mechanism="link", owners=item.owners)
-        yield _attach(item, mechanism)
+        yield _attach(item, mechanism, carried)
     elif pin.prog_id != prog_id:
-        yield act.UpdateLink(**_hook_fields(item, mechanism))
+        yield act.UpdateLink(**_hook_fields(item, mechanism, carried))
 
 
-def _attach(item: HookWant, mechanism: str) -> act.Attach:
-    return act.Attach(**_hook_fields(item, mechanism))
+def _attach(item: HookWant, mechanism: str, carried: frozenset[str]) -> act.Attach:
+    return act.Attach(**_hook_fields(item, mechanism, carried))
 
 
-def _hook_fields(item: HookWant, mechanism: str) -> act.HookFields:
+def _hook_fields(item: HookWant, mechanism: str, carried: frozenset[str]) -> act.HookFields:
     return {
         "hook": item.hook,
         "ifindex": item.ifindex,
@@ -136,7 +142,7 @@ def _hook_fields(item: HookWant, mechanism: str) -> act.HookFields:
         "mechanism": mechanism,
         "required": item.required,
         "owners": item.owners,
-        "needs": frozenset({f"object {item.prog.object} {item.prog.key}"}),
+        "needs": carried | {f"object {item.prog.object} {item.prog.key}"},
         "makes": frozenset({f"hook {item.hook}"}),
     }
 

@@ -34,6 +34,8 @@ class MapPlan:
     drop: tuple[act.Action, ...]
     finish: tuple[act.Action, ...]
     loading: frozenset[str]
+    carry: tuple[act.CarryEntries, ...] = ()  # before hooks are switched
+    carry_again: tuple[act.CarryEntries, ...] = ()  # and after
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ def plan_maps(want: Desired, have: Observed) -> MapPlan:
     tables = _tables(want, have)
     fill = tuple(_fill(tables, have, pins))
     swap = tuple(_swap(want, have, pins, fill))
+    carry = tuple(_carry(want, have, pins, again=False))
     return MapPlan(
+        carry=carry,
+        carry_again=tuple(_carry(want, have, pins, again=True)),
         load=loads,
         fill=fill,
         swap=swap,
@@ -120,9 +125,29 @@ def _loads(want: Desired, have: Observed, pins: _Pins) -> Iterator[act.Action]:
             programs=item.programs,
             maps=tuple((name, pins.pin[name]) for name, _ in item.maps),
             layouts=tuple((pins.pin[name], layout) for name, layout in sorted(item.layouts.items())),
+            sizes=item.sizes,
+            carried=item.carried,
             owners=item.owners,
             makes=frozenset({f"object {item.name} {item.key}", *(f"map {name}" for name in lost)}),
         )
+
+
+def _carry(want: Desired, have: Observed, pins: _Pins, *, again: bool) -> Iterator[act.CarryEntries]:
+    """State that is in a map which is about to be replaced."""
+    wanted = {name: (fields, item.owners) for item in want.objects for name, fields in item.carried.items()}
+    for name, (fields, owners) in sorted(wanted.items()):
+        old, new = names.map_path(name), pins.pin[name]
+        if new != old and old in have.maps:
+            yield act.CarryEntries(
+                map=name,
+                pin=old,
+                to=new,
+                again=again,
+                fields=fields,
+                owners=owners,
+                needs=frozenset({f"map {name}"}),
+                makes=frozenset({f"carried {name}"}),
+            )
 
 
 def _tables(want: Desired, have: Observed) -> tuple[TableWant, ...]:
@@ -241,7 +266,8 @@ def _finish(want: Desired, tables: tuple[TableWant, ...], have: Observed, pins: 
     """The last step of a changed layout, and maps that nothing wants."""
     for name, file in sorted(pins.pin.items()):
         if file != names.map_path(name):
-            yield act.RenameMap(pin=file, to=names.map_path(name), needs=frozenset({f"map {name}"}))
+            needs = frozenset({f"map {name}", f"carried {name}"})
+            yield act.RenameMap(pin=file, to=names.map_path(name), needs=needs)
         elif names.new_map_path(name) in have.maps:
             yield act.Unpin(path=names.new_map_path(name))
     for file in sorted(have.maps):

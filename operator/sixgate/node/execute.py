@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ from sixgate.node.bpf.ctype import MapSpec, Raw
 from sixgate.node.bpf.link import Link, is_gone
 from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.prog import Program
+from sixgate.node.carry import carry_entries
 from sixgate.node.model import Hook, ProgName
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import open_raw
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from sixgate.node.catalogue import Catalogue
     from sixgate.node.statedir import StateDir
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class Executor:
         match action:
             case act.LoadObject():
                 self._load(action)
+            case act.CarryEntries():
+                self._carry(action)
             case act.WriteEntries():
                 self._write(action)
             case act.DeleteEntries():
@@ -140,16 +146,43 @@ class Executor:
         devices = {device.name: device.ifindex for device in self.netlink.devices().values()}
         with self.catalogue.open(action.name) as found:
             found.set_constants(json.loads(action.constants), resolve=devices.__getitem__)
+            for name, entries in action.sizes:
+                found.set_max_entries(name, entries)
             for directory in (names.MAPS, names.NEW_MAPS):
                 chosen = [name for name, pin in action.maps if pin == f"{directory}/{name}"]
                 found.reuse_pinned(self.root / directory, chosen)
             # Recorded before a map is pinned: an existing pin was compared with what is recorded of it.
             now = self.state.remembered()
             self.state.remember(replace(now, layouts={**now.layouts, **dict(action.layouts)}))
+            self._remember_fields(action)
             found.load()
             for name in action.programs:
                 with found.program(name) as program:
                     self._pin_program(program, ProgName(action.name, name, action.key))
+
+    def _remember_fields(self, action: act.LoadObject) -> None:
+        """Layouts of state maps by their hash: a later version copies field by field."""
+        pins, hashes = dict(action.maps), dict(action.layouts)
+        known = self.state.map_fields()
+        added = {hashes[pins[name]]: fields for name, fields in action.carried.items()}
+        if not added.keys() <= known.keys():
+            self.state.remember_map_fields({**known, **added})
+
+    def _carry(self, action: act.CarryEntries) -> None:
+        recorded = self.state.remembered().layouts.get(action.pin, "")
+        with open_raw(self.root / action.pin) as source, open_raw(self.root / action.to) as target:
+            old = self.state.map_fields().get(recorded, action.fields)
+            if (old.key_size, old.value_size) != (source.info.key_size, source.info.value_size):
+                raise ApplyError(
+                    f"The entries of {action.map} cannot be carried over: the layout of the pinned map, "
+                    f"{source.info.value_size} bytes per value, is not on record."
+                )
+            put, refused = carry_entries(source, target, old, action.fields)
+        log.info("Carried %d entries of %s over%s.", put, action.map, " after the switch" if action.again else "")
+        if refused:
+            log.warning(
+                "%d entries of %s were lost: the new map holds %d.", refused, action.map, target.info.max_entries
+            )
 
     def _pin_program(self, program: Program, name: ProgName) -> None:
         # Recorded before it can be attached: whatever happens to the pins, a program of ours is known by its id.

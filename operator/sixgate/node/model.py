@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sixgate.errors import Problem
+    from sixgate.node.carry import MapFields
 
 Owners = tuple[str, ...]
 Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
@@ -259,6 +260,8 @@ class ObjectWant:
     owners: Owners
     inner: Mapping[str, MapShape] = field(default_factory=dict)  # of its maps of maps
     layouts: Mapping[str, str] = field(default_factory=dict)  # hash of each map's key and value types
+    sizes: tuple[tuple[str, int], ...] = ()  # maps whose room the NodeConfig sets
+    carried: Mapping[str, MapFields] = field(default_factory=dict)  # maps that hold state
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
 from sixgate.node import devices, resolve_tables
 from sixgate.node.bpf.codec import encode
+from sixgate.node.carry import map_fields
 from sixgate.node.diff import is_ours
 from sixgate.node.findings import Findings
 from sixgate.node.memo import TableMemo
@@ -67,13 +68,14 @@ def resolve(
             objects.append(want)
             for attachment in item.attachments:
                 _attachment(item, attachment, want, have, hooks, found)
-    maps = {name: definition for item in spec.objects for name, definition in files[item.name].maps.items()}
+    maps = {name: d for item in spec.objects for name, d in _sized(item, files[item.name]).items()}
     tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), found, memo)
+    held = {name for item in objects for name, _ in item.maps}  # those of an object that failed stay as they are
     return Desired(
         objects=tuple(objects),
         hooks=tuple(hooks.values()),
-        tables=tables,
-        slots=slots,
+        tables=tuple(table for table in tables if table.map in held),
+        slots=tuple(slot for slot in slots if slot.map in held),
         links=tuple(_links(spec, have, found)),
         addresses=tuple(_addresses(spec, have, found)),
         routes=tuple(_routes(spec, have, found)),
@@ -103,16 +105,30 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
             found.frozen.add(item.name)
             return None
         encoded.update(name.encode() + data)
+    unknown = next((setup.name for setup in item.maps if setup.name not in file.maps), None)
+    if unknown is not None:
+        found.problem(item.owners, "MapMissing", f"Map {unknown} should be set up, but object {item.name} has none.")
+        found.frozen.add(item.name)
+        return None
+    maps = _sized(item, file)
     return ObjectWant(
         name=item.name,
         key=encoded.hexdigest()[:16],
         constants=json.dumps(item.constants, sort_keys=True, separators=(",", ":")),
         programs=file.programs,
-        maps=tuple((name, map_shape(definition)) for name, definition in sorted(file.maps.items())),
+        maps=tuple((name, map_shape(definition)) for name, definition in sorted(maps.items())),
         owners=item.owners,
-        inner={name: map_shape(d.inner) for name, d in file.maps.items() if d.inner is not None},
-        layouts={name: layout(definition) for name, definition in file.maps.items()},
+        inner={name: map_shape(d.inner) for name, d in maps.items() if d.inner is not None},
+        layouts={name: layout(definition) for name, definition in maps.items()},
+        sizes=tuple((setup.name, setup.max_entries) for setup in item.maps if setup.max_entries is not None),
+        carried={setup.name: map_fields(maps[setup.name]) for setup in item.maps if setup.carry},
     )
+
+
+def _sized(item: BpfObject, file: ObjectFile) -> Mapping[str, MapSpec]:
+    """The maps of an object file with the sizes that the NodeConfig gives them."""
+    sizes = {setup.name: setup.max_entries for setup in item.maps if setup.max_entries is not None}
+    return {name: replace(d, max_entries=sizes.get(name, d.max_entries)) for name, d in file.maps.items()}
 
 
 def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and writes

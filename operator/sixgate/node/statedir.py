@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixgate.errors import ApplyError
+from sixgate.node.carry import MapFields
 from sixgate.node.model import Remembered, SizeKey, Sizes
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _STATE = "state.json"
 _SIZES = "sizes.json"
 SIZES_REPORT = "bigtcp.json"  # of all devices, for `sixgate bigtcp status`
 _TESTED = "bigtcp-test.json"
+_FIELDS = "map-fields.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -104,6 +106,7 @@ class StateDir:
         self.remove(_STATE)
         self.remove(_SIZES)
         self.remove(_TESTED)
+        self.remove(_FIELDS)
         self.remove(SIZES_REPORT)
 
     def original_sizes(self) -> dict[SizeKey, Sizes]:
@@ -119,6 +122,18 @@ class StateDir:
             self.write(_SIZES, {"boot": _boot_id(), "originals": listed})
         else:
             self.remove(_SIZES)
+
+    def map_fields(self) -> dict[str, MapFields]:
+        """Layouts of state maps that were pinned since this boot, by hash."""
+        raw = self.read(_FIELDS)
+        if not isinstance(raw, dict) or raw.get("boot") != _boot_id():
+            return {}
+        parsed = {digest: MapFields.from_json(item) for digest, item in raw.get("layouts", {}).items()}
+        return {digest: fields for digest, fields in parsed.items() if fields is not None}
+
+    def remember_map_fields(self, fields: Mapping[str, MapFields]) -> None:
+        layouts = {digest: item.as_json() for digest, item in fields.items()}
+        self.write(_FIELDS, {"boot": _boot_id(), "layouts": layouts})
 
     def tested(self) -> KnownWays:
         """What `sixgate bigtcp test` has found since this boot; nothing is known to work before."""

@@ -45,7 +45,7 @@ Shares = dict[str, tuple[PoolSlice, ...]]
 
 @lru_cache(maxsize=256)
 def share_out(pools: tuple[Pool, ...], nodes: tuple[str, ...], ready: frozenset[str]) -> Shares:
-    """What each of `nodes` has of `pools`; nothing for those that get none. Pure, the order of `nodes` is of no matter."""
+    """What each of `nodes` has of `pools`; nothing for those that get none. The order of `nodes` is of no matter."""
     length = _block_length(pools)
     blocks = sorted({number for pool in pools for number in _blocks_of(pool[0], length)})
     names = sorted(nodes)
@@ -106,9 +106,9 @@ def _joined(slices: list[PoolSlice]) -> tuple[PoolSlice, ...]:
     joined: list[PoolSlice] = []
     for item in sorted(slices, key=lambda s: (s.first_port, s.last_port, s.first)):
         before = joined[-1] if joined else None
-        if before and (before.first_port, before.last_port) == (item.first_port, item.last_port):
-            if before.last + 1 == item.first:
-                joined[-1] = PoolSlice(before.first, item.last, item.first_port, item.last_port)
-                continue
-        joined.append(item)
+        ports = (item.first_port, item.last_port)
+        if before and before.last + 1 == item.first and (before.first_port, before.last_port) == ports:
+            joined[-1] = PoolSlice(before.first, item.last, *ports)
+        else:
+            joined.append(item)
     return tuple(sorted(joined))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A small object with every kind of map and hook that a node agent has to deal with. VERSION, WIDE and PAIR make variants of it. */
+/* A small object with every kind of map and hook that a node agent has to deal with. VERSION, WIDE, PAIR and GROWN make variants of it. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -66,6 +66,25 @@ struct {
 	__uint(max_entries, 64);
 } sg_dev SEC(".maps");
 
+/* State: GROWN has a member more, and another place for one. */
+struct t_state {
+#ifdef GROWN
+	__u64 added;
+#endif
+	__u32 packets;
+	__u32 mark;
+#ifdef GROWN
+	__u64 last;
+#endif
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct t_state);
+	__uint(max_entries, 1024);
+} sg_state SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
@@ -78,9 +97,14 @@ static __always_inline int t_run(int verdict)
 	__u32 zero = 0, key = t_cfg.features;
 	__u64 *hits = bpf_map_lookup_elem(&sg_hits, &zero);
 	void *inner = bpf_map_lookup_elem(&sg_out, &zero);
+	struct t_state *state;
+	__u64 flow = 1;
 
 	if (hits)
 		__sync_fetch_and_add(hits, 1);
+	state = bpf_map_lookup_elem(&sg_state, &flow);
+	if (state)
+		state->packets++;
 	if (bpf_map_lookup_elem(&sg_tab, &key) || bpf_map_lookup_elem(&sg_dev, &key))
 		return verdict;
 	return inner && bpf_map_lookup_elem(inner, &zero) ? verdict : verdict + t_cfg.peer * 0;

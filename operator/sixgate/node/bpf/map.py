@@ -167,8 +167,8 @@ class Map:
         """All entries as bytes, by BPF_MAP_LOOKUP_BATCH, one by one where the map type has none."""
         pairs: dict[bytes, bytes] = {}
         try:
-            for key, value in self._batches():
-                pairs[key] = value
+            for batch in self.batches():
+                pairs.update(batch)
         except BpfError as error:
             if error.errno not in NO_BATCH:
                 raise
@@ -256,8 +256,9 @@ class Map:
     ) -> None:
         self.close()
 
-    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
-        """Entries in batches; a hash bucket larger than the room (ENOSPC) makes the room grow."""
+    def batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Entries in batches, so that a large map is never in memory as a whole; a hash bucket larger than the room
+        (ENOSPC) makes the room grow. BpfError with an errno of NO_BATCH where the type of map has none."""
         size, room = self.codec.key.size, min(BATCH, max(self.info.max_entries, 1))
         cursor, following = (c_char * max(size, 8))(), (c_char * max(size, 8))()
         opts = BatchOpts(sz=ctypes.sizeof(BatchOpts))
@@ -274,8 +275,11 @@ class Map:
             if result not in (0, -errno.ENOENT):
                 check(result, f"reading map {self.name}")
             all_keys, all_values, width = bytes(keys), bytes(values), self._value_bytes
-            for index in range(count.value):
-                yield all_keys[index * size : (index + 1) * size], all_values[index * width : (index + 1) * width]
+            if count.value:
+                yield [
+                    (all_keys[at * size : (at + 1) * size], all_values[at * width : (at + 1) * width])
+                    for at in range(count.value)
+                ]
             if result == -errno.ENOENT:
                 return
             first, cursor, following = False, following, cursor
