@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench import harness
+from bench import harness, operator_outage
 from bench.harness import Goal, Report, Row, progress
 from e2e.apiserver import ApiServer
 from e2e.apiserver.cluster import ROOT, Cluster, Json, OperatorProcess, path_of
@@ -321,43 +321,22 @@ def measure_nodes(report: Report, size: Size) -> None:
 
 
 def measure_outage(report: Report, size: Size) -> None:
+    """One node is a network namespace with a real agent, through which numbered packets pass all the time."""
+    digests = json.loads((OBJECTS / "manifest.json").read_text())["objects"]
     with fresh() as (cluster, directory):
         make_nodes(cluster, 1, lambda n: {"all": "yes"})
         create(cluster, gateway(1, "all"))
-        with Pipe(cluster.server.port) as pipe:
-            account = cluster.operator_account(server=pipe.url)
-            with OperatorProcess(account, directory) as operator:
-                operator.wait_log("Wrote NodeConfig n0")
-                for outage_s in size.outages_s:
-                    progress(f"API server killed for {outage_s} s")
-                    cluster.server.kill_apiserver()
-                    time.sleep(outage_s)
-                    cluster.server.start_apiserver()
-                    took = applied_after(cluster)
-                    report.rows.append(Row(f"API server killed for {outage_s} s: change after its return applied", "s",
-                                           (took,), goal=Goal("value", "<=", 3)))  # fmt: skip
-                    assert operator.running
-                progress(f"black hole for {size.hole_s} s")
-                pipe.swallow()
-                time.sleep(size.hole_s)
-                pipe.heal()
-                took = applied_after(cluster)
-                report.rows.append(Row(f"black hole for {size.hole_s} s: change after its end applied", "s", (took,),
-                                       goal=Goal("value", "<=", 75)))  # fmt: skip
-                assert operator.running
-
-
-def applied_after(cluster: Cluster) -> float:
-    """Seconds from a change made now to the NodeConfig that it causes."""
-    generation = int((cluster.get("NodeConfig", "n0") or {})["metadata"]["generation"])
-    found = cluster.get("NAT46Gateway", "gw1") or {}
-    started = time.monotonic()
-    clamp = not found["spec"]["stateless"].get("mssClamp", False)
-    cluster.patch("NAT46Gateway", "gw1", {"spec": {"stateless": {"mssClamp": clamp}}})
-    cluster.wait(
-        "the change", lambda: (cluster.get("NodeConfig", "n0") or {})["metadata"]["generation"] > generation, 120
-    )
-    return time.monotonic() - started
+        with (
+            Pipe(cluster.server.port) as pipe,
+            KernelNode(cluster, "n0", OBJECTS) as node,
+            OperatorProcess(cluster.operator_account(server=pipe.url), directory, digests=digests) as operator,
+        ):
+            operator_outage.prepare(node)
+            node.start()
+            node.wait_other_table(0)
+            cluster.wait("the object at work", lambda: settled_at(cluster, 1), 60)
+            site = operator_outage.Site(cluster, operator, node, pipe)
+            operator_outage.measure(report, site, size.outages_s, size.hole_s)
 
 
 def measure_bad(report: Report, size: Size) -> None:

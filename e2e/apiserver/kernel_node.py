@@ -75,12 +75,19 @@ class KernelNode:
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
 
+    def inside(self, *words: str) -> list[str]:
+        """A command that runs in the network namespace of this node."""
+        return ["nsenter", f"--net=/run/netns/{self._netns}", *words]
+
+    def ip(self, *words: str) -> None:
+        subprocess.run(["ip", "-n", self._netns, *words], check=True)
+
     def start(self) -> None:
-        command = [
-            "nsenter", f"--net=/run/netns/{self._netns}", sys.executable, "-m", "sixgate", "agent", "--node", self.name,
+        command = self.inside(
+            sys.executable, "-m", "sixgate", "agent", "--node", self.name,
             "--objects", str(self.objects), "--kubeconfig", str(self._config), "--bpffs", str(self.bpffs),
             "--state-dir", str(self.directory / "state"),
-        ]  # fmt: skip
+        )  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1"}
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
