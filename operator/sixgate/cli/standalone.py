@@ -162,7 +162,7 @@ def down(
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.statedir import StateDir  # noqa: PLC0415
     from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
-    from sixgate.standalone.service import MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
+    from sixgate.standalone.service import APPLIED_FILE, MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
 
     configure()
     common.require_permission()
@@ -171,7 +171,7 @@ def down(
         left = agent.down()
         state = StateDir(options.state_dir)
         if not left:
-            for name in (STATUS_FILE, MEMORY_FILE, LAST_GOOD):
+            for name in (STATUS_FILE, MEMORY_FILE, APPLIED_FILE, LAST_GOOD):
                 state.remove(name)
     for sentence in left:
         common.complain(sentence)

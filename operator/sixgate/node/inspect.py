@@ -138,7 +138,7 @@ def read_reasons(root: Path) -> dict[str, Count]:
     with Map.from_pin(path, spec=layouts.MAPS[_METRICS]) as found:
         values = dict(found.sums())
     reasons = [reason for reason in layouts.SgReason if reason.name != "SG_REASON_MAX"]
-    return {reason.name: _count(values.get(reason.value)) for reason in reasons}
+    return {reason.name: count_of(values.get(reason.value)) for reason in reasons}
 
 
 def read_traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Count]]:
@@ -152,11 +152,12 @@ def read_traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[
             for index, owner in indexes.items():
                 value = found.sum(int(index))
                 if isinstance(value, dict):
-                    traffic[owner] = {direction: _count(count) for direction, count in value.items()}
+                    traffic[owner] = {direction: count_of(count) for direction, count in value.items()}
     return traffic
 
 
-def _count(value: Any) -> Count:
+def count_of(value: Any) -> Count:
+    """A decoded struct sg_count."""
     return Count(int(value["packets"]), int(value["bytes"])) if isinstance(value, dict) else Count()
 
 

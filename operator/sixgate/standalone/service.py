@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.25
 MEMORY_FILE = "manifests.json"
 STATUS_FILE = "status.json"
+APPLIED_FILE = "applied.json"  # the NodeConfig's spec, for `sixgate trace`
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ class Standalone:
     def _remember(self, status: NodeConfigStatus) -> None:
         self._status = status.model_dump(mode="json", by_alias=True)
         self.state.write(MEMORY_FILE, self.directory.memory())
+        if self._compiled is not None and self._compiled.spec is not None:
+            self.state.write(APPLIED_FILE, self._compiled.spec.model_dump(mode="json", by_alias=True))
         self._write_status()
 
     def _write_status(self) -> None:

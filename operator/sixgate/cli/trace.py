@@ -1,0 +1,80 @@
+"""`sixgate trace`: why would this packet go there?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+import yaml
+
+from sixgate.cli import common
+from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sixgate.api.nodeconfig import NodeConfigSpec
+
+
+def trace(  # noqa: PLR0917 - options, which are given by name
+    source: Annotated[str, typer.Option("--from", help="Sender: ADDRESS or ADDRESS:PORT, IPv6 in brackets.")],
+    target: Annotated[str, typer.Option("--to", help="Destination, as the sender writes it.")],
+    proto: Annotated[Literal["tcp", "udp", "icmp"], typer.Option(help="Protocol; icmp is an echo request.")] = "tcp",
+    device: Annotated[
+        str, typer.Option("--device", help="Device that it arrives at; by default the one that leads to the sender.")
+    ] = "",
+    length: Annotated[int, typer.Option(min=0, max=65000, help="Bytes of payload.")] = 0,
+    flags: Annotated[str, typer.Option(help="TCP flags, some of fin,syn,rst,psh,ack.")] = "syn",
+    ttl: Annotated[int, typer.Option(min=0, max=255, help="Hop limit of the packet.")] = 64,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    objects: common.ObjectsOption = None,
+    output: Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")] = "text",
+) -> None:
+    """Tell what this node would do with a packet: which object catches it, what it becomes, where it leaves, or why it
+    is dropped.
+
+    The packet is built and sent through copies of the programs that run, with the tables that they use. Nothing leaves
+    the node and nothing is counted. Ends with 1 where the packet is dropped.
+    """
+    from sixgate.node import packets  # noqa: PLC0415
+    from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.trace import trace as run  # noqa: PLC0415
+
+    frame = packets.build(
+        packets.parse_end(source), packets.parse_end(target), proto, length=length, flags=flags, ttl=ttl
+    )
+    common.require_permission()
+    options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute(), objects=common.objects_dir(objects))
+    found = run(frame, applied(options.state_dir), options, device)
+    if output == "json":
+        typer.echo(json.dumps(found.document(), indent=2))
+    elif output == "yaml":
+        typer.echo(yaml.safe_dump(found.document(), sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        for sentence in found.sentences():
+            typer.echo(sentence)
+    common.end(common.FAILED if found.dropped else common.OK)
+
+
+def applied(state_dir: Path) -> NodeConfigSpec:
+    """What this node was told last, by an operator or by a directory. ManifestError where nobody has told it."""
+    from sixgate.api.nodeconfig import NodeConfigSpec  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
+    from sixgate.standalone.service import APPLIED_FILE  # noqa: PLC0415
+
+    for name in (APPLIED_FILE, LAST_GOOD):
+        found = StateDir(state_dir).read(name)
+        if isinstance(found, dict):
+            return NodeConfigSpec.model_validate(found)
+    raise ManifestError(
+        f"{state_dir} should hold what this node was told; there is nothing, so sixgate does nothing here. "
+        "Another --state-dir may be meant."
+    )
+
+
+def register(app: typer.Typer) -> None:
+    app.command(name="trace")(trace)
