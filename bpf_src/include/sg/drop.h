@@ -57,6 +57,16 @@ enum sg_reason {
 	SG_DROP_LB_FRAGMENT,	 /* a later fragment whose first one was not seen */
 	SG_DROP_LB_ICMP,	 /* ICMP to a VIP that is neither ping nor about a flow */
 	SG_PASS_LB_FULL,	 /* sg_lb_flow is full: the flow stays pending */
+	SG_OK_EGRESS,		 /* from a pod on its way to the gateway */
+	SG_OK_EGRESS_OUT,	 /* from the gateway on its way out */
+	SG_OK_EGRESS_BACK,	 /* a reply on its way to the pod's node */
+	SG_OK_EGRESS_POD,	 /* a reply on its way into the pod */
+	SG_DROP_EGRESS_UNKNOWN,	 /* to a covered destination, from no known pod */
+	SG_DROP_EGRESS_SPOOFED,	 /* to a covered destination, with the address of another pod */
+	SG_DROP_EGRESS_YOUNG,	 /* to a covered destination, from a device without a program yet */
+	SG_DROP_EGRESS_NO_GW,	 /* no gateway of the pair is alive */
+	SG_DROP_EGRESS_NOT_OWN,	 /* for a pair that this node does not own */
+	SG_DROP_EGRESS_NO_POD,	 /* a reply for a pod that is not here */
 	SG_REASON_MAX,
 };
 

@@ -137,5 +137,6 @@ struct sg_event {
 
 #include "types_lb.h"
 #include "types_nat.h"
+#include "types_egress.h"
 
 #endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Egress: types shared with user space. Included from types.h. */
+#ifndef SG_TYPES_EGRESS_H
+#define SG_TYPES_EGRESS_H
+
+#define SG_EG_REPLY 0x800000 /* bit of the tunnel id: from the gateway to the pod's node */
+#define SG_EG_PAIRS 0x7fffff /* bits of it that are the pair's number */
+#define SG_EG_SET_NONE 0     /* a pod that no policy selects */
+#define SG_EG_SET_UNKNOWN 1  /* the union of all policies, for senders that are not known */
+#define SG_EG_MAX_STAT 4096
+
+/* What a device is to egress. */
+enum sg_eg_role {
+	SG_EG_PORT = 1,	   /* leads to one pod, and runs sg_pod_tc */
+	SG_EG_BRIDGE = 2,  /* joins such devices, and runs sg_pod_tc */
+	SG_EG_TRUSTED = 3, /* leads to no pod: uplinks, tunnels */
+};
+
+/* A pod's address. */
+struct sg_eg_pod {
+	sg_ifindex_t ifindex; /* the device that leads to it; 0 while it is not known */
+	__u32 set;	      /* which policies and pairs it has: key of sg_eg_dst */
+};
+
+/* Longest-prefix key: `prefixlen` counts the set's 32 bits and the address' bits (IPv4 /n is 32 + 96 + n). */
+struct sg_eg_dst_key {
+	__u32 prefixlen;
+	__u32 set;
+	struct sg_addr addr;
+};
+
+struct sg_eg_dst {
+	__u32 pair; /* 0: reached as if egress were not there */
+	__u32 stat; /* index in sg_eg_stats */
+};
+
+enum sg_eg_way_flag {
+	SG_EG_HERE = 1 << 0,	  /* this node is the owner: no tunnel */
+	SG_EG_MSS_CLAMP = 1 << 1, /* lower the MSS of TCP SYNs to what the tunnel carries */
+};
+
+/* Where a pair's packets go. No entry: nowhere, they are dropped. */
+struct sg_eg_way {
+	struct sg_addr gateway; /* node address of the owner */
+	__u32 mtu;		/* inside the tunnel, bytes of layer 3 */
+	__u32 flags;		/* enum sg_eg_way_flag */
+};
+
+/* A pair whose packets this node takes out, as owner or while it drains. */
+struct sg_eg_own {
+	struct sg_addr addr4; /* :: where it has none */
+	struct sg_addr addr6;
+	__u32 pool; /* of the NAT engine */
+	__u32 stat;
+};
+
+/* The node of a pod, learnt from its packets. */
+struct sg_eg_home {
+	struct sg_addr node;
+	__u32 pair;
+	__u32 pad;
+};
+
+struct sg_eg_stat {
+	__u64 out_packets; /* segments of a super-packet count one each */
+	__u64 out_bytes;
+	__u64 in_packets;
+	__u64 in_bytes;
+	__u64 dropped;
+};
+
+#endif

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Egress: tc at pod devices, at the tunnel, at the uplinks' egress, and at the far end of the slow device. */
+#include "sg/bpf.h"
+
+#define SG_WORK_MAP sg_work_eg
+
+#include "sg/ctx_skb.h"
+#include "lib/send_skb.h"
+#include "lib/rewrite.h"
+#include "lib/icmp_send.h"
+#include "lib/mss.h"
+#include "lib/egress.h"
+#include "lib/egress_gw.h"
+
+const volatile sg_ifindex_t sg_eg_slow_dev = 0;
+
+/* Layer-3 length of what the kernel will make of the packet. */
+SG_INLINE __u32 sg_eg_len(sg_ctx *ctx, const struct sg_pkt *p)
+{
+	__u32 len = p->end - p->l3, gso = sg_gso_size(ctx), head = p->l4 - p->l3;
+	__u8 off = 0;
+
+	if (!gso)
+		return len;
+	if (p->proto == IPPROTO_TCP) {
+		if (sg_load(ctx, p->l4 + 12, &off, 1))
+			return len;
+		return head + (off >> 4) * 4 + gso;
+	}
+	return head + 8 + gso;
+}
+
+SG_INLINE bool sg_eg_fits(sg_ctx *ctx, const struct sg_pkt *p, __u32 mtu)
+{
+	/* What may be fragmented travels in a fragmented tunnel packet. */
+	return sg_eg_len(ctx, p) <= mtu || (p->version == 4 && !p->df);
+}
+
+SG_INLINE int sg_eg_drop(enum sg_reason reason, const struct sg_eg_dst *dst, __u32 segs, __u32 bytes)
+{
+	struct sg_eg_stat *stat = dst ? sg_eg_stat(dst->stat) : NULL;
+
+	if (stat)
+		stat->dropped += segs;
+	sg_metric(reason, segs, bytes);
+	return TC_ACT_SHOT;
+}
+
+SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
+{
+	__u32 segs = sg_segments(ctx), bytes = ctx->len, pair;
+	const struct sg_eg_dst *dst;
+	const struct sg_eg_way *way;
+	struct sg_eg_stat *stat;
+	struct sg_pkt p = {};
+	enum sg_reason reason;
+	struct sg_addr gateway;
+	__u32 mtu, flags;
+
+	if (!sg_eg_parse(ctx, &p, sg_eth_proto(ctx)))
+		return SG_ACT_PASS;
+	reason = sg_eg_claim(&p, ctx->ifindex, &dst);
+	if (unlikely(reason))
+		return sg_eg_drop(reason, dst, segs, bytes);
+	if (!dst)
+		return SG_ACT_PASS;
+	pair = dst->pair;
+	way = bpf_map_lookup_elem(&sg_eg_way, &pair);
+	if (unlikely(!way))
+		return sg_eg_drop(SG_DROP_EGRESS_NO_GW, dst, segs, bytes);
+	gateway = way->gateway;
+	mtu = way->mtu;
+	flags = way->flags;
+	stat = sg_eg_stat(dst->stat);
+	if (stat) {
+		stat->out_packets += segs;
+		stat->out_bytes += p.end - p.l3;
+	}
+	if (flags & SG_EG_HERE)
+		return sg_eg_out(ctx, pair);
+	if (unlikely(!sg_eg_fits(ctx, &p, mtu))) {
+		sg_metric(SG_SLOW_ICMP, segs, bytes);
+		return bpf_redirect(sg_eg_slow_dev, 0);
+	}
+	if (p.proto == IPPROTO_TCP && !p.fragment && flags & SG_EG_MSS_CLAMP)
+		sg_mss_clamp(ctx, p.l4, mtu - (p.version == 4 ? 40 : 60));
+	sg_metric(SG_OK_EGRESS, segs, bytes);
+	return sg_eg_encap(ctx, pair, &gateway, p.tos);
+}
+
+SEC("tc")
+int sg_pod_tc(struct __sk_buff *ctx)
+{
+	return sg_feature(SG_F_EGRESS) ? sg_eg_from_pod(ctx) : SG_ACT_PASS;
+}
+
+/* A reply that came through the tunnel, into the pod. */
+SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
+{
+	__u32 segs = sg_segments(ctx), bytes = ctx->len;
+	struct sg_work *w = sg_new_work(ctx);
+	enum sg_reason reason;
+	struct sg_pkt *p;
+
+	if (!w)
+		return TC_ACT_SHOT;
+	p = &w->pkt;
+	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || !bpf_map_lookup_elem(&sg_eg_pod, &p->daddr)) {
+		sg_metric(SG_DROP_EGRESS_NO_POD, segs, bytes);
+		return TC_ACT_SHOT;
+	}
+	reason = sg_hop_find(ctx, &w->hop, &p->saddr, &p->daddr, p->version == 4, p->proto, p->tos, 0);
+	if (!reason) {
+		reason = SG_OK_EGRESS_POD;
+		w->act = sg_hop_send(ctx, &w->hop, &reason);
+	}
+	sg_metric(reason, segs, bytes);
+	return w->act;
+}
+
+SEC("tc")
+int sg_tunnel_tc(struct __sk_buff *ctx)
+{
+	struct bpf_tunnel_key key = {};
+	struct sg_addr node = {};
+
+	if (!sg_feature(SG_F_EGRESS))
+		return SG_ACT_PASS;
+	if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
+		node = sg_addr4(bpf_htonl(key.remote_ipv4));
+	else if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+		__builtin_memcpy(&node, key.remote_ipv6, 16);
+	else
+		return TC_ACT_SHOT;
+	if (key.tunnel_id & SG_EG_REPLY)
+		return sg_eg_into_pod(ctx);
+	sg_eg_learn(ctx, key.tunnel_id, &node);
+	return sg_eg_out(ctx, key.tunnel_id);
+}
+
+/* At an uplink's egress: what comes from a device that nobody guards does not get to a covered destination. */
+SEC("tc")
+int sg_guard_tc(struct __sk_buff *ctx)
+{
+	__u32 iif = ctx->ingress_ifindex;
+	struct sg_pkt p = {};
+
+	if (!sg_feature(SG_F_EGRESS) || !iif || iif == ctx->ifindex || bpf_map_lookup_elem(&sg_eg_dev, &iif))
+		return SG_ACT_PASS;
+	if (!sg_eg_parse(ctx, &p, sg_eth_proto(ctx)) || sg_eg_local(&p.daddr) || !sg_eg_covers(SG_EG_SET_UNKNOWN, &p.daddr))
+		return SG_ACT_PASS;
+	sg_metric(SG_DROP_EGRESS_YOUNG, sg_segments(ctx), ctx->len);
+	return TC_ACT_SHOT;
+}
+
+/* The far end of the slow device: plain packets of pods that are too large for the tunnel, to be told so. */
+SEC("tc")
+int sg_eg_slow_tc(struct __sk_buff *ctx)
+{
+	struct sg_work *w = sg_new_work(ctx);
+	const struct sg_eg_pod *pod;
+	const struct sg_eg_dst *dst;
+	const struct sg_eg_way *way;
+	enum sg_reason answer;
+	__u32 bytes = ctx->len;
+	struct sg_pkt *p;
+
+	if (!w || !sg_feature(SG_F_EGRESS))
+		return TC_ACT_SHOT;
+	p = &w->pkt;
+	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || (p->version == 6 && sg_parse_exthdrs(ctx, p)))
+		return TC_ACT_SHOT;
+	pod = bpf_map_lookup_elem(&sg_eg_pod, &p->saddr);
+	dst = pod ? sg_eg_covers(pod->set, &p->daddr) : NULL;
+	way = dst ? bpf_map_lookup_elem(&sg_eg_way, &dst->pair) : NULL;
+	if (!way) {
+		sg_metric(SG_DROP_STALE, 1, bytes);
+		return TC_ACT_SHOT;
+	}
+	if (p->version == 4)
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, way->mtu);
+	else
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, way->mtu);
+	sg_metric(SG_DROP_TOO_BIG, 1, bytes);
+	answer = sg_send_icmp(ctx, w);
+	if (answer)
+		sg_metric(answer, 1, bytes);
+	return w->act;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
