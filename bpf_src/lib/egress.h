@@ -68,22 +68,23 @@ SG_INLINE struct sg_eg_stat *sg_eg_stat(__u32 stat)
 /* The IP header and what of layer 4 is needed to send it on; false for what is not IP. */
 SG_INLINE bool sg_eg_parse(sg_ctx *ctx, struct sg_pkt *p, __be16 proto)
 {
+	__u32 l3 = sg_cfg.l2_len;
 	struct ipv6hdr *ip6;
 	struct iphdr *ip;
 
-	p->l3 = sg_cfg.l2_len;
+	p->l3 = l3;
 	if (proto == bpf_htons(ETH_P_IPV6)) {
-		if (!sg_reach(ctx, p->l3 + SG_V6_LEN))
+		if (!sg_reach(ctx, l3 + SG_V6_LEN))
 			return false;
-		ip6 = sg_data(ctx) + p->l3;
+		ip6 = sg_data(ctx) + l3;
 		if ((void *)(ip6 + 1) > sg_data_end(ctx) || (*(__u8 *)ip6 >> 4) != 6)
 			return false;
 		sg_parse_ip6(p, ip6);
 		return true;
 	}
-	if (proto != bpf_htons(ETH_P_IP) || !sg_reach(ctx, p->l3 + SG_V4_LEN))
+	if (proto != bpf_htons(ETH_P_IP) || !sg_reach(ctx, l3 + SG_V4_LEN))
 		return false;
-	ip = sg_data(ctx) + p->l3;
+	ip = sg_data(ctx) + l3;
 	if ((void *)(ip + 1) > sg_data_end(ctx) || (*(__u8 *)ip >> 4) != 4)
 		return false;
 	sg_parse_ip4(p, ip);
