@@ -44,7 +44,8 @@ class Attachment(Model):
     devices: tuple[str, ...] = Field(
         min_length=1,
         description="Device names or shell patterns; `auto` means every uplink that the node finds: up, not loopback, "
-        "not a port of a bridge, not made by sixgate, and with a global address or a default route.",
+        "not a port of a bridge, not made by sixgate, and with a global address or a default route; `pods` means every "
+        "device that leads to a pod, and bridges of such.",
     )
     required: bool = Field(
         default=True,
@@ -160,6 +161,59 @@ class BigTcp(Owned):
     )
 
 
+class LabelTerm(Model):
+    """One requirement on labels."""
+
+    key: str = Field(description="Name of the label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="What is asked of its value.")
+    values: tuple[str, ...] = Field(default=(), description="Values for In and NotIn.")
+
+
+class EgressPods(Model):
+    """Pods of this node that leave by a policy: all terms must hold."""
+
+    namespaces: tuple[LabelTerm, ...] = Field(min_length=1, description="Of the labels of the pod's namespace.")
+    pods: tuple[LabelTerm, ...] = Field(default=(), description="Of the pod's own labels; empty for every pod.")
+
+
+class EgressPair(Model):
+    """Source addresses that go to the same pods. `id` is the tunnel id of their packets."""
+
+    id: int = Field(ge=1, le=0x7FFFFF, description="Number of the pair, the same on every node.")
+    ipv4: str | None = Field(default=None, description="IPv4 source address.")
+    ipv6: str | None = Field(default=None, description="IPv6 source address.")
+
+
+class EgressMember(Model):
+    """A gateway of a policy."""
+
+    node: str = Field(description="Name of the node.")
+    address: str = Field(description="Its address, which tunnel packets and heartbeats are sent to.")
+    leaving: bool = Field(default=False, description="True for one that gets no pair if another gateway is alive.")
+
+
+class EgressPolicy(Owned):
+    """Egress of one object. Of two policies with equal destinations the first in the list counts.
+
+    Which pods of the node it means, and which of the gateways is alive, only the node can know: it fills the maps of
+    egress (`sg_eg_*`) by itself, and puts addresses on and takes them off.
+    """
+
+    name: str = Field(description="Name of the object.")
+    stat: int = Field(ge=1, lt=4096, description="Index of its counters.")
+    pods: tuple[EgressPods, ...] = Field(default=(), description="Pods of this node that it selects.")
+    destinations: tuple[str, ...] = Field(description="CIDRs that are reached through a gateway.")
+    excluded: tuple[str, ...] = Field(default=(), description="CIDRs that are not, in spite of `destinations`.")
+    pairs: tuple[EgressPair, ...] = Field(default=(), description="Source addresses; each pod keeps one pair.")
+    members: tuple[EgressMember, ...] = Field(default=(), description="Gateways; without any, packets are dropped.")
+    device: str = Field(default="auto", description="Device that carries the addresses, or `auto`.")
+    announce: Literal["L2", "None"] = Field(default="L2", description="How the owner is made known.")
+    mss_clamp: bool = Field(default=True, description="Lower the MSS of SYNs to what the tunnel carries.")
+    heartbeat_ms: int = Field(default=50, ge=20, description="Time between heartbeats, milliseconds.")
+    missed: int = Field(default=4, ge=2, description="Heartbeats in a row whose loss means that a gateway is dead.")
+    drain_s: int = Field(default=300, ge=0, description="How long a former owner serves old connections, seconds.")
+
+
 class NodeConfigSpec(Model):
     """What sixgate wants on one node."""
 
@@ -176,6 +230,7 @@ class NodeConfigSpec(Model):
     big_tcp: tuple[BigTcp, ...] = Field(
         default=(), description="Largest TCP super-packets of devices, the first item for a device counts."
     )
+    egress: tuple[EgressPolicy, ...] = Field(default=(), description="Egress of pods, of the oldest object first.")
 
     def hashed(self) -> NodeConfigSpec:
         """The same spec with `revision` set to the hash of its canonical JSON without `revision`."""

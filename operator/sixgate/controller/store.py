@@ -293,4 +293,5 @@ def node_info(raw: Json) -> NodeInfo:
         addresses=tuple(str(a["address"]) for a in status.get("addresses") or () if str(a.get("type")).endswith("IP")),
         pod_cidrs=tuple(spec.get("podCIDRs") or ()),
         ready=conditions.get("Ready", "True") == "True",
+        cordoned=bool(spec.get("unschedulable")),
     )

@@ -12,17 +12,22 @@ if TYPE_CHECKING:
     from sixgate.node.model import AddressSeen, Device, Observed
 
 AUTO = "auto"
+PODS = "pods"
 _IFA_F_SECONDARY, _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _SCOPE_GLOBAL = 0
 _ULA = ipaddress.ip_network("fc00::/7")
 
 
 def match(pattern: str, have: Observed) -> tuple[Device, ...]:
-    """Devices in the order of their indexes. Patterns and `auto` leave out loopback and what sixgate made."""
+    """Devices in the order of their indexes. Patterns and `auto` leave out loopback and what sixgate made;
+    `auto` and `pods` have no device in common."""
     devices = sorted(have.devices.values(), key=lambda device: device.ifindex)
     if pattern == AUTO:
         routed = set(have.defaults.values())
-        return tuple(d for d in devices if _is_uplink(d, d.name in routed))
+        pods = have.pod_ports.names
+        return tuple(d for d in devices if d.name not in pods and _is_uplink(d, d.name in routed))
+    if pattern == PODS:
+        return tuple(d for d in devices if d.name in have.pod_ports.names)
     if any(char in pattern for char in "*?["):
         return tuple(d for d in devices if not d.loopback and not d.ours and fnmatch.fnmatchcase(d.name, pattern))
     return tuple(d for d in devices if d.name == pattern)

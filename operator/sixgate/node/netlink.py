@@ -33,6 +33,16 @@ __all__ = ["Netlink", "NetlinkError"]
 LINK_GROUP = 0x5347  # marks links from their first moment
 FILTER_PRIORITY = 0x5347  # of our clsact filters
 FILTER_HANDLE = 0x5347
+# Without an id of its own: BPF says for every packet where it goes. The address is that of every node, so that what
+# comes out of the tunnel is for whoever got it; SG_EG_MAC of lib/egress.h.
+VXLAN_PORT = 8473
+VXLAN = {
+    "vxlan_collect_metadata": True,
+    "vxlan_learning": False,
+    "vxlan_port": VXLAN_PORT,
+    "vxlan_udp_zero_csum6_rx": True,
+    "address": "02:53:47:45:47:01",
+}
 _CLSACT_PARENTS = {"tc-ingress": 0xFFFFFFF2, "tc-egress": 0xFFFFFFF3}
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
@@ -120,6 +130,8 @@ class Netlink:
         arguments: dict[str, Any] = {"ifname": name, "kind": kind, "group": LINK_GROUP}
         if peer:
             arguments["peer"] = {"ifname": peer, "group": LINK_GROUP}
+        if kind == "vxlan":
+            arguments |= VXLAN
         with _refused(f"create {kind} device {name}", unless=errno.EEXIST):
             self._ip.link("add", **arguments)
         found = self.devices().get(name)

@@ -15,6 +15,8 @@ from sixgate.node.bpf.codec import Codec
 from sixgate.node.bpf.ctype import Raw
 from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.probe import has_tcx
+from sixgate.node.devices import PODS
+from sixgate.node.egress.ports import Ports, find_ports
 from sixgate.node.model import (
     Attached,
     Contents,
@@ -79,6 +81,7 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
             n: replace(d, xdp_transmit=None if transmit is None else d.ifindex in transmit) for n, d in found.items()
         }
     by_index = {device.ifindex: device.name for device in found.values()}
+    defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
     maps = dict(_maps(options.bpffs))
     filled = {table.map for table in spec.tables} | remembered.tables | set(resolve_tables.NODE_MAPS)
     plain = [pin for pin in maps.values() if names.map_name(pin.pin) in filled and not pin.shape.is_outer]
@@ -86,7 +89,7 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
     return Observed(
         kernel=kernel,
         devices=found,
-        defaults={f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index},
+        defaults=defaults,
         maps=maps,
         programs=dict(_programs(options.bpffs)),
         links=dict(_links(options.bpffs)),
@@ -101,7 +104,14 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         forwards6=rtlink.forwarding6() if spec.big_tcp else frozenset(),
         pods=_pods_of(spec, options, found, kernel, originals),
         originals=originals,
+        pod_ports=_pod_ports(spec, found, defaults),
     )
+
+
+def _pod_ports(spec: NodeConfigSpec, devices: Mapping[str, Device], defaults: Mapping[int, str]) -> Ports:
+    if not any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments):
+        return Ports()
+    return find_ports(devices, set(rtlink.host_routes().values()), defaults.values())
 
 
 def _pods_of(

@@ -149,7 +149,7 @@ def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and 
     say = found.problem if attachment.required else found.note
     for pattern in attachment.devices:
         matched = devices.match(pattern, have)
-        if not matched:
+        if not matched and pattern != devices.PODS:
             say(item.owners, "DeviceMissing", _missing(pattern, attachment))
         for device in matched:
             hook = Hook(device.name, attachment.hook)
@@ -264,7 +264,7 @@ def _routes(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[R
 def _sysctls(
     spec: NodeConfigSpec, have: Observed, hooks: Mapping[Hook, HookWant], found: Findings
 ) -> Iterator[SysctlWant]:
-    attached = sorted({hook.device for hook in hooks})
+    attached = sorted({hook.device for hook in hooks} - have.pod_ports.names)  # a pod's device is its CNI's
     wanted: dict[str, SysctlWant] = {}
     for item in spec.sysctls:
         parts = item.key.split("/")

@@ -10,6 +10,7 @@ from sixgate.errors import BpfError
 from sixgate.node import devices, names
 from sixgate.node.bpf.codec import encode
 from sixgate.node.bpf.ctype import U32, CType, Record
+from sixgate.node.egress.ports import ROLE_BRIDGE, ROLE_PORT, ROLE_TRUSTED
 from sixgate.node.model import HookWant, Observed, Owners, SlotWant, TableWant
 from sixgate.node.shapes import map_shape
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 DEVICE_MAP = "sg_dev"
 TRANSMIT_MAP = "sg_tx"
-NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP)
+ROLE_MAP = "sg_eg_dev"
+NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP, ROLE_MAP)
 
 
 def interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
@@ -163,7 +165,30 @@ def _node_tables(
         ]
         entries = {encode(U32, index): _transmit_value(definition.value, index) for index in able}
         made.append(TableWant(TRANSMIT_MAP, tuple(sorted(entries.items())), False, ()))
+    if ROLE_MAP in maps:
+        roles = {encode(U32, index): encode(U32, role) for index, role in _roles(have, hooks).items()}
+        made.append(TableWant(ROLE_MAP, tuple(sorted(roles.items())), False, ()))
     return tuple(made)
+
+
+def _roles(have: Observed, hooks: tuple[HookWant, ...]) -> dict[int, int]:
+    """Devices that egress knows. A pod's device is listed only when its program runs: until then uplinks stop it."""
+    ports = have.pod_ports
+    found = {}
+    for want in hooks:
+        device = have.devices.get(want.hook.device)
+        if device is None:
+            continue
+        if device.name not in ports.names:
+            found[device.ifindex] = ROLE_TRUSTED
+        elif want.hook.hook == "tc-ingress" and _runs(have, want):
+            found[device.ifindex] = ROLE_BRIDGE if device.name in ports.bridges else ROLE_PORT
+    return found
+
+
+def _runs(have: Observed, want: HookWant) -> bool:
+    pin = have.links.get(want.hook)
+    return (pin is not None and pin.ifindex == want.ifindex) or any(a.clsact for a in have.attached.get(want.hook, ()))
 
 
 def _transmit_value(ctype: CType, ifindex: int) -> bytes:

@@ -29,9 +29,15 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 _U32 = struct.Struct("=I")
 _I32 = struct.Struct("=i")
 _FAMILY = struct.Struct("=Bxxx")  # struct netconfmsg, struct rtgenmsg
-_GETLINK, _GETNETCONF, _GETNSID, _ERROR, _DONE = 18, 82, 90, 2, 3
+_GETLINK, _GETADDR, _GETROUTE, _GETNETCONF, _GETNSID, _ERROR, _DONE = 18, 22, 26, 82, 90, 2, 3
+_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_RTN_UNICAST, _RT_SCOPE_UNIVERSE = 1, 0
 _NETCONFA_IFINDEX, _FORWARDING = 1, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12
 _REQUEST, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x300, 0x10
 _WITHOUT_STATISTICS = _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, IFLA_EXT_MASK) + _U32.pack(8)
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
@@ -93,6 +99,39 @@ def forwarding6() -> frozenset[int]:
     return frozenset(found)
 
 
+def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
+    """Index and packed address of every global address in another network namespace, by its number here: the kernel tells
+    whoever has CAP_NET_ADMIN over it, without anybody entering. None where it is gone."""
+    found = []
+    target = _ATTRIBUTE.pack(_ATTRIBUTE.size + _I32.size, _IFA_TARGET_NETNSID) + _I32.pack(netnsid)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            bodies = _dump(_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0) + target, strict=True)
+        except ApplyError:
+            continue
+        for body in bodies:
+            _, _, _, scope, index = _IFADDR.unpack_from(body)
+            told = dict(_attributes(body, _IFADDR.size))
+            address = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
+            if scope == _RT_SCOPE_UNIVERSE and address:
+                found.append((index, address))
+    return tuple(found)
+
+
+def host_routes() -> dict[bytes, int]:
+    """Packed address to ifindex of every route to one host that is directly behind a device, all tables."""
+    found = {}
+    for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+        for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            _, dst_len, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
+            if dst_len != length or kind != _RTN_UNICAST:
+                continue
+            told = dict(_attributes(body, _ROUTE.size))
+            if _RTA_DST in told and _RTA_OIF in told and not told.keys() & {_RTA_GATEWAY, _RTA_VIA}:
+                found[told[_RTA_DST]] = int(_U32.unpack(told[_RTA_OIF])[0])
+    return found
+
+
 def netns_id(fd: int) -> int:
     """The number by which devices of this namespace name the network namespace `fd`; -1 where they do not."""
     body = _FAMILY.pack(0) + _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, _NETNSA_FD) + _U32.pack(fd)
@@ -102,15 +141,15 @@ def netns_id(fd: int) -> int:
     )
 
 
-def _dump(kind: int, body: bytes) -> list[bytes]:
+def _dump(kind: int, body: bytes, *, strict: bool = False) -> list[bytes]:
     for _ in range(_TRIES):
-        found, whole = _ask(kind, body, dump=True)
+        found, whole = _ask(kind, body, dump=True, strict=strict)
         if whole:
             break
     return found
 
 
-def _ask(request: int, body: bytes, *, dump: bool) -> tuple[list[bytes], bool]:
+def _ask(request: int, body: bytes, *, dump: bool, strict: bool = False) -> tuple[list[bytes], bool]:
     """Bodies of the answers, and whether nothing changed while they were listed. A dump that is refused raises; a
     single question that is refused has no answer."""
     flags = _REQUEST | _DUMP if dump else _REQUEST
@@ -118,6 +157,8 @@ def _ask(request: int, body: bytes, *, dump: bool) -> tuple[list[bytes], bool]:
     whole = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
         netlink.bind((0, 0))
+        if strict:
+            netlink.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body)
         while True:
             data = netlink.recv(_BUFFER_BYTES)

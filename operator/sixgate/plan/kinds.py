@@ -15,6 +15,8 @@ from sixgate.plan.claims import Claim
 from sixgate.plan.nat46 import objects_needed
 from sixgate.plan.snapshot import ServiceKey
 
+EGRESS_MISSING = "the kind EgressGateway"
+
 
 def claims_of(item: UserObject) -> Iterator[Claim]:
     """Everything that `item` wants for itself alone."""
@@ -36,6 +38,8 @@ def not_supported(item: UserObject) -> str:
     """The part of `item` whose data plane is not there yet, empty if all of it is."""
     if isinstance(item, BIGTCPPolicy):
         return ""
+    if isinstance(item, EgressGateway):
+        return EGRESS_MISSING
     if not isinstance(item, NAT46Gateway):
         return f"the kind {item.ref.kind}"
     parts = {"spec.stateful": item.spec.stateful, "spec.services": item.spec.services, "spec.dns64": item.spec.dns64}

@@ -12,6 +12,7 @@ class Feature(IntFlag):
     """`enum sg_feature` of config.h; a test compares the two."""
 
     NAT = 1 << 0
+    EGRESS = 1 << 8
 
 
 class GatewayFlag(IntFlag):
@@ -50,6 +51,7 @@ class ObjectPlan:
     digest: str
     owners: tuple[Ref, ...]
     attachments: tuple[AttachmentPlan, ...]
+    constants: tuple[tuple[str, str], ...] = ()  # beside `sg_cfg`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class ConfigPlan:
     l2_len: int
     icmp_rate: int
     icmp_burst: int
+    tunnel_device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,54 @@ class BigTcpPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TermPlan:
+    key: str
+    operator: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EgressPodsPlan:
+    namespaces: tuple[TermPlan, ...]
+    pods: tuple[TermPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EgressPairPlan:
+    """`id` is the tunnel id."""
+
+    id: int
+    ipv4: str | None
+    ipv6: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EgressMemberPlan:
+    node: str
+    address: str
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EgressPlan:
+    """One EgressGateway on one node; `pods` are only those that the node may have."""
+
+    owner: Ref
+    stat: int
+    pods: tuple[EgressPodsPlan, ...]
+    destinations: tuple[str, ...]
+    excluded: tuple[str, ...]
+    pairs: tuple[EgressPairPlan, ...]
+    members: tuple[EgressMemberPlan, ...]
+    device: str
+    announce: str
+    mss_clamp: bool
+    heartbeat_ms: int
+    missed: int
+    drain_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """All features of one node. Two nodes with equal plans get the same document."""
 
@@ -140,6 +191,7 @@ class NodePlan:
     config: ConfigPlan | None = None
     nat: NatPlan | None = None
     big_tcp: tuple[BigTcpPlan, ...] = ()  # the first that names a family of a device counts
+    egress: tuple[EgressPlan, ...] = ()  # oldest first
 
 
 EMPTY = NodePlan()

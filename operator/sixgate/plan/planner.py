@@ -14,6 +14,18 @@ from sixgate.plan.bigtcp import big_tcp
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.cluster import ClusterAddresses, Of, covered_by_egress, translated_own
 from sixgate.plan.devices import policies_overlap
+from sixgate.plan.egress import (
+    MAX_PAIR,
+    MAX_STAT,
+    EgressPart,
+    Numbers,
+    common_family,
+    node_address,
+    numbered_pairs,
+    parts,
+    transport_missing,
+    with_egress,
+)
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
 from sixgate.plan.nat46 import stateless_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
@@ -27,9 +39,10 @@ TOO_MANY = "TooManyGateways"
 DUPLICATE = "Duplicate"
 COVERS = "CoversCluster"
 OBJECT_MISSING = "ObjectMissing"
+NO_ADDRESS = "NoAddress"
 MAX_NAMED = 3
 
-Programmed = NAT46Gateway | BIGTCPPolicy  # kinds whose data plane is there
+Programmed = NAT46Gateway | BIGTCPPolicy | EgressPart  # kinds whose data plane is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,9 @@ class PlanMemo:
     def _plan(self, items: tuple[Programmed, ...]) -> NodePlan:
         gateways = tuple(item for item in items if isinstance(item, NAT46Gateway))
         policies = tuple(item for item in items if isinstance(item, BIGTCPPolicy))
+        egress = tuple(item for item in items if isinstance(item, EgressPart))
         made = stateless_node(gateways, self._digests) if gateways else EMPTY
+        made = with_egress(made, egress, self._digests) if egress else made
         return replace(made, big_tcp=big_tcp(policies)) if policies else made
 
 
@@ -127,6 +142,9 @@ class _Run:
         self.selected: dict[Ref, NodeSet] = {}
         self.policies: list[tuple[BIGTCPPolicy, NodeSet]] = []
         self.programs: list[tuple[Programmed, NodeSet]] = []
+        self.nodes = {node.name: node for node in snapshot.nodes}
+        self.family = common_family(snapshot.nodes)
+        self.pair_numbers, self.stat_numbers = Numbers(MAX_PAIR), Numbers(MAX_STAT)
 
     def _unique(self, objects: tuple[UserObject, ...]) -> list[UserObject]:
         """Objects by age; of two with one name (two files may say the same) the first in that order counts."""
@@ -153,11 +171,7 @@ class _Run:
         if isinstance(item, BIGTCPPolicy):
             self.programs.append((item, self._claim_devices(item, selected)))
         if isinstance(item, EgressGateway):
-            covered = covered_by_egress(item, self.cluster)
-            if covered:
-                field, network, own = covered
-                text = f"has the destination {network} ({field}), which covers {own}; list it in spec.excludedCIDRs"
-                self._blame(item, COVERS, text, field)
+            self._egress(item, selected, everywhere)
         unsupported = not_supported(item)
         if unsupported:
             self._blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
@@ -229,6 +243,30 @@ class _Run:
         self.gateways_at_least[0] |= held
         self.programs.append((item, held))
 
+    def _egress(self, item: EgressGateway, gateways: NodeSet, mine: bool) -> None:
+        """Whatever keeps an object from having a gateway keeps its pods' packets from leaving, but one: destinations
+        that cover the cluster itself would cut its pods off."""
+        stat, pairs = self.stat_numbers.give(str(item.ref)), numbered_pairs(item, self.pair_numbers)
+        covered = covered_by_egress(item, self.cluster)
+        if covered:
+            field, network, own = covered
+            text = f"has the destination {network} ({field}), which covers {own}; list it in spec.excludedCIDRs"
+            self._blame(item, COVERS, text, field)
+        if covered or not_supported(item):
+            return
+        if "sg_egress" not in self.snapshot.digests:
+            self._blame(item, OBJECT_MISSING, "needs the BPF object sg_egress, which is not among the built ones")
+            return
+        usable = gateways if mine and not transport_missing(item) else 0
+        for name in self.index.names_of(usable):
+            if not node_address(self.nodes[name], self.family):
+                text = f"has the gateway {name}, which has no IPv{self.family} address that a tunnel could lead to"
+                self._blame(item, NO_ADDRESS, f"{text}; it is left out")
+        found = parts(item, self.index, self.nodes, usable, stat, pairs if mine else (), self.family)
+        for part, nodes in found:
+            self.programs.append((part, nodes))
+            self.selected[item.ref] |= nodes
+
     def _blame_own(self, item: NAT46Gateway, held: NodeSet) -> NodeSet:
         """The nodes that `item` would cut off by translating an address that they have themselves."""
         cut: NodeSet = 0
@@ -249,11 +287,14 @@ class _Run:
 
     def result(self) -> PlanResult:
         names_of = self.index.names_of
+        programmed: dict[Ref, NodeSet] = {}
+        for item, nodes in self.programs:
+            programmed[item.ref] = programmed.get(item.ref, 0) | nodes
         return PlanResult(
             nodes=self._node_plans(),
             problems=tuple(sorted(self.problems)),
             selected={ref: names_of(nodes) for ref, nodes in sorted(self.selected.items())},
-            programmed={item.ref: names_of(nodes) for item, nodes in sorted(self.programs, key=lambda p: p[0].ref)},
+            programmed={ref: names_of(nodes) for ref, nodes in sorted(programmed.items())},
         )
 
     def _node_plans(self) -> dict[str, NodePlan]:

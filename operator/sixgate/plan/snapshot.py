@@ -17,6 +17,7 @@ class NodeInfo:
     addresses: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
     ready: bool = True
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,8 +21,8 @@ from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanResult
 
 RENDER_FAILED = "RenderFailed"
-SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls", "bigTcp")
-TEMPLATES = ("objects.json.j2", "nat46.json.j2", "bigtcp.json.j2")
+SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress")
+TEMPLATES = ("objects.json.j2", "nat46.json.j2", "bigtcp.json.j2", "egress.json.j2")
 
 
 class TemplateFailed(RenderError):
@@ -141,13 +141,15 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
 
 def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
     """Templates that a plan needs, and whose objects each writes for."""
-    objects, nat46, bigtcp = TEMPLATES
+    objects, nat46, bigtcp, egress = TEMPLATES
     if plan.objects:
         yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
     if plan.nat is not None:
         yield nat46, plan.nat.owners
     if plan.big_tcp:
         yield bigtcp, tuple(item.owner for item in plan.big_tcp)
+    if plan.egress:
+        yield egress, tuple(item.owner for item in plan.egress)
 
 
 def _refuse(value: object) -> object:

@@ -1,0 +1,186 @@
+"""EgressGateways as parts of nodes: which nodes have a hand in one, and what each of them must know. Pure.
+
+A node is a gateway, or may have pods that are selected, or both. Nodes that are the same in this get the same part. The
+pods themselves are none of plan's business: a node knows its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from sixgate.api.base import LabelSelector
+from sixgate.api.egressgateway import EgressGateway
+from sixgate.errors import Ref
+from sixgate.plan.nodeplan import (
+    AttachmentPlan,
+    ConfigPlan,
+    EgressMemberPlan,
+    EgressPairPlan,
+    EgressPlan,
+    EgressPodsPlan,
+    Feature,
+    NodePlan,
+    ObjectPlan,
+    TermPlan,
+)
+from sixgate.plan.select import NodeIndex, NodeSet
+from sixgate.plan.snapshot import NodeInfo
+
+TUNNEL_DEVICE = "sg-egress0"
+SLOW_DEVICE = "sg-eslow0"
+SLOW_PEER = "sg-eslow1"
+OBJECTS = ("sg_egress",)
+MAX_PAIR = 0x7FFFFF
+MAX_STAT = 4095
+ICMP_RATE = 100
+ETHERNET_HEADER_BYTES = 14
+
+
+@dataclass(frozen=True, slots=True)
+class EgressPart:
+    """What one object is on some nodes."""
+
+    ref: Ref
+    plan: EgressPlan
+
+
+class Numbers:
+    """Numbers below a bound for names: by hash, so that they stay the same when others come and go, and the next free
+    one where two names collide; whoever asks first (the older object) keeps its own."""
+
+    def __init__(self, highest: int) -> None:
+        self._highest = highest
+        self._taken: set[int] = set()
+
+    def give(self, name: str) -> int:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self._highest + 1
+        while number in self._taken:
+            number = number % self._highest + 1
+        self._taken.add(number)
+        return number
+
+
+def transport_missing(item: EgressGateway) -> str:
+    """The part of the transport that is not there, empty if all is."""
+    return "" if item.spec.transport == "VXLAN" else f"spec.transport {item.spec.transport}"
+
+
+def node_address(node: NodeInfo, version: int) -> str:
+    """The first address of a family, empty where the node has none."""
+    return next((text for text in node.addresses if _version(text) == version), "")
+
+
+def _version(text: str) -> int:
+    try:
+        return ip_address(text).version
+    except ValueError:
+        return 0
+
+
+def common_family(nodes: tuple[NodeInfo, ...]) -> int:
+    """The family that tunnels use: one that all nodes have, rather IPv6."""
+    return 6 if nodes and all(node_address(node, 6) for node in nodes) else 4
+
+
+def parts(  # noqa: PLR0917 - what the planner knows, each of a type of its own
+    item: EgressGateway,
+    index: NodeIndex,
+    nodes: Mapping[str, NodeInfo],
+    gateways: NodeSet,
+    stat: int,
+    pairs: tuple[EgressPairPlan, ...],
+    family: int,
+) -> Iterator[tuple[EgressPart, NodeSet]]:
+    """Every distinct part of `item` and the nodes that have it; none without `pairs` keeps packets from leaving."""
+    members = tuple(
+        EgressMemberPlan(name, address, nodes[name].cordoned)
+        for name in index.names_of(gateways)
+        if (address := node_address(nodes[name], family))
+    )
+    groups: dict[tuple[int, ...], NodeSet] = {(): index.everything}
+    for number, pods in enumerate(item.spec.pods):
+        selected = index.everything if pods.node_selector is None else index.select(pods.node_selector)
+        split: dict[tuple[int, ...], NodeSet] = {}
+        for chosen, group in groups.items():
+            for key, rest in (((*chosen, number), group & selected), (chosen, group & ~selected)):
+                if rest:
+                    split[key] = rest
+        groups = split
+    for chosen, group in groups.items():
+        held = group if chosen else group & gateways
+        if held:
+            yield EgressPart(item.ref, _plan(item, chosen, stat, pairs, members)), held
+
+
+def _plan(
+    item: EgressGateway,
+    chosen: tuple[int, ...],
+    stat: int,
+    pairs: tuple[EgressPairPlan, ...],
+    members: tuple[EgressMemberPlan, ...],
+) -> EgressPlan:
+    spec = item.spec
+    return EgressPlan(
+        owner=item.ref,
+        stat=stat,
+        pods=tuple(
+            EgressPodsPlan(
+                _terms(pods.namespace_selector), _terms(pods.pod_selector) if pods.pod_selector is not None else ()
+            )
+            for pods in (spec.pods[number] for number in chosen)
+        ),
+        destinations=tuple(sorted(map(str, spec.destination_cidrs))),
+        excluded=tuple(sorted(map(str, spec.excluded_cidrs))),
+        pairs=pairs,
+        members=members,
+        device=spec.device,
+        announce=spec.announce,
+        mss_clamp=spec.mss_clamp,
+        heartbeat_ms=spec.failover.heartbeat_milliseconds,
+        missed=spec.failover.missed_heartbeats,
+        drain_s=spec.failover.drain_seconds,
+    )
+
+
+def _terms(selector: LabelSelector) -> tuple[TermPlan, ...]:
+    labels = (TermPlan(key, "In", (value,)) for key, value in sorted(selector.match_labels.items()))
+    return (*labels, *(TermPlan(term.key, term.operator, tuple(term.values)) for term in selector.match_expressions))
+
+
+def numbered_pairs(item: EgressGateway, numbers: Numbers) -> tuple[EgressPairPlan, ...]:
+    """Pairs with their tunnel ids."""
+    return tuple(
+        EgressPairPlan(
+            numbers.give(f"{item.ref} {pair.ipv4} {pair.ipv6}"),
+            str(pair.ipv4) if pair.ipv4 else None,
+            str(pair.ipv6) if pair.ipv6 else None,
+        )
+        for pair in item.spec.addresses
+    )
+
+
+def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[str, str]) -> NodePlan:
+    """The plan of a node that, beside what it does already, has a hand in egress."""
+    owners = tuple(part.ref for part in found)
+    egress = ObjectPlan(
+        "sg_egress",
+        digests["sg_egress"],
+        owners,
+        (
+            AttachmentPlan("sg_pod_tc", "tc-ingress", ("pods",)),
+            AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
+            AttachmentPlan("sg_eg_slow_tc", "tc-ingress", (SLOW_PEER,)),
+            AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
+        ),
+        constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
+    )
+    config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)
+    return replace(
+        made,
+        objects=(*made.objects, egress),
+        config=replace(config, features=config.features | Feature.EGRESS, tunnel_device=TUNNEL_DEVICE),
+        egress=tuple(part.plan for part in found),
+    )
