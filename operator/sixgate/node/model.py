@@ -245,7 +245,7 @@ class Observed:
     forwards6: frozenset[int] = frozenset()  # indexes of devices whose IPv6 packets the kernel forwards
     pods: tuple[Pod, ...] = ()
     originals: Mapping[SizeKey, Sizes] = field(default_factory=dict)  # of devices whose sizes were changed
-    pod_ports: Ports = Ports()  # found only where somebody asks for them
+    pod_ports: Ports = field(default_factory=Ports)  # found only where somebody asks for them
 
     def device_by_index(self, ifindex: int) -> Device | None:
         return next((d for d in self.devices.values() if d.ifindex == ifindex), None)

@@ -100,8 +100,8 @@ def forwarding6() -> frozenset[int]:
 
 
 def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
-    """Index and packed address of every global address in another network namespace, by its number here: the kernel tells
-    whoever has CAP_NET_ADMIN over it, without anybody entering. None where it is gone."""
+    """Index and packed address of every global address in another network namespace, by its number here: the kernel
+    tells whoever has CAP_NET_ADMIN over it, without anybody entering. None where it is gone."""
     found = []
     target = _ATTRIBUTE.pack(_ATTRIBUTE.size + _I32.size, _IFA_TARGET_NETNSID) + _I32.pack(netnsid)
     for family in (socket.AF_INET, socket.AF_INET6):

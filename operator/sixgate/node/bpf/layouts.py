@@ -11,6 +11,11 @@ from enum import IntEnum
 from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
+class SgBindSide(IntEnum):
+    SG_BIND_INSIDE = 0
+    SG_BIND_OUTSIDE = 1
+
+
 class SgEgRole(IntEnum):
     SG_EG_PORT = 1
     SG_EG_BRIDGE = 2
@@ -24,7 +29,18 @@ class SgEgWayFlag(IntEnum):
 
 class SgFeature(IntEnum):
     SG_F_NAT = 1
+    SG_F_STATEFUL = 2
+    SG_F_LB = 16
     SG_F_EGRESS = 256
+
+
+class SgFlushField(IntEnum):
+    SG_FLUSH_OBJ = 1
+    SG_FLUSH_CLIENT = 2
+    SG_FLUSH_OUT = 4
+    SG_FLUSH_REMOTE = 8
+    SG_FLUSH_PROTO = 16
+    SG_FLUSH_SVC = 32
 
 
 class SgGwFlag(IntEnum):
@@ -36,11 +52,40 @@ class SgGwFlag(IntEnum):
     SG_GW_MSS_CLAMP = 32
     SG_GW_ICMP_QUIET = 64
     SG_GW_HAIRPIN_OFF = 128
+    SG_GW_STATEFUL = 256
+
+
+class SgLbBackendFlag(IntEnum):
+    SG_LB_DOWN = 1
+
+
+class SgLbFlag(IntEnum):
+    SG_LB_SERVICE = 1
+    SG_LB_RANGES = 2
+    SG_LB_ECHO = 4
+    SG_LB_SOURCES = 8
+    SG_LB_SOURCE_DENY = 16
+    SG_LB_AFFINITY = 32
+    SG_LB_QUIC = 64
+    SG_LB_LIMIT = 128
+    SG_LB_PASS_OTHER = 256
+
+
+class SgLbKind(IntEnum):
+    SG_LB_NONE = 0
+    SG_LB_IPIP = 1
+    SG_LB_L2 = 2
+    SG_LB_NAT = 3
 
 
 class SgMapKind(IntEnum):
     SG_MAP_EAM = 0
     SG_MAP_RANGE = 1
+
+
+class SgOwnFlag(IntEnum):
+    SG_OWN_HOST = 1
+    SG_OWN_STATIC = 2
 
 
 class SgReason(IntEnum):
@@ -86,17 +131,69 @@ class SgReason(IntEnum):
     SG_OK_66 = 39
     SG_OK_FRAGMENT_SENT = 40
     SG_DROP_STALE = 41
-    SG_OK_EGRESS = 42
-    SG_OK_EGRESS_OUT = 43
-    SG_OK_EGRESS_BACK = 44
-    SG_OK_EGRESS_POD = 45
-    SG_DROP_EGRESS_UNKNOWN = 46
-    SG_DROP_EGRESS_SPOOFED = 47
-    SG_DROP_EGRESS_YOUNG = 48
-    SG_DROP_EGRESS_NO_GW = 49
-    SG_DROP_EGRESS_NOT_OWN = 50
-    SG_DROP_EGRESS_NO_POD = 51
-    SG_REASON_MAX = 52
+    SG_OK_LB = 42
+    SG_OK_LB_ECHO = 43
+    SG_OK_LB_ICMP = 44
+    SG_DROP_LB_PORT = 45
+    SG_DROP_LB_NO_BACKEND = 46
+    SG_DROP_LB_SOURCE = 47
+    SG_DROP_LB_RATE = 48
+    SG_DROP_LB_FRAGMENT = 49
+    SG_DROP_LB_ICMP = 50
+    SG_PASS_LB_FULL = 51
+    SG_OK_EGRESS = 52
+    SG_OK_EGRESS_OUT = 53
+    SG_OK_EGRESS_BACK = 54
+    SG_OK_EGRESS_POD = 55
+    SG_DROP_EGRESS_UNKNOWN = 56
+    SG_DROP_EGRESS_SPOOFED = 57
+    SG_DROP_EGRESS_YOUNG = 58
+    SG_DROP_EGRESS_NO_GW = 59
+    SG_DROP_EGRESS_NOT_OWN = 60
+    SG_DROP_EGRESS_NO_POD = 61
+    SG_REASON_MAX = 62
+
+
+class SgStFlag(IntEnum):
+    SG_ST_LIVE = 1
+    SG_ST_ADF = 2
+    SG_ST_PAIRED = 4
+    SG_ST_HAIRPIN = 8
+    SG_ST_STATIC = 16
+    SG_ST_CLIENTS = 32
+    SG_ST_NO_PARITY = 64
+
+
+class SgStHas(IntEnum):
+    SG_ST_HAS_GW = 1
+    SG_ST_HAS_SVC4 = 2
+    SG_ST_HAS_SVC6 = 4
+    SG_ST_HAS_OWN4 = 8
+    SG_ST_HAS_OWN6 = 16
+
+
+class SgStLife(IntEnum):
+    SG_LIFE_UDP = 0
+    SG_LIFE_ICMP = 1
+    SG_LIFE_TCP_EST = 2
+    SG_LIFE_TCP_TRANS = 3
+    SG_LIFE_TCP_SYN = 4
+    SG_LIFE_FRAGMENT = 5
+    SG_LIFE_REST = 6
+    SG_LIFE_MAX = 7
+
+
+class SgStState(IntEnum):
+    SG_ST_FREE = 0
+    SG_ST_OUT_INIT = 1
+    SG_ST_IN_INIT = 2
+    SG_ST_EST = 3
+    SG_ST_IN_FIN = 4
+    SG_ST_OUT_FIN = 5
+    SG_ST_BOTH_FIN = 6
+    SG_ST_TRANS = 7
+    SG_ST_UDP = 8
+    SG_ST_ICMP = 9
 
 
 REASONS: dict[SgReason, str] = {
@@ -142,6 +239,16 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_OK_66: "hairpinned between two IPv6 hosts (RFC 7757 4)",
     SgReason.SG_OK_FRAGMENT_SENT: "one fragment of ours on its way",
     SgReason.SG_DROP_STALE: "no gateway claims the packet any more",
+    SgReason.SG_OK_LB: "balanced: sent to a backend",
+    SgReason.SG_OK_LB_ECHO: "ping to a VIP answered",
+    SgReason.SG_OK_LB_ICMP: "ICMP error sent to the backend of the flow that it is about",
+    SgReason.SG_DROP_LB_PORT: "a VIP, but nothing balances this port or protocol",
+    SgReason.SG_DROP_LB_NO_BACKEND: "a VIP without a backend that takes the flow",
+    SgReason.SG_DROP_LB_SOURCE: "the VIP's source ranges deny the client",
+    SgReason.SG_DROP_LB_RATE: "new flow above the VIP's limit",
+    SgReason.SG_DROP_LB_FRAGMENT: "a later fragment whose first one was not seen",
+    SgReason.SG_DROP_LB_ICMP: "ICMP to a VIP that is neither ping nor about a flow",
+    SgReason.SG_PASS_LB_FULL: "sg_lb_flow is full: the flow stays pending",
     SgReason.SG_OK_EGRESS: "from a pod on its way to the gateway",
     SgReason.SG_OK_EGRESS_OUT: "from the gateway on its way out",
     SgReason.SG_OK_EGRESS_BACK: "a reply on its way to the pod's node",
@@ -340,6 +447,193 @@ SG_IPID = Record(
     ),
 )
 
+SG_LB_AFFINITY_KEY = Record(
+    "sg_lb_affinity_key",
+    24,
+    (
+        Field("client", 0, Address()),
+        Field("group", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_AFFINITY_VAL = Record(
+    "sg_lb_affinity_val",
+    16,
+    (
+        Field("seen_ns", 0, Int("__u64", 8)),
+        Field("backend", 8, Int("__u32", 4)),
+        Field("pad", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_BACKEND = Record(
+    "sg_lb_backend",
+    48,
+    (
+        Field("addr", 0, Address()),
+        Field("src", 16, Address()),
+        Field("src_mask", 32, Int("__u32", 4)),
+        Field("version", 36, Int("__u32", 4)),
+        Field("kind", 40, Int("__u8", 1)),
+        Field("flags", 41, Int("__u8", 1)),
+        Field("ttl", 42, Int("__u8", 1)),
+        Field("pad", 43, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_CPU = Record(
+    "sg_lb_cpu",
+    64,
+    (
+        Field("packets", 0, Int("__u64", 8)),
+        Field("bytes", 8, Int("__u64", 8)),
+        Field("flows", 16, Int("__u64", 8)),
+        Field("until", 24, Int("__u64", 8)),
+        Field("version", 32, Int("__u32", 4)),
+        Field("ifindex", 36, Int("__u32", 4)),
+        Field("mtu", 40, Int("__u32", 4)),
+        Field("sum", 44, Int("__u32", 4)),
+        Field("dmac", 48, Array(Int("__u8", 1), 6)),
+        Field("smac", 54, Array(Int("__u8", 1), 6)),
+        Field("pad", 60, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_DROP_KEY = Record(
+    "sg_lb_drop_key",
+    8,
+    (
+        Field("stat", 0, Int("__u32", 4)),
+        Field("reason", 4, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_FLOW_KEY = Record(
+    "sg_lb_flow_key",
+    40,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("sport", 32, Int("__be16", 2, big=True)),
+        Field("dport", 34, Int("__be16", 2, big=True)),
+        Field("proto", 36, Int("__u8", 1)),
+        Field("pad", 37, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_LB_FLOW = Record(
+    "sg_lb_flow",
+    24,
+    (
+        Field("seen_ns", 0, Int("__u64", 8)),
+        Field("backend", 8, Int("__u32", 4)),
+        Field("table", 12, Int("__u32", 4)),
+        Field("epoch", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_BUCKET = Record("sg_lb_bucket", 64, (Field("entry", 0, Array(Int("__u64", 8), 8)),))
+
+SG_LB_QUIC_KEY = Record(
+    "sg_lb_quic_key",
+    24,
+    (
+        Field("group", 0, Int("__u32", 4)),
+        Field("len", 4, Int("__u32", 4)),
+        Field("id", 8, Array(Int("__u8", 1), 16)),
+    ),
+)
+
+SG_LB_RANGE_KEY = Record(
+    "sg_lb_range_key",
+    32,
+    (
+        Field("prefixlen", 0, Int("__u32", 4)),
+        Field("proto", 4, Int("__u8", 1)),
+        Field("pad", 5, Array(Int("__u8", 1), 3)),
+        Field("addr", 8, Address()),
+        Field("port", 24, Int("__be16", 2, big=True)),
+        Field("pad2", 26, Array(Int("__u8", 1), 6)),
+    ),
+)
+
+SG_LB_VIP = Record(
+    "sg_lb_vip",
+    56,
+    (
+        Field("seed", 0, Int("__u64", 8)),
+        Field("table", 8, Int("__u32", 4)),
+        Field("size", 12, Int("__u32", 4)),
+        Field("stat", 16, Int("__u32", 4)),
+        Field("flags", 20, Int("__u32", 4)),
+        Field("source_gen", 24, Int("__u32", 4)),
+        Field("affinity", 28, Int("__u32", 4)),
+        Field("affinity_s", 32, Int("__u32", 4)),
+        Field("limit", 36, Int("__u32", 4)),
+        Field("limit_gap_ns", 40, Int("__u32", 4)),
+        Field("limit_burst_ns", 44, Int("__u32", 4)),
+        Field("quic", 48, Int("__u32", 4)),
+        Field("port_delta", 52, Int("__u16", 2)),
+        Field("quic_off", 54, Int("__u8", 1)),
+        Field("quic_len", 55, Int("__u8", 1)),
+    ),
+)
+
+SG_LB_SOURCE_KEY = Record(
+    "sg_lb_source_key",
+    24,
+    (
+        Field("prefixlen", 0, Int("__u32", 4)),
+        Field("gen", 4, Int("__u32", 4)),
+        Field("addr", 8, Address()),
+    ),
+)
+
+SG_LB_STAT = Record(
+    "sg_lb_stat",
+    32,
+    (
+        Field("packets", 0, Int("__u64", 8)),
+        Field("bytes", 8, Int("__u64", 8)),
+        Field("flows", 16, Int("__u64", 8)),
+        Field("drops", 24, Int("__u64", 8)),
+    ),
+)
+
+SG_LB_SLOT = Record(
+    "sg_lb_slot",
+    4,
+    (
+        Field("backend", 0, Int("__u16", 2)),
+        Field("former", 2, Int("__u16", 2)),
+    ),
+)
+
+SG_LB_CHUNK = Record(
+    "sg_lb_chunk",
+    1048,
+    (
+        Field("drain_until_ns", 0, Int("__u64", 8)),
+        Field("learn_until_ns", 8, Int("__u64", 8)),
+        Field("epoch", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("slot", 24, Array(SG_LB_SLOT, 256)),
+    ),
+)
+
+SG_LB_KEY = Record(
+    "sg_lb_key",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
 SG_COUNT = Record(
     "sg_count",
     16,
@@ -348,6 +642,34 @@ SG_COUNT = Record(
         Field("bytes", 8, Int("__u64", 8)),
     ),
 )
+
+SG_MG_BACKEND = Record(
+    "sg_mg_backend",
+    16,
+    (
+        Field("at", 0, Int("__u32", 4)),
+        Field("skip", 4, Int("__u32", 4)),
+        Field("weight", 8, Int("__u32", 4)),
+        Field("credit", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_MG_BACKENDS = Record("sg_mg_backends", 65536, (Field("at", 0, Array(SG_MG_BACKEND, 4096)),))
+
+SG_MG_STATE = Record(
+    "sg_mg_state",
+    24,
+    (
+        Field("size", 0, Int("__u32", 4)),
+        Field("backends", 4, Int("__u32", 4)),
+        Field("turn", 8, Int("__u32", 4)),
+        Field("filled", 12, Int("__u32", 4)),
+        Field("largest", 16, Int("__u32", 4)),
+        Field("asking", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_MG_TABLE = Record("sg_mg_table", 131076, (Field("slot", 0, Array(Int("__u16", 2), 65538)),))
 
 SG_NAT_RANGE = Record(
     "sg_nat_range",
@@ -375,7 +697,8 @@ SG_NAT_GW = Record(
         Field("tos", 73, Int("__u8", 1)),
         Field("pool6791_len", 74, Int("__u8", 1)),
         Field("pool6791_6_len", 75, Int("__u8", 1)),
-        Field("pad", 76, Array(Int("__u8", 1), 4)),
+        Field("obj", 76, Int("__u16", 2)),
+        Field("pad", 78, Array(Int("__u8", 1), 2)),
     ),
 )
 
@@ -388,7 +711,7 @@ SG_NAT_TABLE = Record(
         Field("gen", 8, Int("__u32", 4)),
         Field("n_map", 12, Int("__u32", 4)),
         Field("version", 16, Int("__u32", 4)),
-        Field("pad", 20, Int("__u32", 4)),
+        Field("stateful", 20, Int("__u32", 4)),
         Field("range", 24, Array(SG_NAT_RANGE, 16)),
         Field("gw", 216, Array(SG_NAT_GW, 16)),
     ),
@@ -615,6 +938,329 @@ SG_EVENT = Record(
     ),
 )
 
+SG_ST_OBJ = Record(
+    "sg_st_obj",
+    152,
+    (
+        Field("gw", 0, SG_NAT_GW),
+        Field("flags", 80, Int("__u32", 4)),
+        Field("max_sessions", 84, Int("__u32", 4)),
+        Field("life", 88, Array(Int("__u32", 4), 7)),
+        Field("client_ports", 116, Int("__u32", 4)),
+        Field("client_sessions", 120, Int("__u32", 4)),
+        Field("client_rate", 124, Int("__u32", 4)),
+        Field("half_base", 128, Int("__u32", 4)),
+        Field("half_size", 132, Int("__u32", 4)),
+        Field("n_addrs", 136, Int("__u32", 4)),
+        Field("pool", 140, Int("__u16", 2)),
+        Field("n_pools", 142, Int("__u16", 2)),
+        Field("block_size", 144, Int("__u16", 2)),
+        Field("client_len", 146, Int("__u8", 1)),
+        Field("pad", 147, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_POOL = Record(
+    "sg_st_pool",
+    32,
+    (
+        Field("addr", 0, Address()),
+        Field("n_addrs", 16, Int("__u32", 4)),
+        Field("base", 20, Int("__u32", 4)),
+        Field("first_block", 24, Int("__u16", 2)),
+        Field("blocks", 26, Int("__u16", 2)),
+        Field("first", 28, Int("__u16", 2)),
+        Field("last", 30, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_OWN = Record(
+    "sg_st_own",
+    12,
+    (
+        Field("base", 0, Int("__u32", 4)),
+        Field("first_block", 4, Int("__u16", 2)),
+        Field("blocks", 6, Int("__u16", 2)),
+        Field("flags", 8, Int("__u16", 2)),
+        Field("obj", 10, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_VIP = Record(
+    "sg_st_vip",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_SVC = Record(
+    "sg_st_svc",
+    32,
+    (
+        Field("vip", 0, SG_ST_VIP),
+        Field("obj", 24, Int("__u16", 2)),
+        Field("pad", 26, Array(Int("__u16", 2), 3)),
+    ),
+)
+
+SG_ST_BACKEND = Record(
+    "sg_st_backend",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("weight", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_TABLE = Record(
+    "sg_st_table",
+    19464,
+    (
+        Field("n", 0, Int("__u32", 4)),
+        Field("pad", 4, Int("__u32", 4)),
+        Field("backend", 8, Array(SG_ST_BACKEND, 128)),
+        Field("ring", 3080, Array(Int("__u8", 1), 16381)),
+        Field("pad2", 19461, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_BIND = Record(
+    "sg_st_bind",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("side", 19, Int("__u8", 1)),
+        Field("obj", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_BOUND = Record(
+    "sg_st_bound",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("obj", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_PORT = Record(
+    "sg_st_client_port",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("by_svc", 19, Int("__u8", 1)),
+        Field("dom", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_MAP = Record(
+    "sg_st_map",
+    56,
+    (
+        Field("in", 0, Address()),
+        Field("out", 16, Address()),
+        Field("in_port", 32, Int("__be16", 2, big=True)),
+        Field("out_port", 34, Int("__be16", 2, big=True)),
+        Field("obj", 36, Int("__u16", 2)),
+        Field("svc", 38, Int("__u16", 2)),
+        Field("refs", 40, Int("__u32", 4)),
+        Field("last", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("proto", 52, Int("__u8", 1)),
+        Field("flags", 53, Int("__u8", 1)),
+        Field("pad", 54, Array(Int("__u8", 1), 2)),
+    ),
+)
+
+SG_ST_PEER = Record(
+    "sg_st_peer",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("map", 16, Int("__u32", 4)),
+        Field("port", 20, Int("__be16", 2, big=True)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_SESS = Record(
+    "sg_st_sess",
+    72,
+    (
+        Field("remote", 0, Address()),
+        Field("rport", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("state", 19, Int("__u8", 1)),
+        Field("map", 20, Int("__u32", 4)),
+        Field("expires", 24, Int("__u32", 4)),
+        Field("created", 28, Int("__u32", 4)),
+        Field("half", 32, Int("__u32", 4)),
+        Field("obj", 36, Int("__u16", 2)),
+        Field("pad", 38, Int("__u16", 2)),
+        Field("out", 40, SG_COUNT),
+        Field("in", 56, SG_COUNT),
+    ),
+)
+
+SG_ST_PORTS = Record(
+    "sg_st_ports",
+    280,
+    (
+        Field("used", 0, Int("__u64", 8)),
+        Field("resting", 8, Int("__u64", 8)),
+        Field("rest_next", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("slot", 24, Array(Int("__u32", 4), 64)),
+    ),
+)
+
+SG_ST_IDS = Record("sg_st_ids", 64, (Field("used", 0, Array(Int("__u64", 8), 8)),))
+
+SG_ST_USE = Record(
+    "sg_st_use",
+    16,
+    (
+        Field("sessions", 0, Int("__u32", 4)),
+        Field("half", 4, Int("__u32", 4)),
+        Field("maps", 8, Int("__u32", 4)),
+        Field("next", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_STAT = Record(
+    "sg_st_stat",
+    144,
+    (
+        Field("out", 0, SG_COUNT),
+        Field("in", 16, SG_COUNT),
+        Field("sessions", 32, Int("__u64", 8)),
+        Field("maps", 40, Int("__u64", 8)),
+        Field("full", 48, Int("__u64", 8)),
+        Field("no_port", 56, Int("__u64", 8)),
+        Field("client_ports", 64, Int("__u64", 8)),
+        Field("client_sessions", 72, Int("__u64", 8)),
+        Field("client_rate", 80, Int("__u64", 8)),
+        Field("half_out", 88, Int("__u64", 8)),
+        Field("no_state", 96, Int("__u64", 8)),
+        Field("filtered", 104, Int("__u64", 8)),
+        Field("hairpin", 112, Int("__u64", 8)),
+        Field("expired", 120, Int("__u64", 8)),
+        Field("overflow", 128, Int("__u64", 8)),
+        Field("fragments", 136, Int("__u64", 8)),
+    ),
+)
+
+SG_ST_CLIENT = Record(
+    "sg_st_client",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("obj", 16, Int("__u16", 2)),
+        Field("pad", 18, Int("__u16", 2)),
+        Field("pad2", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_USE = Record(
+    "sg_st_client_use",
+    32,
+    (
+        Field("ports", 0, Int("__u32", 4)),
+        Field("sessions", 4, Int("__u32", 4)),
+        Field("since_ns", 8, Int("__u64", 8)),
+        Field("tokens_ns", 16, Int("__u64", 8)),
+        Field("refused", 24, Int("__u32", 4)),
+        Field("pad", 28, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_FLUSH = Record(
+    "sg_st_flush",
+    96,
+    (
+        Field("seq", 0, Int("__u32", 4)),
+        Field("fields", 4, Int("__u32", 4)),
+        Field("client", 8, Address()),
+        Field("client_mask", 24, Address()),
+        Field("out", 40, Address()),
+        Field("remote", 56, Address()),
+        Field("remote_mask", 72, Address()),
+        Field("obj", 88, Int("__u16", 2)),
+        Field("svc", 90, Int("__u16", 2)),
+        Field("proto", 92, Int("__u8", 1)),
+        Field("pad", 93, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_SWEEP = Record(
+    "sg_st_sweep",
+    72,
+    (
+        Field("ran_ns", 0, Int("__u64", 8)),
+        Field("spent_ns", 8, Int("__u64", 8)),
+        Field("steps", 16, Int("__u64", 8)),
+        Field("passes", 24, Int("__u64", 8)),
+        Field("removed", 32, Int("__u64", 8)),
+        Field("flush_removed", 40, Int("__u64", 8)),
+        Field("at", 48, Int("__u32", 4)),
+        Field("flush_at", 52, Int("__u32", 4)),
+        Field("flushing", 56, Int("__u32", 4)),
+        Field("flushed", 60, Int("__u32", 4)),
+        Field("owner", 64, Int("__u32", 4)),
+        Field("pad", 68, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_BLOCK_EVENT = Record(
+    "sg_st_block_event",
+    48,
+    (
+        Field("time_ns", 0, Int("__u64", 8)),
+        Field("client", 8, Address()),
+        Field("out", 24, Address()),
+        Field("first", 40, Int("__u16", 2)),
+        Field("last", 42, Int("__u16", 2)),
+        Field("obj", 44, Int("__u16", 2)),
+        Field("proto", 46, Int("__u8", 1)),
+        Field("given", 47, Int("__u8", 1)),
+    ),
+)
+
+SG_ST_BLK_KEY = Record(
+    "sg_st_blk_key",
+    8,
+    (
+        Field("block", 0, Int("__u32", 4)),
+        Field("obj", 4, Int("__u16", 2)),
+        Field("proto", 6, Int("__u8", 1)),
+        Field("pad", 7, Int("__u8", 1)),
+    ),
+)
+
+SG_ST_BLK = Record(
+    "sg_st_blk",
+    24,
+    (
+        Field("client", 0, Address()),
+        Field("ports", 16, Int("__u32", 4)),
+        Field("released", 20, Int("__u32", 4)),
+    ),
+)
+
 MAPS: dict[str, MapSpec] = {
     "sg_dev": MapSpec(
         name="sg_dev",
@@ -736,12 +1382,156 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1,
         flags=0,
     ),
+    "sg_lb_affinity": MapSpec(
+        name="sg_lb_affinity",
+        type=9,
+        key=SG_LB_AFFINITY_KEY,
+        value=SG_LB_AFFINITY_VAL,
+        max_entries=65536,
+        flags=0,
+    ),
+    "sg_lb_backend": MapSpec(
+        name="sg_lb_backend",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BACKEND,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_cpu": MapSpec(
+        name="sg_lb_cpu",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_CPU,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_drops": MapSpec(
+        name="sg_lb_drops",
+        type=5,
+        key=SG_LB_DROP_KEY,
+        value=Int("__u64", 8),
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_lb_flow": MapSpec(
+        name="sg_lb_flow",
+        type=1,
+        key=SG_LB_FLOW_KEY,
+        value=SG_LB_FLOW,
+        max_entries=1048576,
+        flags=1,
+    ),
+    "sg_lb_frag": MapSpec(
+        name="sg_lb_frag",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BUCKET,
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_lb_limit": MapSpec(
+        name="sg_lb_limit",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u64", 8),
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_pending": MapSpec(
+        name="sg_lb_pending",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_LB_BUCKET,
+        max_entries=65536,
+        flags=0,
+    ),
+    "sg_lb_quic": MapSpec(
+        name="sg_lb_quic",
+        type=1,
+        key=SG_LB_QUIC_KEY,
+        value=Int("__u32", 4),
+        max_entries=16384,
+        flags=1,
+    ),
+    "sg_lb_range": MapSpec(
+        name="sg_lb_range",
+        type=11,
+        key=SG_LB_RANGE_KEY,
+        value=SG_LB_VIP,
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_lb_source": MapSpec(
+        name="sg_lb_source",
+        type=11,
+        key=SG_LB_SOURCE_KEY,
+        value=Int("__u32", 4),
+        max_entries=131072,
+        flags=1,
+    ),
+    "sg_lb_stats": MapSpec(
+        name="sg_lb_stats",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_STAT,
+        max_entries=16384,
+        flags=0,
+    ),
+    "sg_lb_table": MapSpec(
+        name="sg_lb_table",
+        type=12,
+        key=Int("__u32", 4),
+        value=Int("map", 4),
+        max_entries=16384,
+        flags=0,
+        inner=MapSpec(
+            name="sg_lb_table.inner",
+            type=2,
+            key=Int("__u32", 4),
+            value=SG_LB_CHUNK,
+            max_entries=1,
+            flags=4096,
+        ),
+    ),
+    "sg_lb_vip": MapSpec(
+        name="sg_lb_vip",
+        type=1,
+        key=SG_LB_KEY,
+        value=SG_LB_VIP,
+        max_entries=65536,
+        flags=1,
+    ),
     "sg_metrics": MapSpec(
         name="sg_metrics",
         type=6,
         key=Int("__u32", 4),
         value=SG_COUNT,
         max_entries=256,
+        flags=0,
+    ),
+    "sg_mg_backend": MapSpec(
+        name="sg_mg_backend",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_BACKENDS,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_mg_state": MapSpec(
+        name="sg_mg_state",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_STATE,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_mg_table": MapSpec(
+        name="sg_mg_table",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_MG_TABLE,
+        max_entries=1,
         flags=0,
     ),
     "sg_nat": MapSpec(

@@ -142,8 +142,8 @@ def read_objects(path: Path) -> Iterator[Mapping[str, Any]]:
 
 @dataclass(slots=True)
 class FilePods:
-    """Pod and Namespace objects of files, as `kubectl get pods,namespaces -o json` writes them; those of other nodes are
-    passed over. A file that cannot be read keeps what was known."""
+    """Pod and Namespace objects of files, as `kubectl get pods,namespaces -o json` writes them; those of other nodes
+    are passed over. A file that cannot be read keeps what was known."""
 
     node: str
     path: Path

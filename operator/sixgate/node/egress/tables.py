@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Set
 
     from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
 
@@ -56,7 +56,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """`pods`: address to (ifindex, set); `destinations`: (set, prefix) to target; `selected`: pods by policy and pair."""
+    """`pods`: address to (ifindex, set); `destinations`: (set, prefix) to target; `selected`: how many pods, by policy and
+    pair."""
 
     pods: Mapping[str, tuple[int, int]]
     destinations: Mapping[tuple[int, Prefix], Target]
@@ -93,7 +94,7 @@ def contents(
             number = numbers[key]
         else:
             table = merged(chosen)
-            number = numbers[key] = _set_number(table, destinations)
+            number = numbers[key] = _set_number(table, set(numbers.values()))
             destinations.update({(number, prefix): target for prefix, target in table.items()})
         for address in pod.addresses:
             if address in ports:
@@ -104,12 +105,11 @@ def contents(
 _NO_PAIR = 0x7FFFFF  # of a policy without pairs: no gateway ever owns it, so its packets are dropped
 
 
-def _set_number(table: Mapping[Prefix, Target], taken: Mapping[tuple[int, Prefix], Target]) -> int:
-    """A number that says what the set holds: a changed table is a new set beside the old one, and a restarted agent finds
-    the same numbers again."""
+def _set_number(table: Mapping[Prefix, Target], used: Set[int]) -> int:
+    """A number that says what the set holds: a changed table is a new set beside the old one, and a restarted agent
+    finds the same numbers again."""
     text = repr(sorted((p.first, p.length, t.pair, t.stat) for p, t in table.items()))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-    used = {known for known, _ in taken}
     while number < _FIRST_SET or number in used:
         number = (number + 1) & 0xFFFFFFFF
     return number
@@ -162,8 +162,8 @@ def prefix_of(cidr: str) -> Prefix:
 def merged(chosen: tuple[tuple[EgressPolicy, int], ...]) -> dict[Prefix, Target]:
     """One longest-prefix table for policies and the pair of each, oldest first.
 
-    For every prefix that any of them names: the policy whose destination covers it with the longest prefix and that does
-    not exclude it; of equal ones the first. Target 0 where there is none: as if egress were not there.
+    For every prefix that any of them names: the policy whose destination covers it with the longest prefix and that
+    does not exclude it; of equal ones the first. Target 0 where there is none: as if egress were not there.
     """
     wanted: defaultdict[Prefix, list[int]] = defaultdict(list)
     excluded: defaultdict[Prefix, list[int]] = defaultdict(list)
