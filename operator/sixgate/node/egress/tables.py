@@ -56,8 +56,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """`pods`: address to (ifindex, set); `destinations`: (set, prefix) to target; `selected`: how many pods, by policy and
-    pair."""
+    """`pods`: address to (ifindex, set); `destinations`: (set, prefix) to target; `selected`: number of pods by policy
+    and pair."""
 
     pods: Mapping[str, tuple[int, int]]
     destinations: Mapping[tuple[int, Prefix], Target]
