@@ -3,6 +3,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_tc
+#define SG_LB_WORK_MAP sg_lb_work_tc
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
@@ -10,7 +11,8 @@
 #include "lib/event.h"
 #include "lib/flow_skb.h"
 #include "lib/flow.h"
-#include "lib/lb_maps.h"
+#include "lib/lb_send_skb.h"
+#include "lib/lb.h"
 
 SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 {
@@ -42,6 +44,13 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	return w->act;
 }
 
+SG_GLOBAL int sg_lb_general(struct __sk_buff *ctx)
+{
+	struct sg_lb_work *w;
+
+	return sg_lb_any(ctx, &w);
+}
+
 SEC("tc")
 int sg_uplink_tc(struct __sk_buff *ctx)
 {
@@ -49,6 +58,11 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 	const struct sg_nat_table *t;
 	int act;
 
+	if (sg_feature(SG_F_LB)) {
+		act = sg_lb_general(ctx);
+		if (act != SG_LB_FOREIGN)
+			return act;
+	}
 	if (!sg_feature(SG_F_NAT))
 		return SG_ACT_PASS;
 	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {

@@ -3,13 +3,15 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_xdp
+#define SG_LB_WORK_MAP sg_lb_work_xdp
 
 #include "sg/ctx_xdp.h"
 #include "lib/send_xdp.h"
 #include "lib/fast_nops.h"
 #include "lib/flow_xdp.h"
 #include "lib/flow.h"
-#include "lib/lb_maps.h"
+#include "lib/lb_send_xdp.h"
+#include "lib/lb.h"
 
 SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 {
@@ -32,6 +34,23 @@ SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 	return w->act;
 }
 
+SG_GLOBAL int sg_lb_general(struct xdp_md *ctx)
+{
+	struct sg_lb_work *w;
+
+	return sg_lb_any(ctx, &w);
+}
+
+/* A call, for the stack of what comes after it. */
+SG_GLOBAL int sg_lb_common(struct xdp_md *ctx)
+{
+	__be16 proto = sg_eth_proto(ctx);
+
+	if (proto == bpf_htons(ETH_P_IP))
+		return sg_lb_fast4(ctx);
+	return proto == bpf_htons(ETH_P_IPV6) ? sg_lb_fast6(ctx) : SG_LB_FOREIGN;
+}
+
 SEC("xdp")
 int sg_uplink_xdp(struct xdp_md *ctx)
 {
@@ -39,6 +58,13 @@ int sg_uplink_xdp(struct xdp_md *ctx)
 	const struct sg_nat_table *t;
 	int act;
 
+	if (sg_feature(SG_F_LB)) {
+		act = sg_lb_common(ctx);
+		if (unlikely(act == SG_LB_GENERAL))
+			act = sg_lb_general(ctx);
+		if (act != SG_LB_FOREIGN)
+			return act;
+	}
 	if (!sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return SG_ACT_PASS;
 	t = sg_nat_table();

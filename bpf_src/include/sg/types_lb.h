@@ -72,7 +72,7 @@ struct sg_lb_slot {
 struct sg_lb_chunk {
 	__u64 drain_until_ns; /* CLOCK_MONOTONIC; afterwards former backends count no more */
 	__u64 learn_until_ns; /* until then UDP packets of unknown flows are taken for old flows */
-	__u32 epoch;	      /* differs between two drains that do not overlap; what was tracked in another one is not used */
+	__u32 epoch; /* above 0; differs between two drains that do not overlap; what was tracked in another one is not used */
 	__u32 pad;
 	struct sg_lb_slot slot[SG_LB_CHUNK];
 };
@@ -86,7 +86,9 @@ enum sg_lb_kind {
 };
 
 enum sg_lb_backend_flag {
-	SG_LB_DOWN = 1 << 0, /* found dead: UDP flows that nobody knows leave it at once */
+	SG_LB_DOWN =
+		1 << 0, /* found dead: unknown UDP flows of its former slots, and clients of session affinity, leave it at once */
+	SG_LB_NO_NEW = 1 << 1, /* leaving or in maintenance: session affinity sends it no new flows */
 };
 
 /* One backend of one object. */
@@ -110,7 +112,7 @@ struct sg_lb_cpu {
 	__u32 version; /* of the backend that the rest belongs to */
 	__u32 ifindex;
 	__u32 mtu;
-	__u32 sum; /* of the constant part of an outer IPv4 header */
+	__u32 v4; /* the backend has an IPv4 address */
 	__u8 dmac[6];
 	__u8 smac[6];
 	__u32 pad;
@@ -143,8 +145,8 @@ struct sg_lb_flow_key {
 struct sg_lb_flow {
 	__u64 seen_ns; /* CLOCK_MONOTONIC, to about a second */
 	__u32 backend; /* id */
-	__u32 table;   /* of the VIP: the entry may go when that table's drain is over */
-	__u32 epoch;   /* of the drain */
+	__u32 table;   /* of the VIP */
+	__u32 epoch; /* of the drain: the entry may go when that is over. 0: because of session affinity; it may go when it has been idle */
 	__u32 pad;
 };
 

@@ -57,6 +57,7 @@ class SgGwFlag(IntEnum):
 
 class SgLbBackendFlag(IntEnum):
     SG_LB_DOWN = 1
+    SG_LB_NO_NEW = 2
 
 
 class SgLbFlag(IntEnum):
@@ -493,7 +494,7 @@ SG_LB_CPU = Record(
         Field("version", 32, Int("__u32", 4)),
         Field("ifindex", 36, Int("__u32", 4)),
         Field("mtu", 40, Int("__u32", 4)),
-        Field("sum", 44, Int("__u32", 4)),
+        Field("v4", 44, Int("__u32", 4)),
         Field("dmac", 48, Array(Int("__u8", 1), 6)),
         Field("smac", 54, Array(Int("__u8", 1), 6)),
         Field("pad", 60, Int("__u32", 4)),
@@ -631,6 +632,86 @@ SG_LB_KEY = Record(
         Field("port", 16, Int("__be16", 2, big=True)),
         Field("proto", 18, Int("__u8", 1)),
         Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_PKT = Record(
+    "sg_pkt",
+    64,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("l3", 32, Int("__u32", 4)),
+        Field("l4", 36, Int("__u32", 4)),
+        Field("end", 40, Int("__u32", 4)),
+        Field("frag_id", 44, Int("__u32", 4)),
+        Field("segs_left", 48, Int("__u32", 4)),
+        Field("frag_off", 52, Int("__u16", 2)),
+        Field("version", 54, Int("__u8", 1)),
+        Field("proto", 55, Int("__u8", 1)),
+        Field("tos", 56, Int("__u8", 1)),
+        Field("ttl", 57, Int("__u8", 1)),
+        Field("df", 58, Int("__u8", 1)),
+        Field("fragment", 59, Int("__u8", 1)),
+        Field("more", 60, Int("__u8", 1)),
+        Field("atomic", 61, Int("__u8", 1)),
+        Field("ext_behind_fragment", 62, Int("__u8", 1)),
+        Field("pad", 63, Int("__u8", 1)),
+    ),
+)
+
+SG_LB_PKT = Record(
+    "sg_lb_pkt",
+    32,
+    (
+        Field("l3", 0, Int("__u32", 4)),
+        Field("l4", 4, Int("__u32", 4)),
+        Field("len", 8, Int("__u32", 4)),
+        Field("seg_len", 12, Int("__u32", 4)),
+        Field("spread", 16, Int("__u32", 4)),
+        Field("dport", 20, Int("__be16", 2, big=True)),
+        Field("delta", 22, Int("__u16", 2)),
+        Field("v6", 24, Int("__u8", 1)),
+        Field("tos", 25, Int("__u8", 1)),
+        Field("proto", 26, Int("__u8", 1)),
+        Field("pad", 27, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_ASK = Record(
+    "sg_lb_ask",
+    96,
+    (
+        Field("key", 0, SG_LB_FLOW_KEY),
+        Field("hash", 40, Int("__u64", 8)),
+        Field("drain_until_ns", 48, Int("__u64", 8)),
+        Field("learn_until_ns", 56, Int("__u64", 8)),
+        Field("affinity_ns", 64, Int("__u64", 8)),
+        Field("table", 72, Int("__u32", 4)),
+        Field("epoch", 76, Int("__u32", 4)),
+        Field("affinity", 80, Int("__u32", 4)),
+        Field("backend", 84, Int("__u16", 2)),
+        Field("former", 86, Int("__u16", 2)),
+        Field("first", 88, Int("__u8", 1)),
+        Field("peek", 89, Int("__u8", 1)),
+        Field("fresh", 90, Int("__u8", 1)),
+        Field("pad", 91, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_WORK = Record(
+    "sg_lb_work",
+    216,
+    (
+        Field("pkt", 0, SG_PKT),
+        Field("out", 64, SG_LB_PKT),
+        Field("ask", 96, SG_LB_ASK),
+        Field("stat", 192, Int("__u32", 4)),
+        Field("mtu", 196, Int("__u32", 4)),
+        Field("bytes", 200, Int("__u32", 4)),
+        Field("segs", 204, Int("__u32", 4)),
+        Field("reason", 208, Int("__u32", 4)),
+        Field("act", 212, Int("int", 4, signed=True)),
     ),
 )
 
@@ -789,31 +870,6 @@ SG_SEEN = Record(
         Field("bytes", 8, Int("__u64", 8)),
         Field("big", 16, Int("__u64", 8)),
         Field("largest", 24, Int("__u64", 8)),
-    ),
-)
-
-SG_PKT = Record(
-    "sg_pkt",
-    64,
-    (
-        Field("saddr", 0, Address()),
-        Field("daddr", 16, Address()),
-        Field("l3", 32, Int("__u32", 4)),
-        Field("l4", 36, Int("__u32", 4)),
-        Field("end", 40, Int("__u32", 4)),
-        Field("frag_id", 44, Int("__u32", 4)),
-        Field("segs_left", 48, Int("__u32", 4)),
-        Field("frag_off", 52, Int("__u16", 2)),
-        Field("version", 54, Int("__u8", 1)),
-        Field("proto", 55, Int("__u8", 1)),
-        Field("tos", 56, Int("__u8", 1)),
-        Field("ttl", 57, Int("__u8", 1)),
-        Field("df", 58, Int("__u8", 1)),
-        Field("fragment", 59, Int("__u8", 1)),
-        Field("more", 60, Int("__u8", 1)),
-        Field("atomic", 61, Int("__u8", 1)),
-        Field("ext_behind_fragment", 62, Int("__u8", 1)),
-        Field("pad", 63, Int("__u8", 1)),
     ),
 )
 
@@ -1501,6 +1557,22 @@ MAPS: dict[str, MapSpec] = {
         value=SG_LB_VIP,
         max_entries=65536,
         flags=1,
+    ),
+    "sg_lb_work_tc": MapSpec(
+        name="sg_lb_work_tc",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_WORK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_lb_work_xdp": MapSpec(
+        name="sg_lb_work_xdp",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_WORK,
+        max_entries=1,
+        flags=0,
     ),
     "sg_metrics": MapSpec(
         name="sg_metrics",

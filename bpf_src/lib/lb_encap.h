@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Outer headers of DSR: IPv4 and IPv6 packets inside IPv4 or IPv6 ones (RFC 2003, RFC 2473, RFC 4213). */
+#ifndef SG_LB_ENCAP_H
+#define SG_LB_ENCAP_H
+
+#include "lb_track.h"
+
+/* What forwarding needs to know of a packet. */
+struct sg_lb_pkt {
+	__u32 l3;      /* first byte of the IP header */
+	__u32 l4;      /* first byte of layer 4 */
+	__u32 len;     /* of layer 3, as its header counts; of a super-packet of 64 KB and more all of it */
+	__u32 seg_len; /* of layer 3 in one segment of a super-packet; of the packet otherwise */
+	__u32 spread;  /* bits of the flow hash, for the outer source */
+	__be16 dport;  /* as received */
+	__u16 delta;   /* to the port of the backend; 0: nothing to map */
+	__u8 v6;
+	__u8 tos;
+	__u8 proto;
+	__u8 pad[5];
+};
+
+/* The port before it was mapped, as the outer header carries it; 0: not mapped. */
+SG_INLINE __be16 sg_lb_port_tag(const struct sg_lb_pkt *p)
+{
+	return p->delta ? p->dport : 0;
+}
+
+SG_INLINE void sg_lb_outer4(struct iphdr *ip, const struct sg_lb_backend *b, const struct sg_lb_pkt *p)
+{
+	*(__u16 *)ip = bpf_htons(0x4500 | p->tos);
+	ip->tot_len = bpf_htons((__u16)(p->len + SG_V4_LEN));
+	ip->id = sg_lb_port_tag(p);
+	ip->frag_off = bpf_htons(SG_IP_DF);
+	ip->ttl = b->ttl;
+	ip->protocol = p->v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	ip->check = 0;
+	ip->saddr = b->src.w[3] | bpf_htonl(p->spread & b->src_mask);
+	ip->daddr = b->addr.w[3];
+	ip->check = sg_csum_v4(ip);
+}
+
+SG_INLINE void sg_lb_outer6(struct ipv6hdr *ip6, const struct sg_lb_backend *b, const struct sg_lb_pkt *p)
+{
+	*(__be32 *)ip6 = bpf_htonl(0x60000000 | ((__u32)p->tos << 20) | bpf_ntohs(sg_lb_port_tag(p)));
+	ip6->payload_len = bpf_htons((__u16)p->len);
+	ip6->nexthdr = p->v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	ip6->hop_limit = b->ttl;
+	__builtin_memcpy(&ip6->saddr, &b->src, 12);
+	ip6->saddr.in6_u.u6_addr32[3] = b->src.w[3] | bpf_htonl(p->spread & b->src_mask);
+	__builtin_memcpy(&ip6->daddr, &b->addr, 16);
+}
+
+#endif
