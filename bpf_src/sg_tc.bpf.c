@@ -7,6 +7,7 @@
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
+#include "lib/big.h"
 #include "lib/fast_nops.h"
 #include "lib/event.h"
 #include "lib/flow_skb.h"
@@ -23,6 +24,8 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	enum sg_reason reason;
 
 	if (!t || !w || !sg_nat_claim(ctx, t, w, proto)) {
+		if (sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx))
+			return sg_big_forward(ctx);
 		sg_metric(SG_PASS_NO_MATCH, segs, bytes);
 		return SG_ACT_PASS;
 	}
@@ -64,7 +67,7 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 			return act;
 	}
 	if (!sg_feature(SG_F_NAT))
-		return SG_ACT_PASS;
+		return sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx) ? sg_big_forward(ctx) : SG_ACT_PASS;
 	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {
 		sg_metric(SG_PASS_NOT_IP, 1, ctx->len);
 		return SG_ACT_PASS;

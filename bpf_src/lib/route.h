@@ -17,7 +17,7 @@ struct sg_hop {
 	__u32 slot; /* XDP: in sg_nh_cache */
 	__u32 mtu;
 	__u32 local; /* left to this host; XDP leaves such packets to tc */
-	__u32 pad;
+	__u32 peer;  /* tc: handed to the other end of the device, for it must not be transmitted */
 };
 
 /* The part of a hop that is remembered: tc needs the address and asks for the neighbour every time, XDP needs the link header. */

@@ -3,7 +3,7 @@
 #ifndef SG_SEND_H
 #define SG_SEND_H
 
-#include "route.h"
+#include "big_dev.h"
 
 SG_INLINE void sg_redir_neigh(const struct sg_route *rt, struct bpf_redir_neigh *nh)
 {
@@ -29,6 +29,7 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 
 	hop->mtu = hop->rt.mtu;
 	hop->local = hop->rt.local;
+	hop->peer = 0;
 	return reason;
 }
 
@@ -41,8 +42,12 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason 
 	sg_set_eth_proto(ctx, ctx->protocol);
 	if (hop->local)
 		return SG_ACT_PASS;
-	sg_redir_neigh(&hop->rt, &nh);
-	ret = bpf_redirect_neigh(hop->rt.fib.ifindex, &nh, sizeof(nh), 0);
+	if (unlikely(hop->peer)) {
+		ret = sg_big_deliver(ctx, hop);
+	} else {
+		sg_redir_neigh(&hop->rt, &nh);
+		ret = bpf_redirect_neigh(hop->rt.fib.ifindex, &nh, sizeof(nh), 0);
+	}
 	if (ret != TC_ACT_REDIRECT)
 		*reason = SG_DROP_REDIRECT;
 	return ret;

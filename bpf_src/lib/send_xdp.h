@@ -81,6 +81,12 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 	return SG_SLOW_NEIGH;
 }
 
+/* XDP meets no super-packets. */
+SG_INLINE bool sg_hop_takes_big(const struct sg_hop *hop __attribute__((unused)))
+{
+	return false;
+}
+
 SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason *reason)
 {
 	const struct sg_nexthop *nh = bpf_map_lookup_elem(&sg_nh_cache, &hop->slot);

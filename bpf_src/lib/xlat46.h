@@ -186,6 +186,16 @@ SG_INLINE __u32 sg_header6(const struct sg_work *w, const struct sg_nat_gw *gw, 
 		len += SG_FRAG_LEN;
 	}
 	h->ip6.payload_len = bpf_htons(len);
+	if (unlikely(len > 65535)) { /* RFC 2675, and only inside this machine */
+		h->ip6.payload_len = 0;
+		h->ip6.nexthdr = SG_NEXTHDR_HOP;
+		h->ext[0] = proto;
+		h->ext[1] = 0;
+		h->ext[2] = SG_OPT_JUMBO;
+		h->ext[3] = 4;
+		*(__be32 *)(h->ext + 4) = bpf_htonl(len + SG_JUMBO_LEN);
+		hdr_len += SG_JUMBO_LEN;
+	}
 	return hdr_len;
 }
 
@@ -243,15 +253,17 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 	}
 	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
 		return SG_SLOW_REWRITE;
-	/* A super-packet longer than IPv6 can say is cut on its way to the slow path. Until Linux 6.18 one needs a local
-	 * jumbo header, which ipv6_gso_segment() takes from super-packets that a program has touched (SKB_GSO_DODGY)
-	 * without cutting them: a receiver behind a veth drops what is left. */
-	if (unlikely(p->end - p->l4 > 65535) && !SG_HOOK_IS_SLOW)
-		return SG_SLOW_REWRITE;
 	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, false, p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto,
 			     p->tos, w->l4.ports);
 	if (unlikely(reason))
 		return reason;
+	/* A super-packet longer than IPv6 can say stays whole where it need not be transmitted (big.h), and is cut on its way to
+	 * the slow path otherwise. */
+	if (unlikely(p->end - p->l4 > 65535) && !SG_HOOK_IS_SLOW) {
+		if (!sg_hop_takes_big(hop))
+			return SG_SLOW_REWRITE;
+		hop->peer = 1;
+	}
 	len = SG_V6_LEN + (p->fragment ? SG_FRAG_LEN : 0) + w->seg_len;
 	if (p->df) {
 		/* A fragment that would fit but for its fragment header is told of that header, too, or its sender would never get

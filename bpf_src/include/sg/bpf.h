@@ -47,6 +47,8 @@ SG_INLINE __u32 sg_bounded(__u32 len, __u32 max)
 #define SG_V4_LEN 20
 #define SG_FRAG_LEN 8
 #define SG_ICMP_LEN 8
+#define SG_JUMBO_LEN 8
+#define SG_OPT_JUMBO 0xc2 /* RFC 2675 2 */
 #define SG_IPV6_MIN_MTU 1280
 
 #define SG_IP_DF 0x4000

@@ -6,10 +6,11 @@
 #include "types.h"
 
 enum sg_feature {
-	SG_F_NAT = 1 << 0,	/* stateless NAT46/64 */
-	SG_F_STATEFUL = 1 << 1, /* stateful NAT */
-	SG_F_LB = 1 << 4,	/* balancing of virtual addresses */
-	SG_F_EGRESS = 1 << 8,	/* fixed source addresses of pods */
+	SG_F_NAT = 1 << 0,	    /* stateless NAT46/64 */
+	SG_F_STATEFUL = 1 << 1,	    /* stateful NAT */
+	SG_F_LB = 1 << 4,	    /* balancing of virtual addresses */
+	SG_F_EGRESS = 1 << 8,	    /* fixed source addresses of pods */
+	SG_F_BIG_FORWARD = 1 << 12, /* forwards IPv6 super-packets of more than 64 KB that nothing else claims */
 };
 
 struct sg_config {

@@ -67,6 +67,7 @@ enum sg_reason {
 	SG_DROP_EGRESS_NO_GW,	 /* no gateway of the pair is alive */
 	SG_DROP_EGRESS_NOT_OWN,	 /* for a pair that this node does not own */
 	SG_DROP_EGRESS_NO_POD,	 /* a reply for a pod that is not here */
+	SG_OK_FORWARDED,	 /* an IPv6 super-packet of more than 64 KB forwarded past the kernel, which would drop it */
 	SG_REASON_MAX,
 };
 

@@ -111,6 +111,17 @@ struct sg_dev {
 	__u32 pad;
 };
 
+/* Bits of sg_big_dev.flags. */
+enum sg_big_flag {
+	SG_BIG_FORWARD = 1 << 0, /* IPv6 super-packets of more than 64 KB that arrive here are forwarded by the program */
+	SG_BIG_PEER = 1 << 1,	 /* its other end is a pod's, and takes super-packets without their being transmitted */
+};
+
+/* What may be done with super-packets of more than 64 KB at one device; filled by the node. */
+struct sg_big_dev {
+	__u32 flags; /* enum sg_big_flag */
+};
+
 struct sg_count {
 	__u64 packets; /* segments of a GSO super-packet count one each */
 	__u64 bytes;   /* of layer 3, as received */
