@@ -18,8 +18,7 @@ from e2e.lab.run import LabError
 from e2e.lab.sixgate import NODE, ROOT
 from sixgate.api import UserObject, parse_object
 from sixgate.node.agent import NodeAgent
-from sixgate.node.model import Sizes
-from sixgate.node.netlink import Netlink
+from sixgate.node.bpf.manifest import load_manifest
 from sixgate.node.options import NodeOptions
 from sixgate.node.selftest import Counter
 from sixgate.plan import NodeInfo, Snapshot, plan
@@ -47,7 +46,8 @@ class SizedLab:
 
     def __init__(self, lab: LabRun, hops: int) -> None:
         self.lab = lab
-        self.roles = ("a", "r", "b") if hops else ("a", "b")
+        # The one in the middle first: its neighbours see whether it takes large packets.
+        self.roles = ("r", "a", "b") if hops else ("a", "b")
         for role in self.roles:
             lab.add_netns(role)
         if hops:
@@ -84,7 +84,8 @@ class SizedLab:
         item = parse_object({**POLICY, "spec": spec})
         if not isinstance(item, UserObject):
             raise LabError(str(item[0]))
-        document = Renderer().render(plan(Snapshot((item,), (NodeInfo("n", {"n": "1"}),))).nodes["n"])
+        snapshot = Snapshot((item,), (NodeInfo("n", {"n": "1"}),), (), load_manifest(OBJECTS).digests)
+        document = Renderer().render(plan(snapshot).nodes["n"])
         for role, agent in self._agents.items():
             status = self.lab.call(role, lambda agent=agent: agent.apply(document))  # type: ignore[misc]
             if not status.ready:
@@ -95,11 +96,10 @@ class SizedLab:
         return traffic.iperf(self.lab, "a", self.to[family], seconds=seconds).bits_per_second / 1e9
 
     def mean_kilobytes(self, family: int, seconds: float) -> float:
-        """Mean size of packets with data that arrive at the first hop, as a BPF program there sees them."""
-        role, device = ("r", "a") if "r" in self.roles else ("b", "up")
+        """Mean size of packets with data that arrive at the receiver, as a BPF program there sees them."""
         counter = Counter(OBJECTS)
         try:
-            with counter.on(_Place(self.lab, role), self.lab.device(device)):
+            with counter.on(_Place(self.lab, "b"), self.lab.device("up")):
                 counter.clear()
                 self.gbits(family, seconds)
                 packets, total, _, _ = counter.read(family)
@@ -177,16 +177,3 @@ def policed_gateway(lab: LabRun, seconds: float) -> Path:
             return path
         time.sleep(0.1)
     raise LabError(f"The gateway does not apply the policy: {report['status']['message']}")
-
-
-def set_by_hand(lab: LabRun, size: int) -> None:
-    """The same size for both families on every veth of a lab that is not sixgate's own."""
-
-    def body() -> None:
-        with Netlink() as netlink:
-            for device in netlink.devices().values():
-                if device.kind == "veth" and not device.ours:
-                    netlink.set_sizes(device.name, device.ifindex, Sizes(size, size, size, size))
-
-    for role in lab.roles():
-        lab.call(role, body)

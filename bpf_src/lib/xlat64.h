@@ -200,6 +200,7 @@ SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 				return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, limit);
 			return SG_SLOW_FRAGMENT;
 		}
+		hop->peer = unlikely(p->end - p->l4 > 65535) && sg_hop_takes_big(hop);
 		reason = sg_mss(ctx, w, gw, hop->mtu - 40);
 		if (!reason)
 			reason = sg_write64(ctx, w, gw);

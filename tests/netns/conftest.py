@@ -144,10 +144,13 @@ class Node:
         entries: dict[int, Any] | None = None,
         inner: Sequence[int] = (7, 8),
         maps: Sequence[dict[str, Any]] = (),
+        super_packets: str = "",
         **extra: Any,
     ) -> NodeConfigSpec:
         owners = ["NAT46Gateway/a"]
-        attachments: list[dict[str, Any]] = [{"program": "t_tc", "hook": "tc-ingress", "devices": list(devices)}]
+        attachments: list[dict[str, Any]] = [
+            {"program": "t_tc", "hook": "tc-ingress", "devices": list(devices), "superPackets": super_packets}
+        ]
         if xdp:
             attachments.append({"program": "t_xdp", "hook": "xdp", "devices": list(xdp), "required": False})
         rows = [{"key": key, "value": value} for key, value in ({1: 10, 2: 20} if entries is None else entries).items()]

@@ -312,7 +312,7 @@ def test_a_pod_that_is_born_later_gets_its_sizes_without_being_asked(node: Node)
 def test_a_device_with_a_gateways_program_merges_ipv4_of_64_kb(node: Node) -> None:
     """The program of the test stands for a gateway's: both are attached to tc-ingress."""
     item = {"owners": [OWNER], "include": ["e0", "e1"], **BOTH}
-    status = node.agent().apply(node.spec(bigTcp=[item]))
+    status = node.agent().apply(node.spec(bigTcp=[item], super_packets="Translated"))
     assert status.ready, status.message
     assert sizes("e0") == Sizes(BIG, BIG, MORE, LEGACY)
     assert sizes("e1") == Sizes(BIG, BIG, LEGACY, MORE), "what it sends arrives at the program"

@@ -76,6 +76,12 @@ class BIGTCPPolicySpec(KindSpec):
         default="Off",
         description="Pods on the node: left alone, set at the host's end of their devices, or live at both ends.",
     )
+    forwarding: Literal["Auto", "Redirect", "Kernel"] = Field(
+        default="Auto",
+        description="IPv6 super-packets of more than 64 KB that the node forwards, which its kernel would drop: Auto "
+        "redirects them in BPF where netfilter has no rules for forwarded IPv6 packets, Redirect does so past any such "
+        "rules, Kernel keeps devices that forward at 64 KB.",
+    )
 
 
 class BIGTCPPolicy(UserObject):

@@ -45,11 +45,17 @@ class Attachment(Model):
         min_length=1,
         description="Device names or shell patterns; `auto` means every uplink that the node finds: up, not loopback, "
         "not a port of a bridge, not made by sixgate, and with a global address or a default route; `pods` means every "
-        "device that leads to a pod, and bridges of such.",
+        "device that leads to a pod, and bridges of such; `@forwarding` every device whose IPv6 super-packets of more "
+        "than 64 KB must not be forwarded by the kernel, unless another program of this document has its hook.",
     )
     required: bool = Field(
         default=True,
         description="False where the program is an acceleration: a device that refuses it is reported, no more.",
+    )
+    super_packets: Literal["", "Forwarded", "Translated", "TranslatedAndForwarded"] = Field(
+        default="",
+        description="What the program does with TCP packets of more than 64 KB: it forwards IPv6 ones that the kernel "
+        "would drop, and it makes IPv6 of IPv4 ones, which have to be cut unless they are for a pod of this node.",
     )
 
 
@@ -158,6 +164,11 @@ class BigTcp(Owned):
         default="Off",
         description="HostSide adds veth and netkit devices whose other end is in another network namespace; Live sets "
         "that other end, too, which needs CAP_SYS_ADMIN.",
+    )
+    forwarding: Literal["Auto", "Redirect", "Kernel"] = Field(
+        default="Auto",
+        description="Who forwards IPv6 packets of more than 64 KB: a program, in Auto only where netfilter has no "
+        "rules for forwarded IPv6 packets; with Kernel, nobody, and devices that forward stay at 64 KB.",
     )
 
 

@@ -40,12 +40,13 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
         *hooks,
         *maps.carry_again,
         *_routes(want, have),
+        # Before programs go: a device that merges super-packets must not meet the kernel's forwarding alone.
+        *plan_sizes(want, have),
         *_surplus_hooks(want, have),
         *maps.drop,
         *_surplus_programs(want, have, hooks),
         *maps.finish,
         *_surplus_network(want, have),
-        *plan_sizes(want, have),
     )
 
 

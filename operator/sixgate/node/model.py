@@ -243,6 +243,8 @@ class Observed:
     offloads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # own devices to what is still switched on
     remembered: Remembered = Remembered()
     forwards6: frozenset[int] = frozenset()  # indexes of devices whose IPv6 packets the kernel forwards
+    shaped: frozenset[int] = frozenset()  # indexes of devices where somebody looks at what is transmitted: tc, a qdisc
+    rules6: tuple[str, ...] = ()  # chains and tables of netfilter that forwarded IPv6 packets come past
     pods: tuple[Pod, ...] = ()
     originals: Mapping[SizeKey, Sizes] = field(default_factory=dict)  # of devices whose sizes were changed
     pod_ports: Ports = field(default_factory=Ports)  # found only where somebody asks for them
@@ -274,6 +276,7 @@ class HookWant:
     prog: ProgName
     required: bool
     owners: Owners
+    super_packets: str = ""  # what the program does with TCP packets of more than 64 KB, as in nodeconfig.Attachment
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,9 +203,13 @@ class Netlink:
                     found[hook] = (Attached(prog_id=options.get_attr("TCA_BPF_ID") or 0, clsact=True),)
         return found
 
+    def qdiscs(self) -> tuple[tuple[int, str], ...]:
+        """Index of the device and kind of every qdisc, whoever made it."""
+        return tuple((m["index"], m.get_attr("TCA_KIND")) for m in self._ip.get_qdiscs())
+
     def clsact_devices(self) -> frozenset[int]:
         """Indexes of devices with a clsact qdisc, whoever made it."""
-        return frozenset(m["index"] for m in self._ip.get_qdiscs() if m.get_attr("TCA_KIND") == "clsact")
+        return frozenset(index for index, kind in self.qdiscs() if kind == "clsact")
 
     def has_clsact(self, ifindex: int) -> bool:
         return any(m.get_attr("TCA_KIND") == "clsact" for m in self._ip.get_qdiscs(index=ifindex))

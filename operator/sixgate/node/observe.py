@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sixgate.errors import BpfError
-from sixgate.node import names, offloads, pods, resolve_tables, rtlink, sysctls, xdp_features
+from sixgate.node import names, netfilter, offloads, pods, resolve_tables, rtlink, sysctls, xdp_features
 from sixgate.node.bpf import info
 from sixgate.node.bpf.codec import Codec
 from sixgate.node.bpf.ctype import Raw
@@ -37,7 +37,7 @@ from sixgate.node.model import (
     SlotSeen,
 )
 from sixgate.node.resolve import ATTACHED
-from sixgate.node.resolve_bigtcp import LEGACY_BYTES
+from sixgate.node.resolve_passage import LEGACY_BYTES
 from sixgate.node.shapes import normal_shape
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sixgate.node.options import NodeOptions
     from sixgate.node.statedir import StateDir
 
+_PLAIN_QDISCS = frozenset({"noqueue", "ingress", "mq", "fq", "fq_codel", "pfifo", "pfifo_fast"})
 _TC_HOOKS = ("tc-ingress", "tc-egress")
 _T = TypeVar("_T")
 
@@ -102,6 +103,8 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         offloads={name: offloads.still_on(name) for name in _silent(spec, found)},
         remembered=remembered,
         forwards6=rtlink.forwarding6() if spec.big_tcp else frozenset(),
+        shaped=_shaped(netlink, remembered, found) if spec.big_tcp else frozenset(),
+        rules6=netfilter.forward_rules6() if spec.big_tcp else (),
         pods=_pods_of(spec, options, found, kernel, originals),
         originals=originals,
         pod_ports=_pod_ports(spec, found, defaults),
@@ -112,6 +115,16 @@ def _pod_ports(spec: NodeConfigSpec, devices: Mapping[str, Device], defaults: Ma
     if not any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments):
         return Ports()
     return find_ports(devices, set(rtlink.host_routes().values()), defaults.values())
+
+
+def _shaped(netlink: Netlink, remembered: Remembered, devices: Mapping[str, Device]) -> frozenset[int]:
+    """Devices with a clsact qdisc of somebody else's, or with one at the root that does more than queue."""
+    ours = {devices[name].ifindex for name in remembered.qdiscs if name in devices}
+    return frozenset(
+        index
+        for index, kind in netlink.qdiscs()
+        if kind not in _PLAIN_QDISCS and (kind != "clsact" or index not in ours)
+    )
 
 
 def _pods_of(

@@ -31,7 +31,8 @@ from sixgate.node.model import (
     RouteWant,
     SysctlWant,
 )
-from sixgate.node.resolve_bigtcp import resolve_sizes
+from sixgate.node.resolve_bigtcp import choose, passages, resolve_sizes
+from sixgate.node.resolve_passage import FORWARDING, with_programs
 from sixgate.node.shapes import layout, map_shape
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig import Attachment, BpfObject, NodeConfigSpec
     from sixgate.node.bpf.ctype import MapSpec, Record
+    from sixgate.node.resolve_passage import Passages
 
 ATTACHED = "@attached"
 
@@ -62,14 +64,23 @@ def resolve(
     memo = memo or TableMemo()
     objects: list[ObjectWant] = []
     hooks: dict[Hook, HookWant] = {}
+    late: list[tuple[BpfObject, Attachment, ObjectWant]] = []
+    choices = choose(spec, have, found)
+    passing = passages(choices, have)
     for item in spec.objects:
         want = _object(item, have, files[item.name], found)
         if want is not None:
             objects.append(want)
             for attachment in item.attachments:
-                _attachment(item, attachment, want, have, hooks, found)
+                if FORWARDING in attachment.devices:
+                    late.append((item, attachment, want))
+                else:
+                    _attachment(item, attachment, want, have, hooks, found)
+    for item, attachment, want in late:
+        _forwarding(item, attachment, want, have, hooks, passing, found)
+    passing = with_programs(passing, hooks, have)
     maps = {name: d for item in spec.objects for name, d in _sized(item, files[item.name]).items()}
-    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), found, memo)
+    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), passing, found, memo)
     held = {name for item in objects for name, _ in item.maps}  # those of an object that failed stay as they are
     return Desired(
         objects=tuple(objects),
@@ -80,7 +91,7 @@ def resolve(
         addresses=tuple(_addresses(spec, have, found)),
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
-        sizes=resolve_sizes(spec, have, {h.device for h in hooks if h.hook == "tc-ingress"}, found),
+        sizes=resolve_sizes(spec, choices, have, passing, found),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),
@@ -154,7 +165,7 @@ def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and 
         for device in matched:
             hook = Hook(device.name, attachment.hook)
             prog = ProgName(want.name, attachment.program, want.key)
-            new = HookWant(hook, device.ifindex, prog, attachment.required, item.owners)
+            new = HookWant(hook, device.ifindex, prog, attachment.required, item.owners, attachment.super_packets)
             old = hooks.get(hook)
             if old is not None and old.prog != prog:
                 say(
@@ -164,11 +175,28 @@ def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and 
                     f"{old.prog.object}; one program per hook is supported, and {old.prog.program} has it.",
                 )
             elif old is not None:
-                hooks[hook] = HookWant(hook, device.ifindex, prog, old.required or new.required, item.owners)
+                hooks[hook] = replace(new, required=old.required or new.required)
             elif (message := _occupied(new, device, have)) is not None:
                 say(item.owners, "HookOccupied", message)
             else:
                 hooks[hook] = new
+
+
+def _forwarding(  # noqa: PLR0917 - as _attachment
+    item: BpfObject,
+    attachment: Attachment,
+    want: ObjectWant,
+    have: Observed,
+    hooks: dict[Hook, HookWant],
+    passing: Passages,
+    found: Findings,
+) -> None:
+    """Attaches to devices whose super-packets are to be redirected, unless a program that is there does it itself."""
+    by_index = {device.ifindex: device.name for device in have.devices.values()}
+    names = tuple(by_index[i] for i in passing.wanted)
+    free = tuple(name for name in names if Hook(name, attachment.hook) not in hooks)
+    if free:
+        _attachment(item, attachment.model_copy(update={"devices": free}), want, have, hooks, found)
 
 
 def _missing(pattern: str, attachment: Attachment) -> str:
@@ -264,7 +292,9 @@ def _routes(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[R
 def _sysctls(
     spec: NodeConfigSpec, have: Observed, hooks: Mapping[Hook, HookWant], found: Findings
 ) -> Iterator[SysctlWant]:
-    attached = sorted({hook.device for hook in hooks} - have.pod_ports.names)  # a pod's device is its CNI's
+    # A pod's device is its CNI's; a program that only forwards is attached where the kernel forwards, and asks for nothing.
+    asking = {hook.device for hook, want in hooks.items() if want.required or want.super_packets != "Forwarded"}
+    attached = sorted(asking - have.pod_ports.names)
     wanted: dict[str, SysctlWant] = {}
     for item in spec.sysctls:
         parts = item.key.split("/")

@@ -5,8 +5,9 @@ whether the kernel knows IPv4 BIG TCP at all, and whether the kernel forwards th
 header inside IPv6 super-packets of more than 64 KB count its 8 bytes as part of every segment when they forward one,
 find the segments larger than the MTU, and drop the packet: TCP falls to a thousandth. So nothing that the kernel
 forwards may grow beyond 64 KB as IPv6: not what a forwarding device merges, and not what the other end of a forwarding
-veth sends. A gateway of sixgate, in turn, takes large IPv6 packets whole, and cuts large IPv4 ones to make them IPv6:
-what arrives at its devices stays at 64 KB as IPv4.
+veth sends. Where a program redirects them (resolve_passage.py), they may. A gateway of sixgate, in turn, takes large
+IPv6 packets whole, and cuts large IPv4 ones to make them IPv6, but for those that pods of the node get: unless all of
+them are, what arrives at its devices stays at 64 KB as IPv4.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from sixgate.node import devices
 from sixgate.node.model import Device, Owners, Pod, SizeKey, Sizes, SizeWant
+from sixgate.node.resolve_passage import LEGACY_BYTES, Asked, Passages, find_passages, forwarders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator
 
     from sixgate.api.nodeconfig import BigTcp, NodeConfigSpec
     from sixgate.node.findings import Findings
     from sixgate.node.model import Observed
 
-LEGACY_BYTES = 65536  # GSO_LEGACY_MAX_SIZE: no BIG TCP
 # Kinds that put a header of their own around packets. Some say that they take super-packets of more than 64 KB and then
 # carry a hundredth of what 64 KB carry (VXLAN over IPv6, Linux 6.18): they must have been seen to work.
 TUNNELS = frozenset(
@@ -48,28 +49,33 @@ TUNNELS = frozenset(
 _STACKED, _BONDED = frozenset({"vlan", "macvlan", "ipvlan", "macsec"}), frozenset({"bond", "team"})
 _MAX_NAMED = 3
 _SPECIAL = frozenset("*?[")
-PAIRED = frozenset({"veth", "netkit"})  # kinds whose `lower` is their other end
 
 
 @dataclass(slots=True)
-class _Choice:
+class Choice:
     """What policies want of one device, by family."""
 
     ipv6: int = 0
     ipv4: int = 0
     owners: Owners = ()
     live: bool = False
+    forwarding: str = "Auto"
+
+
+Choices = dict[int, Choice]  # by index of the device
 
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """Whether the kernel forwards IPv6 packets that arrive at a device (`here`) and at its other end (`there`), and
-    whether a program of sixgate meets what arrives."""
+    """Whether the kernel forwards IPv6 packets that arrive at a device (`here`) and at its other end (`there`), so that
+    they must not be large; whether a program makes IPv6 of IPv4 packets that arrive, which must not be large either;
+    and why they are not redirected."""
 
     here: bool
     there: bool
     program_here: bool = False
     program_there: bool = False
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -89,28 +95,51 @@ class _Why:
             (found.problem if reason == "NoIPv4BigTcp" else found.note)(owners, reason, f"{listed} {text}")
 
 
-def resolve_sizes(spec: NodeConfigSpec, have: Observed, hooked: Set[str], found: Findings) -> tuple[SizeWant, ...]:
-    """Sizes by device; what a device does not get is said in `found`. `hooked` are devices with a program of sixgate on
-    tc-ingress."""
-    choices: dict[int, _Choice] = {}
+def choose(spec: NodeConfigSpec, have: Observed, found: Findings) -> Choices:
+    """What policies want, by device; devices that are named and missing are said in `found`."""
+    choices: Choices = {}
     for item in spec.big_tcp:
         for device in _selected(item, have, found):
-            _choose(choices.setdefault(device.ifindex, _Choice()), item, device)
+            _choose(choices.setdefault(device.ifindex, Choice()), item, device)
+    return choices
+
+
+def passages(choices: Choices, have: Observed) -> Passages:
+    """How super-packets get through this node once devices are as `choices` want them."""
+    by_index = {device.ifindex: device for device in have.devices.values()}
+    asked = []
+    for index, choice in choices.items():
+        device = by_index[index]
+        _, peer_forwards = _other_end(device, have)
+        size = _bounded(choice.ipv6, device, "IPv6", have)[0] if choice.ipv6 else device.sizes.gso6
+        asked.append(Asked(device, LEGACY_BYTES if peer_forwards else size, choice.forwarding))
+    return find_passages(asked, have, frozenset() if have.kernel.tunnels_big else TUNNELS)
+
+
+def resolve_sizes(
+    spec: NodeConfigSpec, choices: Choices, have: Observed, passing: Passages, found: Findings
+) -> tuple[SizeWant, ...]:
+    """Sizes by device; what a device does not get is said in `found`."""
     by_index = {device.ifindex: device for device in have.devices.values()}
     why = _Why()
     wants = []
     for index, choice in sorted(choices.items()):
         device = by_index[index]
         pod, peer = _peer(device, have)
-        here = _forwards(device, have)
-        there = peer is not None and _forwards(peer, pod or have)
-        met = device.name in hooked
-        met_there = pod is None and peer is not None and peer.name in hooked
-        ways = _Ways(here, there, met, met_there)
+        mine = forwarders(device, have)
+        here = bool(mine - passing.redirected)
+        theirs = forwarders(peer, have) if pod is None and peer is not None else frozenset()
+        there = bool(theirs - passing.redirected) if pod is None else _other_end(device, have)[1]
+        cut = frozenset() if passing.whole else passing.translated
+        met = device.name in cut
+        met_there = pod is None and peer is not None and peer.name in cut
+        reason = next((passing.refused[i] for i in sorted(mine | theirs) if passing.refused.get(i)), "")
+        ways = _Ways(here, there, met, met_there, reason)
         wants.append(_want(SizeKey("", index, device.name), device, choice, ways, have, why))
         if choice.live and pod is not None and peer is not None:
             key = SizeKey(pod.netns, peer.ifindex, peer.name)
-            wants.append(_want(key, peer, choice, _Ways(there, here, program_there=met), have, why))
+            inside = bool(forwarders(peer, pod))
+            wants.append(_want(key, peer, choice, _Ways(inside, here, program_there=met, why=reason), have, why))
     if any(choice.live for choice in choices.values()) and not have.kernel.sys_admin:
         owners = tuple(sorted({o for item in spec.big_tcp if item.pods == "Live" for o in item.owners}))
         text = "pods: Live enters the network namespaces of pods, which needs CAP_SYS_ADMIN, and this process lacks it;"
@@ -154,11 +183,11 @@ def _below(device: Device, have: Observed) -> tuple[Device, ...]:
     return tuple(found.values())
 
 
-def _choose(choice: _Choice, item: BigTcp, device: Device) -> None:
+def _choose(choice: Choice, item: BigTcp, device: Device) -> None:
     """The first item that names a family has it."""
     used = False
     if item.ipv6_size is not None and not choice.ipv6:
-        choice.ipv6, used = item.ipv6_size, True
+        choice.ipv6, choice.forwarding, used = item.ipv6_size, item.forwarding, True
     if item.ipv4_size is not None and not choice.ipv4:
         choice.ipv4, used = item.ipv4_size, True
     if used:
@@ -178,15 +207,16 @@ def _peer(device: Device, have: Observed) -> tuple[Pod | None, Device | None]:
     return None, None
 
 
-def _forwards(device: Device, place: Observed | Pod) -> bool:
-    """Whether the kernel forwards what arrives at a device: it or what stands above it (bridge, bond, VLAN)."""
-    if device.master:
-        return device.master in place.forwards6
-    above = {d.ifindex for d in place.devices.values() if d.lower == device.ifindex and d.kind not in PAIRED}
-    return bool({device.ifindex, *above} & place.forwards6)
+def _other_end(device: Device, have: Observed) -> tuple[Device | None, bool]:
+    """The other end in another namespace, and whether a kernel forwards there. Where that end itself merges more than
+    64 KB, somebody knows better: a policy of that namespace, which redirects."""
+    pod, peer = _peer(device, have)
+    if pod is None or peer is None:
+        return peer, False
+    return peer, bool(forwarders(peer, pod)) and peer.sizes.gro6 <= LEGACY_BYTES
 
 
-def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Observed, why: _Why) -> SizeWant:  # noqa: PLR0917
+def _want(key: SizeKey, device: Device, choice: Choice, ways: _Ways, have: Observed, why: _Why) -> SizeWant:  # noqa: PLR0917
     base = have.originals.get(key, device.sizes)
     gso6, gro6, gso4, gro4 = base.gso6, base.gro6, base.gso4, base.gro4
     told = []
@@ -199,7 +229,7 @@ def _want(key: SizeKey, device: Device, choice: _Choice, ways: _Ways, have: Obse
             gso6 = LEGACY_BYTES if ways.there else size
             gro6 = LEGACY_BYTES if ways.here else size
             if gso6 != gro6 or gso6 == LEGACY_BYTES:
-                told.append(why.say(choice.owners, "KernelForwards", str(key), _forwarded(gso6, gro6)))
+                told.append(why.say(choice.owners, "KernelForwards", str(key), _forwarded(gso6, gro6, ways.why)))
     if choice.ipv4 and not base.has_ipv4:
         if choice.ipv4 > LEGACY_BYTES:
             text = f"has no BIG TCP for IPv4: Linux {have.kernel.release} has none, 6.3 and newer do."
@@ -234,11 +264,11 @@ def _bounded(wanted: int, device: Device, family: str, have: Observed) -> tuple[
     return top, f"gets {top} bytes for {family} instead of {wanted}: its driver{kind} takes no more."
 
 
-def _forwarded(gso6: int, gro6: int) -> str:
+def _forwarded(gso6: int, gro6: int, why: str) -> str:
     both = gso6 == gro6 == LEGACY_BYTES
     what = "sends and merges" if both else "merges" if gro6 == LEGACY_BYTES else "sends"
     where = "its other end" if what == "sends" else "the device"
     return (
         f"{what} IPv6 packets of at most 64 KB: the kernel forwards what arrives at {where}, and this kernel is not "
-        "known to forward larger ones whole; `sixgate bigtcp test` tries."
+        f"known to forward larger ones whole (`sixgate bigtcp test` tries){f'; {why}' if why else ''}."
     )

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from sixgate.node.bpf.ctype import MapSpec
     from sixgate.node.findings import Findings
     from sixgate.node.memo import TableMemo
+    from sixgate.node.resolve_passage import Passages
 
 DEVICE_MAP = "sg_dev"
 TRANSMIT_MAP = "sg_tx"
 ROLE_MAP = "sg_eg_dev"
-NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP, ROLE_MAP)
+BIG_MAP = "sg_big"
+NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP, ROLE_MAP, BIG_MAP)
 
 
 def interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
@@ -45,6 +47,7 @@ def resolve_tables(  # noqa: PLR0917 - one step of resolve, with what it reads a
     maps: Mapping[str, MapSpec],
     have: Observed,
     hooks: tuple[HookWant, ...],
+    passing: Passages,
     found: Findings,
     memo: TableMemo,
 ) -> tuple[tuple[TableWant, ...], tuple[SlotWant, ...]]:
@@ -68,7 +71,7 @@ def resolve_tables(  # noqa: PLR0917 - one step of resolve, with what it reads a
         else:
             plain[table.map].append(table)
     filled = tuple(_table(maps[name], group, have, found, memo) for name, group in plain.items())
-    return (*filled, *_node_tables(maps, have, hooks, found)), tuple(slots.values())
+    return (*filled, *_node_tables(maps, have, hooks, passing)), tuple(slots.values())
 
 
 def _resolver(have: Observed) -> Mapping[str, int]:
@@ -145,7 +148,7 @@ def _slot(  # noqa: PLR0917 - one step of resolve_tables, with what it reads and
 
 
 def _node_tables(
-    maps: Mapping[str, MapSpec], have: Observed, hooks: tuple[HookWant, ...], found: Findings
+    maps: Mapping[str, MapSpec], have: Observed, hooks: tuple[HookWant, ...], passing: Passages
 ) -> tuple[TableWant, ...]:
     """Tables whose contents only the node knows."""
     made = []
@@ -168,6 +171,13 @@ def _node_tables(
     if ROLE_MAP in maps:
         roles = {encode(U32, index): encode(U32, role) for index, role in _roles(have, hooks).items()}
         made.append(TableWant(ROLE_MAP, tuple(sorted(roles.items())), False, ()))
+    if BIG_MAP in maps:
+        definition = maps[BIG_MAP]
+        entries = {
+            encode(definition.key, index): encode(definition.value, {"flags": flags}, where=BIG_MAP)
+            for index, flags in passing.flags().items()
+        }
+        made.append(TableWant(BIG_MAP, tuple(sorted(entries.items())), False, ()))
     return tuple(made)
 
 

@@ -63,7 +63,7 @@ class LinkMessage:
         return self.attributes.get(attribute, b"").split(b"\0", 1)[0].decode(errors="surrogateescape")
 
     def nested(self, attribute: int) -> Mapping[int, bytes]:
-        return dict(_attributes(self.attributes.get(attribute, b""), 0))
+        return dict(attributes(self.attributes.get(attribute, b""), 0))
 
     @property
     def kind(self) -> str:
@@ -92,7 +92,7 @@ def forwarding6() -> frozenset[int]:
             return frozenset()
         raise
     for body in bodies:
-        told = dict(_attributes(body, _FAMILY.size))
+        told = dict(attributes(body, _FAMILY.size))
         index, forwards = (_I32.unpack(told.get(number, bytes(4)))[0] for number in (_NETCONFA_IFINDEX, _FORWARDING))
         if index > 0 and forwards:
             found.add(index)
@@ -136,9 +136,7 @@ def netns_id(fd: int) -> int:
     """The number by which devices of this namespace name the network namespace `fd`; -1 where they do not."""
     body = _FAMILY.pack(0) + _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, _NETNSA_FD) + _U32.pack(fd)
     found, _ = _ask(_GETNSID, body, dump=False)
-    return (
-        int(_I32.unpack(dict(_attributes(found[0], _FAMILY.size)).get(_NETNSA_NSID, b"\xff" * 4))[0]) if found else -1
-    )
+    return int(_I32.unpack(dict(attributes(found[0], _FAMILY.size)).get(_NETNSA_NSID, b"\xff" * 4))[0]) if found else -1
 
 
 def _dump(kind: int, body: bytes, *, strict: bool = False) -> list[bytes]:
@@ -162,7 +160,7 @@ def _ask(request: int, body: bytes, *, dump: bool, strict: bool = False) -> tupl
         netlink.send(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body)
         while True:
             data = netlink.recv(_BUFFER_BYTES)
-            for kind, message_flags, start, end in _messages(data):
+            for kind, message_flags, start, end in messages(data):
                 whole = whole and not message_flags & _DUMP_INTERRUPTED
                 if kind == _DONE:
                     return found, whole
@@ -175,7 +173,7 @@ def _ask(request: int, body: bytes, *, dump: bool, strict: bool = False) -> tupl
                 return found, True
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Type, flags, and where the body of each message of a datagram begins and ends."""
     offset = 0
     while offset + _HEADER.size <= len(data):
@@ -188,10 +186,10 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 def _link(body: bytes) -> LinkMessage:
     _, hardware, index, flags, _ = _IFINFO.unpack_from(body)
-    return LinkMessage(index, flags, hardware, dict(_attributes(body, _IFINFO.size)))
+    return LinkMessage(index, flags, hardware, dict(attributes(body, _IFINFO.size)))
 
 
-def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:

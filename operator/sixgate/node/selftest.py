@@ -28,7 +28,7 @@ from sixgate.node.bpf.object import BpfObject
 from sixgate.node.bpf.probe import has_tcx
 from sixgate.node.model import Hook, Sizes
 from sixgate.node.netlink import Netlink, NetlinkError
-from sixgate.node.resolve_bigtcp import LEGACY_BYTES
+from sixgate.node.resolve_passage import LEGACY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sixgate.api.bigtcppolicy import MIN_SIZE_BYTES, BigTcpFamilySpec, BIGTCPPolicy
-from sixgate.plan.nodeplan import BigTcpPlan
+from sixgate.plan.nodeplan import AttachmentPlan, BigTcpPlan, Feature, NodePlan
 
 
 def big_tcp(policies: tuple[BIGTCPPolicy, ...]) -> tuple[BigTcpPlan, ...]:
@@ -17,9 +19,33 @@ def big_tcp(policies: tuple[BIGTCPPolicy, ...]) -> tuple[BigTcpPlan, ...]:
             ipv6_size=_size(policy.spec.ipv6),
             ipv4_size=_size(policy.spec.ipv4),
             pods=policy.spec.pods,
+            forwarding=policy.spec.forwarding,
         )
         for policy in ranked
     )
+
+
+def forwards_big(plans: tuple[BigTcpPlan, ...]) -> bool:
+    """Whether a policy may want IPv6 super-packets of more than 64 KB to be forwarded by BPF."""
+    return any((item.ipv6_size or 0) > MIN_SIZE_BYTES and item.forwarding != "Kernel" for item in plans)
+
+
+def with_forwarding(plan: NodePlan) -> NodePlan:
+    """The same node, whose program on tc-ingress also forwards IPv6 super-packets: there is one program per hook."""
+    assert plan.config is not None  # a node without programs has no such hook
+    objects = tuple(
+        replace(item, attachments=tuple(map(_forwarding, item.attachments))) if item.name == "sg_tc" else item
+        for item in plan.objects
+    )
+    config = replace(plan.config, features=plan.config.features | Feature.BIG_FORWARD)
+    return replace(plan, objects=objects, config=config)
+
+
+def _forwarding(attachment: AttachmentPlan) -> AttachmentPlan:
+    if attachment.hook != "tc-ingress":
+        return attachment
+    done = f"{attachment.super_packets}AndForwarded" if attachment.super_packets else "Forwarded"
+    return replace(attachment, super_packets=done)
 
 
 def _size(family: BigTcpFamilySpec | None) -> int | None:

@@ -43,7 +43,7 @@ def objects_needed(gateway: NAT46Gateway) -> tuple[str, ...]:
 
 def _objects(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> tuple[ObjectPlan, ...]:
     owners = tuple(gateway.ref for gateway in gateways)
-    uplink = AttachmentPlan("sg_uplink_tc", "tc-ingress", _devices(gateways))
+    uplink = AttachmentPlan("sg_uplink_tc", "tc-ingress", _devices(gateways), super_packets="Translated")
     slow = AttachmentPlan("sg_slow_tc", "tc-ingress", (SLOW_PEER,))
     objects = [
         ObjectPlan("sg_tc", digests["sg_tc"], owners, (uplink,)),

@@ -13,6 +13,7 @@ class Feature(IntFlag):
 
     NAT = 1 << 0
     EGRESS = 1 << 8
+    BIG_FORWARD = 1 << 12
 
 
 class GatewayFlag(IntFlag):
@@ -41,6 +42,7 @@ class AttachmentPlan:
     hook: str
     devices: tuple[str, ...]
     required: bool = True
+    super_packets: str = ""  # what the program does with those of more than 64 KB, as in nodeconfig.Attachment
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class BigTcpPlan:
     ipv6_size: int | None
     ipv4_size: int | None
     pods: str
+    forwarding: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class NodePlan:
     nat: NatPlan | None = None
     big_tcp: tuple[BigTcpPlan, ...] = ()  # the first that names a family of a device counts
     egress: tuple[EgressPlan, ...] = ()  # oldest first
+    big_forward: str = ""  # digest of the object that forwards IPv6 super-packets, empty where none does
 
 
 EMPTY = NodePlan()

@@ -10,7 +10,7 @@ from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
-from sixgate.plan.bigtcp import big_tcp
+from sixgate.plan.bigtcp import big_tcp, forwards_big, with_forwarding
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.cluster import ClusterAddresses, Of, covered_by_egress, translated_own
 from sixgate.plan.devices import policies_overlap
@@ -105,7 +105,13 @@ class PlanMemo:
         egress = tuple(item for item in items if isinstance(item, EgressPart))
         made = stateless_node(gateways, self._digests) if gateways else EMPTY
         made = with_egress(made, egress, self._digests) if egress else made
-        return replace(made, big_tcp=big_tcp(policies)) if policies else made
+        return self._with_policies(made, policies) if policies else made
+
+    def _with_policies(self, made: NodePlan, policies: tuple[BIGTCPPolicy, ...]) -> NodePlan:
+        sizes = big_tcp(policies)
+        digest = self._digests.get("sg_fwd", "") if forwards_big(sizes) else ""
+        made = replace(made, big_tcp=sizes, big_forward=digest)
+        return with_forwarding(made) if digest and made.config is not None else made
 
 
 def plan(snapshot: Snapshot, memo: PlanMemo | None = None) -> PlanResult:
