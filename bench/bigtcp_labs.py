@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from e2e.lab.run import LabRun
+    from sixgate.api.nodeconfig import NodeConfigStatus
 
 T = TypeVar("T")
 BIG, LEGACY = 196608, 65536
@@ -77,10 +78,15 @@ class SizedLab:
         self.lab.ip(role, *(f"addr add {a} dev {name}" + (" nodad" if ":" in a else "") for a in addresses))
 
     def policy(self, size: int) -> None:
-        """Apply the policy with this size in every namespace; LabError unless each is ready."""
-        if size == self._size:
-            return
-        spec = {**POLICY["spec"], "ipv6": {"maxSize": size}, "ipv4": {"maxSize": size}}
+        """The same as `apply`, unless that was the last size."""
+        if size != self._size:
+            self.apply(size)
+
+    def apply(self, size: int, **more: Any) -> dict[str, NodeConfigStatus]:
+        """Apply the policy with this size, and more fields of its spec, in every namespace; reports by role. LabError
+        unless each is ready."""
+        spec = {**POLICY["spec"], "ipv6": {"maxSize": size}, "ipv4": {"maxSize": size}, **more}
+        found = {}
         item = parse_object({**POLICY, "spec": spec})
         if not isinstance(item, UserObject):
             raise LabError(str(item[0]))
@@ -90,7 +96,9 @@ class SizedLab:
             status = self.lab.call(role, lambda agent=agent: agent.apply(document))  # type: ignore[misc]
             if not status.ready:
                 raise LabError(f"The policy is not ready in {role}: {status.message}")
+            found[role] = status
         self._size = size
+        return found
 
     def gbits(self, family: int, seconds: float) -> float:
         return traffic.iperf(self.lab, "a", self.to[family], seconds=seconds).bits_per_second / 1e9

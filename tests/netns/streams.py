@@ -143,6 +143,21 @@ def tcp_transfer(
         return pump(near, far, data)
 
 
+@contextmanager
+def tcp_connect(lab: LabRun, sender: str, receiver: str, address: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection to `address`, an IPv6 address of `receiver`."""
+    server = lab.call(receiver, lambda: socket.create_server((address, 0), family=socket.AF_INET6))
+    near = lab.call(sender, lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM))
+    with server, near:
+        near.settimeout(STALL_SECONDS)
+        server.settimeout(STALL_SECONDS)
+        near.connect(server.getsockname()[:2])
+        far, _ = server.accept()
+        with far:
+            far.settimeout(STALL_SECONDS)
+            yield near, far
+
+
 def pump(near: socket.socket, far: socket.socket, data: bytes) -> Arrived:
     """Sends data into one end and reads it from the other, to the end."""
     errors: list[BaseException] = []

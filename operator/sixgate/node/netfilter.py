@@ -1,7 +1,8 @@
 """What netfilter and IPsec do with IPv6 packets that this node forwards: a program that redirects them passes both by.
 
 Base chains of nftables (iptables of today among them) are asked from nfnetlink; tables of the older ip6tables stand in
-a file of /proc. Any IPsec policy counts, of whatever family. What hooks into netfilter in other ways (a BPF netfilter link) is not seen.
+a file of /proc. Any IPsec policy counts, of whatever family. What hooks into netfilter in other ways (a BPF netfilter
+link) is not seen.
 """
 
 from __future__ import annotations
