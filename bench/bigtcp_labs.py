@@ -90,7 +90,7 @@ class SizedLab:
         item = parse_object({**POLICY, "spec": spec})
         if not isinstance(item, UserObject):
             raise LabError(str(item[0]))
-        snapshot = Snapshot((item,), (NodeInfo("n", {"n": "1"}),), (), load_manifest(OBJECTS).digests)
+        snapshot = Snapshot((item,), (NodeInfo("n", {"n": "1"}),), digests=load_manifest(OBJECTS).digests)
         document = Renderer().render(plan(snapshot).nodes["n"])
         for role, agent in self._agents.items():
             status = self.lab.call(role, lambda agent=agent: agent.apply(document))  # type: ignore[misc]

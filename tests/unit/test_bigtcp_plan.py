@@ -12,6 +12,7 @@ import yaml
 from sixgate.api import NodeConfigSpec, UserObject, parse_object
 from sixgate.api.nodeconfig import ItemResult, NodeConfigStatus
 from sixgate.plan import NodeInfo, NodeReport, Snapshot, object_status, plan
+from sixgate.plan.nodeplan import Feature
 from sixgate.render import Renderer
 from tests.unit.objects import DIGESTS, gateway, make, on, planned
 
@@ -38,7 +39,36 @@ def test_a_policy_alone_makes_a_document() -> None:
         "ipv6_size": 131072,
         "ipv4_size": None,
         "pods": "Off",
+        "forwarding": "Auto",
     }
+
+
+FWD = {**DIGESTS, "sg_fwd": "sha256:" + "f" * 64}
+
+
+def with_program(*objects: UserObject) -> NodeConfigSpec:
+    return Renderer().render(planned(*objects, digests=FWD).nodes["a"])
+
+
+def test_a_policy_for_ipv6_brings_the_program_that_forwards() -> None:
+    (item,) = with_program(policy("p", ipv6={})).objects
+    (attachment,) = item.attachments
+    assert (item.name, item.owners) == ("sg_fwd", ("BIGTCPPolicy/p",))
+    assert (attachment.devices, attachment.super_packets) == (("@forwarding",), "Forwarded")
+    assert not attachment.required
+
+
+@pytest.mark.parametrize("spec", [{"ipv4": {}}, {"ipv6": {}, "forwarding": "Kernel"}, {"ipv6": {"maxSize": 65536}}])
+def test_no_program_where_nothing_is_to_be_forwarded(spec: dict[str, Any]) -> None:
+    assert with_program(policy("p", **spec)).objects == ()
+
+
+def test_a_gateways_program_forwards_by_itself() -> None:
+    spec = with_program(gateway("g", ipv4CIDRs=["198.51.100.0/24"], prefix="2001:db8:64::/96"), policy("p", ipv6={}))
+    (program,) = [item for item in spec.objects if item.name == "sg_tc"]
+    config: Any = program.constants["sg_cfg"]
+    assert config["features"] == Feature.NAT | Feature.BIG_FORWARD
+    assert [attachment.super_packets for attachment in program.attachments] == ["TranslatedAndForwarded"]
 
 
 def test_a_family_that_is_off_is_kept_at_64_kb() -> None:

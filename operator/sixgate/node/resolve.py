@@ -292,7 +292,7 @@ def _routes(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[R
 def _sysctls(
     spec: NodeConfigSpec, have: Observed, hooks: Mapping[Hook, HookWant], found: Findings
 ) -> Iterator[SysctlWant]:
-    # A pod's device is its CNI's; a program that only forwards is attached where the kernel forwards, and asks for nothing.
+    # A pod's device is its CNI's; a program that only forwards is attached where the kernel does, and asks for nothing.
     asking = {hook.device for hook, want in hooks.items() if want.required or want.super_packets != "Forwarded"}
     attached = sorted(asking - have.pod_ports.names)
     wanted: dict[str, SysctlWant] = {}

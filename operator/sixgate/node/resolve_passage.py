@@ -145,14 +145,18 @@ def _peers(have: Observed) -> list[int]:
 def with_programs(ways: Passages, hooks: Mapping[Hook, HookWant], have: Observed) -> Passages:
     """The same, knowing which programs are to be attached, and which of them are: sizes grow only once they are."""
     by_name = {device.ifindex: device for device in have.devices.values()}
-    there = set()
+    there, refused = set(), dict(ways.refused)
     for index in ways.wanted:
         device = by_name[index]
         want = hooks.get(Hook(device.name, "tc-ingress"))
-        if want is not None and "Forwarded" in want.super_packets and _attached(want, have):
+        if want is None:
+            refused[index] = f"no program that redirects them can be attached to {device.name}"
+        elif "Forwarded" not in want.super_packets:
+            refused[index] = f"tc-ingress of {device.name} runs {want.prog.program}, which does not redirect them"
+        elif _attached(want, have):
             there.add(index)
     translated = {hook.device for hook, want in hooks.items() if "Translated" in want.super_packets}
-    return Passages(ways.refused, ways.peers, frozenset(there), frozenset(translated), ways.whole)
+    return Passages(refused, ways.peers, frozenset(there), frozenset(translated), ways.whole)
 
 
 def _attached(want: HookWant, have: Observed) -> bool:

@@ -111,7 +111,7 @@ def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
             continue
         for body in bodies:
             _, _, _, scope, index = _IFADDR.unpack_from(body)
-            told = dict(_attributes(body, _IFADDR.size))
+            told = dict(attributes(body, _IFADDR.size))
             address = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
             if scope == _RT_SCOPE_UNIVERSE and address:
                 found.append((index, address))
@@ -126,7 +126,7 @@ def host_routes() -> dict[bytes, int]:
             _, dst_len, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
             if dst_len != length or kind != _RTN_UNICAST:
                 continue
-            told = dict(_attributes(body, _ROUTE.size))
+            told = dict(attributes(body, _ROUTE.size))
             if _RTA_DST in told and _RTA_OIF in told and not told.keys() & {_RTA_GATEWAY, _RTA_VIA}:
                 found[told[_RTA_DST]] = int(_U32.unpack(told[_RTA_OIF])[0])
     return found

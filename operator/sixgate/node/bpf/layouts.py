@@ -11,6 +11,11 @@ from enum import IntEnum
 from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
+class SgBigFlag(IntEnum):
+    SG_BIG_FORWARD = 1
+    SG_BIG_PEER = 2
+
+
 class SgBindSide(IntEnum):
     SG_BIND_INSIDE = 0
     SG_BIND_OUTSIDE = 1
@@ -32,6 +37,7 @@ class SgFeature(IntEnum):
     SG_F_STATEFUL = 2
     SG_F_LB = 16
     SG_F_EGRESS = 256
+    SG_F_BIG_FORWARD = 4096
 
 
 class SgFlushField(IntEnum):
@@ -152,7 +158,8 @@ class SgReason(IntEnum):
     SG_DROP_EGRESS_NO_GW = 59
     SG_DROP_EGRESS_NOT_OWN = 60
     SG_DROP_EGRESS_NO_POD = 61
-    SG_REASON_MAX = 62
+    SG_OK_FORWARDED = 62
+    SG_REASON_MAX = 63
 
 
 class SgStFlag(IntEnum):
@@ -260,7 +267,10 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_DROP_EGRESS_NO_GW: "no gateway of the pair is alive",
     SgReason.SG_DROP_EGRESS_NOT_OWN: "for a pair that this node does not own",
     SgReason.SG_DROP_EGRESS_NO_POD: "a reply for a pod that is not here",
+    SgReason.SG_OK_FORWARDED: "an IPv6 super-packet of more than 64 KB forwarded past the kernel, which would drop it",
 }
+
+SG_BIG_DEV = Record("sg_big_dev", 4, (Field("flags", 0, Int("__u32", 4)),))
 
 SG_DEV = Record(
     "sg_dev",
@@ -955,7 +965,7 @@ SG_HOP = Record(
         Field("slot", 72, Int("__u32", 4)),
         Field("mtu", 76, Int("__u32", 4)),
         Field("local", 80, Int("__u32", 4)),
-        Field("pad", 84, Int("__u32", 4)),
+        Field("peer", 84, Int("__u32", 4)),
     ),
 )
 
@@ -1318,6 +1328,14 @@ SG_ST_BLK = Record(
 )
 
 MAPS: dict[str, MapSpec] = {
+    "sg_big": MapSpec(
+        name="sg_big",
+        type=1,
+        key=Ifindex(),
+        value=SG_BIG_DEV,
+        max_entries=4096,
+        flags=1,
+    ),
     "sg_dev": MapSpec(
         name="sg_dev",
         type=1,
