@@ -1,12 +1,14 @@
 """A liveness endpoint in a thread of its own, so that it answers even when the event loop does not.
 
-`GET /healthz` gives 200, or 503 with the sentences of what is wrong. A probe must not depend on the API server: what
+`GET /healthz` gives 200, or 503 with the sentences of what is wrong; `/readyz` likewise, in processes that can be
+alive and not ready. A probe must not depend on the API server: what
 stands still while the server is away is not a reason to restart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -48,13 +50,22 @@ class Pulse:
 
 
 class HealthServer:
-    """Serves `late` on one address until closed. Port 0 takes a free one; `port` says which."""
+    """Serves `late`, and `unready` where given, on one address until closed. Port 0 takes a free one: `port`."""
 
-    def __init__(self, host: str, port: int, late: Callable[[], tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        late: Callable[[], tuple[str, ...]],
+        unready: Callable[[], tuple[str, ...]] | None = None,
+    ) -> None:
+        pages = {"/healthz": late} | ({"/readyz": unready} if unready is not None else {})
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                wrong = late() if self.path == "/healthz" else ("There is only /healthz here.",)
-                status = 404 if self.path != "/healthz" else 503 if wrong else 200
+                page = pages.get(self.path)
+                wrong = page() if page is not None else (f"There is only {' and '.join(pages)} here.",)
+                status = 404 if page is None else 503 if wrong else 200
                 body = ("\n".join(wrong) or "ok").encode() + b"\n"
                 self.send_response(status)
                 self.send_header("Content-Type", "text/plain; charset=utf-8")
@@ -65,7 +76,10 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """A probe every few seconds is not worth a line."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        self._server = Server((host, port), Handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)

@@ -16,6 +16,7 @@ from sixgate.dns64.rules import Rules
 from sixgate.errors import RenderError
 from sixgate.plan.dns64 import dns64_plan, reverse_zone
 from sixgate.render.dns64 import (
+    CLIENTS,
     CONFIGURATION,
     COREFILE,
     RULES,
@@ -107,7 +108,7 @@ def test_plan_shows_the_files() -> None:
     done = CliRunner().invoke(build(), ["plan", "-f", str(EXAMPLE), "--node", "gw-1", "-o", "yaml"])
     documents = list(yaml.safe_load_all(done.stdout))
     assert [item["kind"] for item in documents] == ["NodeConfig", "ConfigMap"]
-    assert set(documents[1]["data"]) == {CONFIGURATION, RULES, COREFILE}
+    assert set(documents[1]["data"]) == {CONFIGURATION, RULES, COREFILE, CLIENTS}
 
 
 def test_plan_shows_the_files_as_json() -> None:

@@ -22,6 +22,7 @@ from sixgate.controller.events import EventPoster
 from sixgate.controller.leader import Leader, LeaseTimes
 from sixgate.controller.metrics import OperatorMetrics
 from sixgate.controller.reconcile import Reconciler
+from sixgate.controller.resolvers import Resolvers
 from sixgate.controller.store import Store
 from sixgate.controller.surroundings import Surroundings
 from sixgate.controller.trigger import Trigger
@@ -91,9 +92,10 @@ class _Operator:
         events = EventPoster(client, identity)
         writer = Writer(client, self.store, events, self.leader.held, self.trigger.fire, options.limits)
         self.surroundings = Surroundings(client, self.store, self.trigger.fire)
+        self.resolvers = Resolvers(client, options.namespace, self.store, self.trigger.fire)
         self.reconciler = Reconciler(
             self.store, Renderer(options.templates), options.digests, self.trigger, writer, self.leader.held, pulse,
-            self.surroundings.known,
+            self.surroundings.known, self.resolvers,
         )  # fmt: skip
         self.metrics = OperatorMetrics(self.store, self.reconciler, writer, self.leader.held)
         self.client = client
@@ -142,6 +144,7 @@ class _Operator:
         parts: set[asyncio.Task[Any]] = {
             asyncio.create_task(self.leader.run(), name="leader election"),
             asyncio.create_task(self.surroundings.run(), name="the watches of endpoints"),
+            asyncio.create_task(self.resolvers.run(), name="the watches of resolvers"),
             asyncio.create_task(self.reconciler.run(), name="the reconciler"),
             asyncio.create_task(self.stop.wait(), name="stop"),
         }

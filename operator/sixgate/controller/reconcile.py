@@ -13,14 +13,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sixgate.controller.statuses import Desired, Statuses
-from sixgate.controller.writes import Document, Write, config_writes
+from sixgate.controller.writes import Document, Write, config_writes, resolver_writes
 from sixgate.kube import Backoff
 from sixgate.metrics import Timing
+from sixgate.plan.dns64 import cluster_resolvers
 from sixgate.plan.planner import PlanMemo, plan
+from sixgate.render.dns64 import RESOLVER_DIR, render_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from sixgate.controller.resolvers import Resolvers
     from sixgate.controller.store import ConfigEntry, Store
     from sixgate.controller.trigger import Trigger
     from sixgate.controller.writer import Writer
@@ -48,6 +51,7 @@ class Reconciler:
     pulse: Pulse
     known: Callable[[], Awaitable[bool]]
     """Waits until all that objects refer to is known; False where it is not."""
+    resolvers: Resolvers
     backoff: Backoff = field(default_factory=Backoff)
     statuses: Statuses = field(default_factory=Statuses)
     memo: PlanMemo = field(default_factory=PlanMemo)
@@ -76,7 +80,7 @@ class Reconciler:
     def problems(self) -> tuple[Problem, ...]:
         """Problems of the last look, in planning and in rendering."""
         last = self._desired
-        return () if last is None else (*last.result.problems, *last.rendered.problems)
+        return () if last is None else last.problems
 
     async def look(self) -> None:
         """Compare what is wanted with what is stored, and write the difference: NodeConfigs, then statuses."""
@@ -85,20 +89,23 @@ class Reconciler:
             return
         inputs = self.store.inputs
         if self._desired is None or self._desired.inputs != inputs:
-            self._desired = await asyncio.to_thread(self._compute, inputs, self.store.snapshot(self.digests))
+            snapshot, addresses = self.store.snapshot(self.digests), self.store.resolver_addresses
+            self._desired = await asyncio.to_thread(self._compute, inputs, snapshot, addresses)
         desired, started = self._desired, time.monotonic()
 
         def hurry() -> bool:
             """Only what changes a plan is worth leaving writes for; reports, our own among them, come all the time."""
             return self.store.inputs != inputs and time.monotonic() - started > HURRY_AFTER_S
 
-        configs = await self.writer.write_all(_config_writes(desired, self.store.configs()), hurry)
+        files = resolver_writes(desired.resolvers, self.resolvers.stored, self.resolvers.namespace)
+        configs = await self.writer.write_all((*_config_writes(desired, self.store.configs()), *files), hurry)
         if self.store.inputs != desired.inputs and started - self._told < HURRY_AFTER_S:
             self.trigger.fire()  # nodes first: what is new goes to them before anybody is told of what is old
             return
         self._told = started
         users, stored = self.store.users(), self.store.configs()
-        writes = await asyncio.to_thread(self.statuses.writes, desired, users, stored, _now())
+        resolvers = {ref: self.resolvers.report(ref) for ref in desired.resolved}
+        writes = await asyncio.to_thread(self.statuses.writes, desired, users, stored, resolvers, _now())
         statuses = await self.writer.write_all(writes, hurry)
         written, failed = configs.written + statuses.written, configs.failed + statuses.failed
         left = configs.left + statuses.left
@@ -114,14 +121,24 @@ class Reconciler:
         if failed or left:
             self.trigger.fire()
 
-    def _compute(self, inputs: int, snapshot: Snapshot) -> Desired:
+    def _compute(self, inputs: int, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]]) -> Desired:
         result = plan(snapshot, self.memo)
         rendered = self.renderer.render_all(result)
         known = {} if self._desired is None else {d.revision: d for d in self._desired.documents.values()}
         for spec in {id(spec): spec for spec in rendered.specs.values()}.values():
             if spec.revision not in known:
                 known[spec.revision] = Document.of(spec)
-        return Desired(inputs, result, rendered, {node: known[spec.revision] for node, spec in rendered.specs.items()})
+        plans, unfit = cluster_resolvers(snapshot.objects, result.programmed)
+        resolvers = render_cluster(plans, RESOLVER_DIR, addresses, self.renderer.overrides)
+        return Desired(
+            inputs,
+            result,
+            rendered,
+            {node: known[spec.revision] for node, spec in rendered.specs.items()},
+            tuple(plan.owner for plan in plans),
+            resolvers,
+            (*result.problems, *rendered.problems, *unfit, *resolvers.problems),
+        )
 
 
 def _now() -> str:

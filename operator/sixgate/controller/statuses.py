@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sixgate.controller.writes import ApplyStatus, Document, status_writes
-from sixgate.plan.status import NodeReport, object_status
+from sixgate.plan.status import NodeReport, ResolverReport, object_status
+from sixgate.render.dns64 import ClusterResolvers
 
 if TYPE_CHECKING:
     from sixgate.controller.store import ConfigEntry, UserEntry
@@ -26,6 +27,11 @@ class Desired:
     result: PlanResult
     rendered: Rendered
     documents: Mapping[str, Document]
+    resolved: tuple[Ref, ...] = ()
+    """Gateways that have a resolver."""
+    resolvers: ClusterResolvers = field(default_factory=lambda: ClusterResolvers({}))
+    problems: tuple[Problem, ...] = ()
+    """Those of planning, of rendering and of the resolvers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class _Basis:
     selected: tuple[str, ...]
     programmed: tuple[str, ...]
     reports: tuple[NodeReport | None, ...]
+    resolver: ResolverReport | None
 
 
 @dataclass(slots=True)
@@ -47,18 +54,26 @@ class Statuses:
     _reports: dict[str, NodeReport] = field(default_factory=dict, init=False)
 
     def writes(
-        self, desired: Desired, users: tuple[UserEntry, ...], configs: Mapping[str, ConfigEntry], now: str
+        self,
+        desired: Desired,
+        users: tuple[UserEntry, ...],
+        configs: Mapping[str, ConfigEntry],
+        resolvers: Mapping[Ref, ResolverReport],
+        now: str,
     ) -> tuple[ApplyStatus, ...]:
-        """Statuses of all objects that are not being deleted, as far as they differ from the stored ones."""
+        """Statuses of all objects that are not being deleted, as far as they differ from the stored ones.
+
+        `resolvers` are the reports of gateways that have a resolver.
+        """
         self._reports = {node: self._report(node, entry, desired) for node, entry in configs.items()}
         problems: dict[Ref, list[Problem]] = {}
-        for problem in (*desired.result.problems, *desired.rendered.problems):
+        for problem in desired.problems:
             problems.setdefault(problem.ref, []).append(problem)
         result = replace(desired.result, problems=())  # looking through those of all for each one is quadratic
         known: dict[Ref, tuple[_Basis, Status]] = {}
         for entry in users:
             if not entry.deleting:
-                basis = self._basis(entry, result, tuple(problems.get(entry.ref, ())))
+                basis = self._basis(entry, result, tuple(problems.get(entry.ref, ())), resolvers.get(entry.ref))
                 before = self._known.get(entry.ref)
                 same = before is not None and before[0] == basis
                 known[entry.ref] = before if before is not None and same else (basis, self._status(basis, result, now))
@@ -75,10 +90,13 @@ class Statuses:
             return before
         return NodeReport(revision, entry.status)
 
-    def _basis(self, entry: UserEntry, result: PlanResult, problems: tuple[Problem, ...]) -> _Basis:
+    def _basis(
+        self, entry: UserEntry, result: PlanResult, problems: tuple[Problem, ...], resolver: ResolverReport | None
+    ) -> _Basis:
         programmed = result.programmed.get(entry.ref, ())
         reports = tuple(map(self._reports.get, programmed))
-        return _Basis(entry, (*entry.problems, *problems), result.selected.get(entry.ref, ()), programmed, reports)
+        selected = result.selected.get(entry.ref, ())
+        return _Basis(entry, (*entry.problems, *problems), selected, programmed, reports, resolver)
 
     def _status(self, basis: _Basis, result: PlanResult, now: str) -> Status:
         entry = basis.entry
@@ -88,6 +106,7 @@ class Statuses:
             result,
             problems=basis.problems,
             reports=self._reports,
+            resolver=basis.resolver,
             previous=entry.status,
             now=now,
         )

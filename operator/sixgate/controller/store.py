@@ -106,6 +106,8 @@ class Store:
     """Grows whenever something that only statuses and the diff of writes see has changed."""
     endpoints: Mapping[ServiceKey, Endpoints] = field(default_factory=dict, init=False)
     service_cidrs: tuple[str, ...] = field(default=(), init=False)
+    resolver_addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    """Where the resolver of a gateway is reached, by the gateway's name."""
     _services: Counter[ServiceKey] = field(default_factory=Counter, init=False)
 
     def put(self, raw: Json) -> bool:
@@ -176,6 +178,11 @@ class Store:
         self.service_cidrs = cidrs
         self.inputs += news
         return news
+
+    def put_resolver_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """Take note of the addresses of all resolvers."""
+        self.inputs += dict(addresses) != dict(self.resolver_addresses)
+        self.resolver_addresses = dict(addresses)
 
     def versions(self, kind: str) -> dict[str, int]:
         """Names and resourceVersions of everything known of `kind`."""

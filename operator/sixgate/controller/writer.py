@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sixgate.api.parse import KINDS
 from sixgate.controller.events import Bucket, EventPoster
 from sixgate.controller.store import NODE_CONFIG, Store
-from sixgate.controller.writes import ApplyConfig, ApplyStatus, DeleteConfig, Write
+from sixgate.controller.writes import ApplyConfig, ApplyResolvers, ApplyStatus, DeleteConfig, Write
 from sixgate.kube import ApiError, KubeClient
 from sixgate.kube.client import object_path
+from sixgate.render.dns64 import CONFIG_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,10 @@ class Writer:
                     await self.client.request("DELETE", _path(NODE_CONFIG, write.node), body=write.body())
                     self.store.drop(NODE_CONFIG, write.node, write.version)
                     log.info("Deleted NodeConfig %s: nothing is wanted of that node.", write.node)
+                case ApplyResolvers():
+                    path = object_path("configmaps", CONFIG_MAP, group="v1", namespace=write.namespace)
+                    await self.client.apply(path, write.body(), manager=CONFIG_MANAGER)
+                    log.info("Wrote the files of the resolvers to the ConfigMap %s.", CONFIG_MAP)
                 case ApplyStatus():
                     path = _path(write.ref.kind, write.ref.name)
                     answer = await self.client.apply(path, write.body(), manager=STATUS_MANAGER, subresource="status")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sixgate.api.base import API_VERSION
@@ -16,12 +18,15 @@ from sixgate.controller.store import (
     as_sent,
     spec_digest,
 )
+from sixgate.render.dns64 import CONFIG_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sixgate.errors import Ref
+    from sixgate.render.dns64 import ClusterResolvers
 
+DIGEST = "sixgate.io/digest"
 EMPTY_REVISION = NodeConfigSpec.model_validate({"formatVersion": FORMAT_VERSION}).hashed().revision
 
 
@@ -83,7 +88,58 @@ class ApplyStatus:
         }
 
 
-Write = ApplyConfig | DeleteConfig | ApplyStatus
+@dataclass(frozen=True, slots=True)
+class StoredResolvers:
+    """The ConfigMap of the resolvers as it is stored; `digest` is what its last writer said it had written."""
+
+    data: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> StoredResolvers:
+        return cls(dict(raw.get("data") or {}), str((raw["metadata"].get("annotations") or {}).get(DIGEST, "")))
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResolvers:
+    """Server-side apply takes away the files that are ours and not in `data`, and leaves those of others."""
+
+    namespace: str
+    data: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(dict(self.data), sort_keys=True).encode()).hexdigest()[:32]
+
+    def body(self) -> dict[str, Any]:
+        labels, annotations = {MANAGED_BY: OPERATOR}, {DIGEST: self.digest}
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": CONFIG_MAP, "namespace": self.namespace, "labels": labels, "annotations": annotations,
+            },
+            "data": dict(self.data),
+        }  # fmt: skip
+
+
+Write = ApplyConfig | DeleteConfig | ApplyStatus | ApplyResolvers
+
+
+def resolver_writes(
+    wanted: ClusterResolvers, stored: StoredResolvers | None, namespace: str
+) -> tuple[ApplyResolvers, ...]:
+    """The ConfigMap of the resolvers, if it has to be written; of gateways whose template failed, what is stored stays.
+
+    It is emptied and never deleted, and not made before somebody needs it.
+    """
+    if stored is None:
+        return ()
+    kept = tuple(f"{ref.name}." for ref in wanted.failed)
+    data = {name: text for name, text in stored.data.items() if name.startswith(kept)} if kept else {}
+    write = ApplyResolvers(namespace, {**data, **wanted.data})
+    same = stored.digest == write.digest and all(stored.data.get(name) == text for name, text in write.data.items())
+    return () if same or not (write.data or stored.digest) else (write,)
 
 
 def config_writes(

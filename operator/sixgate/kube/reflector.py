@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GONE = 410
+FORBIDDEN, GONE = 403, 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Reflector:
     inactivity_s: float = 70.0
     backoff: Backoff = field(default_factory=Backoff)
     connected: bool = field(default=False, init=False)
+    _refused: bool = field(default=False, init=False)
 
     async def events(self) -> AsyncIterator[Listed | Change]:
         """Never ends and raises nothing but cancellation; what fails is logged once per outage and tried again."""
@@ -99,12 +100,15 @@ class Reflector:
     def _up(self) -> None:
         if not self.connected:
             log.info("Watching %s.", self.path)
-        self.connected = True
+        self.connected, self._refused = True, False
         self.backoff.reset()
 
     def _down(self, error: ApiError) -> None:
         if self.connected and error.status != GONE:
             log.warning("%s; going on with what is known.", error)
+        elif error.status == FORBIDDEN and not self._refused:
+            self._refused = True
+            log.warning("%s; trying again.", error)
         else:
             log.debug("%s", error)
         self.connected = self.connected and error.status == GONE

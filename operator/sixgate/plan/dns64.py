@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from sixgate.api.addr import NON_GLOBAL_IPV4, embed
+from sixgate.api.base import UserObject
 from sixgate.api.nat46gateway import NAT46Gateway
-from sixgate.errors import Ref
+from sixgate.errors import Problem, Ref
 
 MAPPED = IPv6Network("::ffff:0:0/96")
 ANY_IPV4 = IPv4Network("0.0.0.0/0")
+UNFIT_NAME = "UnfitName"
+MAX_NAME = 63  # a label of Kubernetes and of the DNS: the gateway's name is both
 WELL_KNOWN_IPV4 = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))  # RFC 7050 2.2
 
 
@@ -72,6 +76,29 @@ def dns64_plan(gateway: NAT46Gateway) -> Dns64Plan | None:
         discovery=tuple(str(embed(prefix, address)) for prefix in prefixes for address in WELL_KNOWN_IPV4),
         reverse=tuple(reverse_zone(prefix) for prefix in prefixes),
     )
+
+
+def cluster_resolvers(
+    objects: Iterable[UserObject], admitted: Collection[Ref]
+) -> tuple[tuple[Dns64Plan, ...], tuple[Problem, ...]]:
+    """The resolvers of a cluster, one for each of the `admitted` gateways that wants one, oldest first.
+
+    They do not come and go with the gateway's nodes, as standalone ones do: who asks for names must get answers also
+    while no node is there to translate. Each takes questions at all addresses of its pod.
+    """
+    plans: list[Dns64Plan] = []
+    problems: list[Problem] = []
+    for item in sorted(objects, key=lambda item: item.age_key):
+        made = dns64_plan(item) if isinstance(item, NAT46Gateway) and item.ref in admitted else None
+        if made is None:
+            continue
+        if len(item.ref.name) > MAX_NAME or "." in item.ref.name:
+            text = f"{item.ref} has spec.dns64, whose resolver is found by the name of the gateway as a label: "
+            text += f"at most {MAX_NAME} characters and no dot"
+            problems.append(Problem(item.ref, UNFIT_NAME, text, "metadata.name"))
+        else:
+            plans.append(replace(made, listen=()))
+    return tuple(plans), tuple(problems)
 
 
 def reverse_zone(prefix: IPv6Network) -> str:

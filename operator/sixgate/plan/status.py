@@ -28,6 +28,8 @@ from sixgate.plan.planner import (
 # The first of these that an object has is the reason of Ready=False.
 BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, COVERS, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, NO_NODES)
 MAX_NAMED = 5
+RESOLVER_FAILING = "ResolverFailing"
+UNLISTED = "Waits for the Services of the resolvers to be listed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,38 @@ class NodeReport:
 
     wanted_revision: str
     status: NodeConfigStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverReport:
+    """The resolver of a gateway in a cluster: its Service, empty where none has `label`, and how many pods answer.
+
+    `known` is false as long as Services have not been listed.
+    """
+
+    known: bool = True
+    namespace: str = ""
+    label: str = ""
+    service: str = ""
+    addresses: tuple[str, ...] = ()
+    ready: int = 0
+    pods: int = 0
+
+    @property
+    def failing(self) -> str:
+        """Why nobody answers; empty where somebody does, or where that is not known."""
+        if not self.known or self.ready:
+            return ""
+        if not self.service:
+            text = f"DNS64: no Service of the namespace {self.namespace} has the label {self.label}"
+            return f"{text}, so nobody answers questions; the chart installs one for each of dns64.gateways."
+        pods = f"none of its {self.pods} pods is ready" if self.pods else "it has no pod"
+        return f"DNS64: the Service {self.namespace}/{self.service} answers no question: {pods}."
+
+    def __str__(self) -> str:
+        where = ", ".join(self.addresses) or "the addresses of its pods"
+        service = f"the Service {self.namespace}/{self.service}"
+        return f"DNS64: {service} answers at {where}, {self.ready} of {max(self.pods, self.ready)} pods are ready."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +99,25 @@ def object_status(
     reports: Mapping[str, NodeReport],
     previous: Mapping[str, Any] | None,
     now: str,
+    resolver: ResolverReport | None = None,
 ) -> dict[str, Any]:
     """The whole status of `ref`, ready to be applied; equal to `previous` if nothing has changed.
 
     `problems` are those of reading and rendering (`result` has its own; those of other objects are left out here),
-    `reports` what the nodes say, by node, `previous` the status that the object has now, `now` RFC 3339 in UTC.
+    `reports` what the nodes say, by node, `previous` the status that the object has now, `now` RFC 3339 in UTC,
+    `resolver` is that of a gateway which has one.
     """
     mine = sorted({problem for problem in (*problems, *result.problems) if problem.ref == ref}, key=_weight)
     old = _old_conditions(previous)
     settled = _was_programmed(old, generation)
     nodes = _nodes(ref, result, reports, settled)
-    wanted = [_ready(mine, nodes), _programmed(mine, nodes), _conflicted(mine), _degraded(nodes)]
+    wanted = [_ready(mine, nodes, resolver), _programmed(mine, nodes), _conflicted(mine), _degraded(nodes, resolver)]
     if mine:
         wanted.append(("Stalled", "True", mine[0].reason, _sentences(mine)))
     elif nodes.pending:
         wanted.append(("Reconciling", "True", "Programming", _waiting(nodes)))
+    elif resolver is not None and not resolver.known:
+        wanted.append(("Reconciling", "True", "Programming", UNLISTED))
     counts = NodesStatus(desired=len(nodes.desired), ready=len(nodes.ready))
     return _status(generation, _conditions(wanted, generation, old, now), counts)
 
@@ -126,14 +164,19 @@ def _on_node(ref: Ref, report: NodeReport, settled: bool) -> tuple[str, str]:
     return ("degraded", result.message or result.reason or result.state)
 
 
-def _ready(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
+def _ready(problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | None) -> tuple[str, str, str, str]:
     if problems:
         return ("Ready", "False", problems[0].reason, _sentences(problems))
     if nodes.degraded:
         return ("Ready", "False", "Degraded", _failing(nodes))
+    if resolver is not None and resolver.failing:
+        return ("Ready", "False", RESOLVER_FAILING, _cut(resolver.failing))
     if nodes.pending:
         return ("Ready", "Unknown", "Programming", _waiting(nodes))
-    return ("Ready", "True", "Programmed", _cut(f"Programmed on {_count(nodes)}.{_noted(nodes)}"))
+    if resolver is not None and not resolver.known:
+        return ("Ready", "Unknown", "Programming", UNLISTED)
+    told = f" {resolver}" if resolver is not None else ""
+    return ("Ready", "True", "Programmed", _cut(f"Programmed on {_count(nodes)}.{_noted(nodes)}{told}"))
 
 
 def _programmed(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
@@ -150,9 +193,11 @@ def _conflicted(problems: list[Problem]) -> tuple[str, str, str, str]:
     return ("Conflicted", "False", "NoConflict", "No older object has what this one wants.")
 
 
-def _degraded(nodes: _Nodes) -> tuple[str, str, str, str]:
+def _degraded(nodes: _Nodes, resolver: ResolverReport | None) -> tuple[str, str, str, str]:
     if nodes.degraded:
         return ("Degraded", "True", "NodesFailing", _failing(nodes))
+    if resolver is not None and resolver.failing:
+        return ("Degraded", "True", RESOLVER_FAILING, _cut(resolver.failing))
     return ("Degraded", "False", "AsExpected", "No node reports a failure.")
 
 

@@ -17,7 +17,6 @@ from sixgate.render.renderer import RENDER_FAILED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sixgate.api.base import UserObject
     from sixgate.api.nodeconfig import NodeConfigSpec
     from sixgate.plan.nodeplan import NodePlan
     from sixgate.render.renderer import Renderer
@@ -49,9 +48,7 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
 ) -> Compiled:
     """What one node has to do for these manifests. Its labels are `labels` and its hostname."""
     info = NodeInfo(node, labels={HOSTNAME_LABEL: node, **labels})
-    # Resolvers are no part of a NodeConfig: plan, which knows that only standalone mode runs them, must not see them.
-    objects = tuple(_without_dns64(item) for item in manifests.objects)
-    result = plan(Snapshot(objects=objects, nodes=(info,), digests=digests))
+    result = plan(Snapshot(objects=tuple(manifests.objects), nodes=(info,), digests=digests))
     rendered = renderer.render_all(result)
     resolvers, failed = _resolvers(manifests, result, node, renderer.overrides, run_dir)
     located = tuple(manifests.locate(problem) for problem in (*result.problems, *rendered.problems, *failed))
@@ -61,12 +58,6 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
         counters=_counters(result.nodes[node]),
         resolvers=resolvers,
     )
-
-
-def _without_dns64(item: UserObject) -> UserObject:
-    if not isinstance(item, NAT46Gateway) or item.spec.dns64 is None:
-        return item
-    return item.model_copy(update={"spec": item.spec.model_copy(update={"dns64": None})})
 
 
 def _resolvers(
