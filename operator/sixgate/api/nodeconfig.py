@@ -211,7 +211,7 @@ class EgressPolicy(Owned):
     """
 
     name: str = Field(description="Name of the object.")
-    stat: int = Field(ge=1, lt=4096, description="Index of its counters.")
+    stat: int = Field(ge=1, le=4095, description="Index of its counters.")
     pods: tuple[EgressPods, ...] = Field(default=(), description="Pods of this node that it selects.")
     destinations: tuple[str, ...] = Field(description="CIDRs that are reached through a gateway.")
     excluded: tuple[str, ...] = Field(default=(), description="CIDRs that are not, in spite of `destinations`.")
