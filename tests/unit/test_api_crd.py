@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -137,3 +138,9 @@ def test_a_union_is_refused() -> None:
 
     with pytest.raises(ValueError, match="has no unions"):
         structural(Wrong)
+
+
+def test_bounds_are_such_as_kubernetes_reads() -> None:
+    """OpenAPI 3.0 has exclusiveMaximum as a boolean beside maximum; JSON schema, which pydantic writes, as a number."""
+    for kind, body in definitions():
+        assert "exclusiveM" not in json.dumps(body), f"{kind}: use ge= and le=, not gt= and lt="
