@@ -1,8 +1,8 @@
-"""A liveness endpoint in a thread of its own, so that it answers even when the event loop does not.
+"""Health endpoints in a thread of their own, so that they answer even when the event loop does not.
 
-`GET /healthz` gives 200, or 503 with the sentences of what is wrong; `/readyz` likewise, in processes that can be
-alive and not ready. A probe must not depend on the API server: what
-stands still while the server is away is not a reason to restart.
+`GET /healthz` gives 200, or 503 with the sentences of what is wrong: a reason to start the process anew. It must not
+depend on the API server: what stands still while the server is away is no such reason. `GET /readyz` gives 503 also
+while something is not done yet, or not as it should be: a reason to wait with the next node of an upgrade.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Pulse:
 
     clock: Callable[[], float] = time.monotonic
     _beats: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)
+    _awaited: dict[str, str] = field(default_factory=dict, init=False)
 
     def beat(self, part: str, silence_s: float) -> None:
         """`part` lives; it is late when it has not said so again for `silence_s`."""
@@ -32,6 +33,17 @@ class Pulse:
 
     def drop(self, part: str) -> None:
         self._beats.pop(part, None)
+
+    def expect(self, part: str, sentence: str) -> None:
+        """The process is not ready before `part` has `come`; the sentence says so."""
+        self._awaited[part] = sentence
+
+    def come(self, part: str) -> None:
+        self._awaited.pop(part, None)
+
+    def unready(self) -> tuple[str, ...]:
+        """Sentences of what has not come yet."""
+        return tuple(self._awaited.values())
 
     def late(self) -> tuple[str, ...]:
         """One sentence for each part that is late."""
@@ -77,7 +89,12 @@ class HealthServer:
                 """A probe every few seconds is not worth a line."""
 
         class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            address_family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
+
+            def server_bind(self) -> None:
+                if self.address_family == socket.AF_INET6:
+                    self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                super().server_bind()
 
         self._server = Server((host, port), Handler)
         self._server.daemon_threads = True

@@ -28,7 +28,11 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     bpffs: BpffsOption = BPFFS,
     state_dir: StateOption = STATE_DIR,
     mount_bpffs: Annotated[bool, typer.Option(help="Mount a bpffs where there is none.")] = False,
-    health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
+    proc_sys: Annotated[
+        Path,
+        typer.Option(help="Where sysctls are written; in a container, where the node's /proc/sys is mounted."),
+    ] = Path("/proc/sys"),
+    health: Annotated[str, typer.Option(help="Address and port of /healthz and /readyz; empty for none.")] = "",
     metrics: Annotated[str, typer.Option(help="Address and port of /metrics for Prometheus; empty for none.")] = "",
     log_format: common.LogFormatOption = "text",
     verbose: common.VerboseOption = False,
@@ -36,15 +40,18 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     """Keep one node of a cluster as its NodeConfig says.
 
     Needs the API server only to learn of changes: without it the node goes on, and a restart begins from the last
-    NodeConfig that was applied. What the node does stays as it is when this process ends.
+    NodeConfig that was applied. What the node does stays as it is when this process ends, unless the API server has
+    said that there is no NodeConfig of this node any more: then everything is taken off it, as `sixgate down` does.
     """
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.cli.operator import parse_address  # noqa: PLC0415
+    from sixgate.node import sysctls  # noqa: PLC0415
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
 
     configure(verbose, log_format)
+    sysctls.reach_through(proc_sys)
     keeper = NodeAgent(
         NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs)
     )
@@ -55,7 +62,29 @@ def agent(  # noqa: PLR0917 - options, which are given by name
         return await KubeClient.connect(kubeconfig, agent="sixgate-agent")
 
     follower = Follower(node, LastGood(state_dir / LAST_GOOD), connect, keeper.apply_document)
-    raise typer.Exit(asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics))))
+    code = asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics)))
+    raise typer.Exit(leave(keeper, state_dir) if follower.absent else code)
+
+
+def leave(keeper: NodeAgent, state_dir: Path) -> int:
+    """Take everything of sixgate off the node; the exit code, after a sentence for each thing that stays."""
+    from sixgate.errors import ApplyError  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
+    from sixgate.standalone.service import APPLIED_FILE, MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
+
+    try:
+        left = keeper.down()
+    except ApplyError as error:
+        left = [str(error)]
+    if not left:
+        state = StateDir(state_dir)
+        for name in (STATUS_FILE, MEMORY_FILE, APPLIED_FILE, LAST_GOOD):
+            state.remove(name)
+        state.clean()
+    for sentence in left:
+        common.complain(sentence)
+    return common.FAILED if left else common.OK
 
 
 async def _serve(
@@ -66,7 +95,13 @@ async def _serve(
     from sixgate.node.watch import run_agent  # noqa: PLC0415
 
     pulse = Pulse()
-    server = HealthServer(*health, pulse.late) if health else None
+
+    def unready() -> tuple[str, ...]:
+        if follower.absent or keeper.status.ready:
+            return ()
+        return (keeper.status.message or "This node has no NodeConfig yet.",)
+
+    server = HealthServer(*health, pulse.late, unready) if health else None
     scraped = common.serve_metrics(metrics, {"the node": keeper.metrics})
     work = asyncio.create_task(run_agent(keeper, follower))
     heart = asyncio.create_task(pulse.keep())

@@ -44,7 +44,7 @@ def operator(  # noqa: PLR0917 - options, which are given by name
         str, typer.Option(envvar="POD_NAME", help="Name of this replica in the lease; made up if empty.")
     ] = "",
     templates: TemplatesOption = None,
-    health: Annotated[str, typer.Option(help="Address and port of /healthz; empty for none.")] = "",
+    health: Annotated[str, typer.Option(help="Address and port of /healthz and /readyz; empty for none.")] = "",
     metrics: Annotated[str, typer.Option(help="Address and port of /metrics for Prometheus; empty for none.")] = "",
     write_rate: Annotated[
         float, typer.Option(min=1, help="Writes per second to the API server, in the long run.")

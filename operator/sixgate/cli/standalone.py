@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sixgate.cli import common
+from sixgate.cli.agent import leave
 from sixgate.cli.common import BPFFS, RUN_DIR, STATE_DIR
 from sixgate.cli.operator import parse_address, read_digests
 
@@ -160,24 +161,12 @@ def down(
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
-    from sixgate.node.statedir import StateDir  # noqa: PLC0415
-    from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
-    from sixgate.standalone.service import APPLIED_FILE, MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
 
     configure()
     common.require_permission()
     options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute(), objects=common.objects_dir(objects))
     with NodeAgent(options) as agent:
-        left = agent.down()
-        state = StateDir(options.state_dir)
-        if not left:
-            for name in (STATUS_FILE, MEMORY_FILE, APPLIED_FILE, LAST_GOOD):
-                state.remove(name)
-    for sentence in left:
-        common.complain(sentence)
-    if not left:
-        state.clean()
-    common.end(common.FAILED if left else common.OK)
+        common.end(leave(agent, options.state_dir))
 
 
 def _must_exist(manifests: Path) -> None:

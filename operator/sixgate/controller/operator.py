@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LEASE = "sixgate-operator"
 SILENT_ROUNDS = 4
+_LIST = "the first list"
 
 
 class WatchDead(SixgateError):
@@ -68,7 +69,8 @@ class OperatorOptions:
 async def run(options: OperatorOptions) -> int:
     """Until a signal, then 0; 1 when a part has ended by itself, so that the process is started anew."""
     pulse = Pulse()
-    server = HealthServer(*options.health, pulse.late) if options.health else None
+    pulse.expect(_LIST, "The first list of what the API server has is not complete yet.")
+    server = HealthServer(*options.health, pulse.late, pulse.unready) if options.health else None
     try:
         async with await KubeClient.connect(options.kubeconfig, agent="sixgate-operator") as client:
             return await _Operator(options, client, pulse).run()
@@ -110,6 +112,7 @@ class _Operator:
         try:
             if not await self._until_stopped(self._listed()):
                 return 0
+            self.pulse.come(_LIST)
             return await self._serve()
         finally:
             heart.cancel()

@@ -100,6 +100,7 @@ class Follower:
     _said: NodeConfigStatus | None = field(default=None, init=False)
     _stored: NodeConfigStatus | None = field(default=None, init=False)
     _present: bool = field(default=False, init=False)
+    _absent: bool = field(default=False, init=False)
     _dirty: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def specs(self) -> AsyncIterator[NodeConfigSpec]:
@@ -131,6 +132,11 @@ class Follower:
             with contextlib.suppress(asyncio.CancelledError):
                 await reporter
             await client.close()
+
+    @property
+    def absent(self) -> bool:
+        """Whether the API server has said, and not taken back, that there is no NodeConfig of this node."""
+        return self._absent
 
     async def on_status(self, status: NodeConfigStatus) -> None:
         """To be called with every report of the node."""
@@ -195,7 +201,7 @@ class Follower:
         if uid == self._uid and generation < self._generation:
             return None  # a server whose cache lags behind another's
         known = uid == self._uid and generation == self._generation
-        self._uid, self._generation, self._present = uid, generation, True
+        self._uid, self._generation, self._present, self._absent = uid, generation, True, False
         self._stored = _stored_status(raw)
         self._dirty.set()
         if known:
@@ -218,6 +224,7 @@ class Follower:
     def _gone(self) -> NodeConfigSpec | None:
         """The API server says that there is no NodeConfig: this node is to do nothing."""
         self._uid, self._generation, self._present, self._stored, self._refusal = "", 0, False, None, ""
+        self._absent = True
         if self._wanted is None or self._wanted == EMPTY:
             return None
         log.info("NodeConfig %s is gone: nothing is wanted of this node any more.", self.node)
