@@ -17,7 +17,7 @@ bootstrap: ## install what is missing: Debian packages, .venv from the lock file
 bpf: bootstrap ## compile bpf_src to build/bpf
 	@$(PY) tools/build_bpf.py
 
-generate: bpf ## write generated files anew: layouts, CRDs, reference
+generate: bpf ## write generated files anew: layouts, CRDs, reference, chart
 	@$(PY) tools/gen_layouts.py
 	@$(PY) tools/gen_crds.py
 	@$(PY) tools/gen_reference.py
