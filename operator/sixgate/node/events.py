@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 RTPROT_SIXGATE = 83  # marks our routes; unused in iproute2's rt_protos
+RTPROT_FLOATING = 84  # marks addresses that egress puts on and takes off
 _NLMSG_HEADER = struct.Struct("=IHHII")
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _RTMGRP_LINK, _RTMGRP_TC, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x8, 0x10, 0x40

@@ -87,6 +87,7 @@ class AddressSeen:
     scope: int = 0  # 0 is global
     flags: int = 0
     ours: bool = False
+    floating: bool = False  # put on by egress, which takes it off
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,5 +364,6 @@ class Desired:
     sizes: tuple[SizeWant, ...] = ()
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
+    floating: frozenset[str] = frozenset()  # addresses that egress may have put on
     frozen: frozenset[str] = frozenset()
     frozen_maps: frozenset[str] = frozenset()

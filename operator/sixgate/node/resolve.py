@@ -92,6 +92,9 @@ def resolve(
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
         sizes=resolve_sizes(spec, choices, have, passing, found),
+        floating=frozenset(
+            address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
+        ),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),

@@ -18,6 +18,7 @@ PROBE_PAUSE_S = 0.05
 ANSWERED_PAUSE_S = 0.2
 ASK_PAUSE_S = 0.1
 ISOLATED_S = 0.3  # silence after the first question to witnesses
+GRANT_S = 1.0  # a gateway that does not take what it was granted in that time does not get it
 WITNESS_S = 10.0  # a witness counts that was heard this recently
 
 
@@ -56,7 +57,7 @@ class Yield:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Hand the pair over to a living gateway, sessions first; `released` is to be called when that is done."""
+    """Hand the pair over to a living gateway, sessions first; `grant` is to be called when that is done."""
 
     pair: int
     to: str
@@ -90,6 +91,7 @@ class _State:
     quiet_at: float = -1.0  # when a probe was left without an answer
     pause_until: float = 0.0
     moving: bool = False
+    granted_at: float = -1.0  # the preferred gateway may take it; this node keeps it until it does
 
 
 @dataclass(slots=True)
@@ -168,23 +170,27 @@ class Owners:
         else:
             state.quiet_at = now
 
-    def released(self, pair: int) -> None:
-        """The pair was handed over; whoever it is for takes it now."""
+    def grant(self, pair: int, now: float) -> None:
+        """The sessions are where the pair goes: whoever it is for may take it. Until then it stays here."""
         state = self._pairs.get(pair)
-        if state is not None:
-            state.mine, state.moving, state.released = False, False, True
+        if state is not None and state.mine:
+            state.granted_at = now
 
     def stays(self, pair: int) -> None:
         """The pair could not be handed over."""
         state = self._pairs.get(pair)
         if state is not None:
-            state.moving = False
+            state.moving, state.granted_at = False, -1.0
 
     # -- what is so ------------------------------------------------------------------------------------------------
 
     def mine(self) -> dict[int, int]:
         """Pairs of this node and their epochs."""
         return {pair: state.epoch for pair, state in self._pairs.items() if state.mine}
+
+    def granted(self, pair: int) -> bool:
+        state = self._pairs.get(pair)
+        return state is not None and state.granted_at >= 0
 
     def holder(self, pair: int) -> str:
         """Who has the pair as far as is known, empty for nobody."""
@@ -259,6 +265,8 @@ class Owners:
             return [Yield(pair, "no other gateway and no node with pods answers: this node is cut off")]
         best = self.preferred(pair, now)
         settled = now - self._since.get(best, now) >= SETTLE_S or self.me in want.leaving or self.me not in want.members
+        if state.granted_at >= 0 and now - state.granted_at > GRANT_S:
+            state.moving, state.granted_at = False, -1.0
         if best in ("", self.me) or state.moving or not settled:
             return []
         state.moving = True
@@ -296,13 +304,13 @@ class Owners:
         return len(want.members) < 3 or 2 * living > len(want.members)
 
     def _take(self, pair: int, state: _State, reason: str, now: float) -> Claim:
-        state.mine, state.released, state.moving = True, False, False
+        state.mine, state.released, state.moving, state.granted_at = True, False, False, -1.0
         state.epoch += 1
         state.holder, state.claimed_at = self.me, now
         state.probed_at = state.quiet_at = -1.0
         return Claim(pair, state.epoch, reason)
 
     def _lose(self, state: _State, holder: str, epoch: int, now: float) -> None:
-        state.mine, state.moving, state.released = False, False, False
+        state.mine, state.moving, state.released, state.granted_at = False, False, False, -1.0
         state.holder, state.epoch, state.claimed_at = holder, epoch, now
         state.probed_at = state.quiet_at = -1.0

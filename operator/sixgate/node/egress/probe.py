@@ -98,8 +98,8 @@ class Segment:
                     self._solicit(address)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(found.wait(), PROBE_S / TRIES)
-                    return True
-            return False
+                    break
+            return found.is_set()
         finally:
             loop.remove_reader(self._arp)
             if self._ndp is not None:
