@@ -132,4 +132,4 @@ def _answers(frame: bytes, own: bytes, address: bytes) -> bool:
     if len(frame) < 14 + _ARP.size:
         return False
     _, _, _, _, _, source, sender, _, _ = _ARP.unpack_from(frame, 14)
-    return sender == address and source != own
+    return bool(sender == address and source != own)
