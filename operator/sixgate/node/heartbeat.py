@@ -37,8 +37,8 @@ class Subscriber:
 
 @dataclass(slots=True)
 class Heartbeat:
-    """The socket. `clock` is monotonic seconds. `on_claims` gets the name of a gateway and its records, `on_witness` the
-    address of any node that showed a sign of life, `records` what this node owns just now."""
+    """The socket. `clock` is monotonic seconds. `on_claims` gets the name of a gateway and its records, `on_witness`
+    the address of any node that showed a sign of life, `records` is what this node owns just now."""
 
     clock: Callable[[], float]
     on_claims: Callable[[str, tuple[Record, ...]], None]
@@ -52,8 +52,8 @@ class Heartbeat:
     _sequence: int = 0
 
     def bind(self, address: str) -> None:
-        """Listens at this node's address as a gateway, or anywhere as a node that only asks (empty). Twice is fine; OSError
-        where the address is not there (yet)."""
+        """Listens at this node's address as a gateway, or anywhere as a node that only asks (empty). Twice is fine;
+        OSError where the address is not there (yet)."""
         if self._socket is not None and self._bound == address:
             return
         self.close()

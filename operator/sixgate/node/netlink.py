@@ -34,7 +34,7 @@ LINK_GROUP = 0x5347  # marks links from their first moment
 FILTER_PRIORITY = 0x5347  # of our clsact filters
 FILTER_HANDLE = 0x5347
 # Without an id of its own: BPF says for every packet where it goes. The address is that of every node, so that what
-# comes out of the tunnel is for whoever got it; SG_EG_MAC of lib/egress.h.
+# comes out of the tunnel is for whoever got it; SG_EG_MACS of lib/egress.h.
 VXLAN_PORT = 8473
 VXLAN = {
     "vxlan_collect_metadata": True,

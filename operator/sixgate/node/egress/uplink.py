@@ -40,7 +40,7 @@ def device_for(
 
 
 def tunnel_mtu(gateway: str) -> int:
-    """Bytes of layer 3 inside a tunnel to `gateway`: the path's MTU as the kernel knows it, less the tunnel's headers."""
+    """Bytes of layer 3 inside a tunnel to `gateway`: the path's MTU as the kernel knows it, less its headers."""
     version = ipaddress.ip_address(gateway).version
     mtu = _DEFAULT_MTU
     family = socket.AF_INET if version == 4 else socket.AF_INET6
