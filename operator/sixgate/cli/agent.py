@@ -52,13 +52,7 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
 
     configure(verbose, log_format)
-<<<<<<< HEAD
     sysctls.reach_through(proc_sys)
-    keeper = NodeAgent(
-        NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs)
-    )
-=======
->>>>>>> 3b8e814 (node/egress: pods, owners and ways kept up; a lab of nodes)
 
     async def connect() -> KubeClient:
         from sixgate.kube import KubeClient  # noqa: PLC0415

@@ -51,20 +51,12 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
     run_dir: Path = RUN_DIR,
     nodes: tuple[NodeInfo, ...] = (),
 ) -> Compiled:
-<<<<<<< HEAD
-    """What one node has to do for these manifests. Its labels are `labels` and its hostname."""
-    info = NodeInfo(node, labels={HOSTNAME_LABEL: node, **labels})
-    result = plan(Snapshot(objects=tuple(manifests.objects), nodes=(info,), digests=digests))
-=======
     """What one node has to do for these manifests. Its labels are `labels`, its hostname, and those that it has among
     `nodes`, which are all others besides."""
     own = next((other for other in nodes if other.name == node), NodeInfo(node))
     info = replace(own, labels={HOSTNAME_LABEL: node, **own.labels, **labels})
-    # Resolvers are no part of a NodeConfig: plan, which knows that only standalone mode runs them, must not see them.
-    objects = tuple(_without_dns64(item) for item in manifests.objects)
     everybody = (info, *(other for other in nodes if other.name != node))
-    result = plan(Snapshot(objects=objects, nodes=everybody, digests=digests))
->>>>>>> 3b8e814 (node/egress: pods, owners and ways kept up; a lab of nodes)
+    result = plan(Snapshot(objects=tuple(manifests.objects), nodes=everybody, digests=digests))
     rendered = renderer.render_all(result)
     resolvers, failed = _resolvers(manifests, result, node, renderer.overrides, run_dir)
     located = tuple(manifests.locate(problem) for problem in (*result.problems, *rendered.problems, *failed))
@@ -76,8 +68,6 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
     )
 
 
-<<<<<<< HEAD
-=======
 def read_nodes(path: Path) -> tuple[NodeInfo, ...]:
     """Nodes of a file or directory of Kubernetes objects. ManifestError where it cannot be read."""
     try:
@@ -86,13 +76,6 @@ def read_nodes(path: Path) -> tuple[NodeInfo, ...]:
         raise ManifestError(f"{path} must hold Kubernetes objects, and cannot be read: {error}") from error
 
 
-def _without_dns64(item: UserObject) -> UserObject:
-    if not isinstance(item, NAT46Gateway) or item.spec.dns64 is None:
-        return item
-    return item.model_copy(update={"spec": item.spec.model_copy(update={"dns64": None})})
-
-
->>>>>>> 3b8e814 (node/egress: pods, owners and ways kept up; a lab of nodes)
 def _resolvers(
     manifests: Manifests, result: PlanResult, node: str, overrides: Path | None, run_dir: Path
 ) -> tuple[tuple[ResolverFiles, ...], tuple[Problem, ...]]:
