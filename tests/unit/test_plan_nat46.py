@@ -208,11 +208,6 @@ BACKENDS = {"ports": [{"port": 80}], "backends": [{"address": "192.0.2.9"}]}
     [
         (gateway("g", ["elsewhere"], **CIDRS), "NoNodes", "has a spec.nodeSelector that matches no node"),
         (
-            gateway("g", prefix=P1, stateful={"pools": [{"cidr": "192.0.2.0/28"}]}),
-            "NotSupportedYet",
-            "uses spec.stateful, which this version does not program yet",
-        ),
-        (
             make("LoadBalancer", "b", {"nodeSelector": on("a"), "vips": ["192.0.2.1"], **BACKENDS}),
             "NotSupportedYet",
             "uses the kind LoadBalancer, which",

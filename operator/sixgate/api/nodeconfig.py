@@ -4,7 +4,12 @@ The only thing that controller and node share. It knows no feature: a node loads
 sets sysctls as they are written here. Names of fields inside `constants`, `key` and `value` are those of the C structs
 of the BPF object; the node encodes them by the object's own BTF. Three C typedefs let the node fill in what only it
 can know: `sg_ifindex_t` takes a device name, `struct sg_addr` an address (IPv4 is stored as ::ffff:a.b.c.d), and
-`__be16`/`__be32` take numbers in host order.
+`__be16`/`__be32` take numbers in host order. Inside keys and values of tables, three objects stand for what a node
+works out:
+
+    {"$number": "SPACE/NAME", "plus": 7}        the number that the node gave this item of `numbers`, and 7
+    {"$address": 6}                             the node's own address of that family
+    {"$maglev": [["KEY", 3], ...], "size": S}   the weighted Maglev ring of these keys, as S indexes into the list
 """
 
 from __future__ import annotations
@@ -104,6 +109,22 @@ class Table(Owned):
     swap: bool = Field(default=False, description="True: build a new inner map and put it at `outerKey` in one step.")
     outer_key: JsonValue = Field(default=None, description="Key in the outer map; only for swapped tables.")
     entries: tuple[Entry, ...] = Field(default=(), description="Everything that the table holds.")
+
+
+class NumberItem(Owned):
+    name: str = Field(min_length=1, max_length=400, description="What the numbers are for.")
+    count: int = Field(default=1, ge=1, description="How many numbers in a row.")
+
+
+class NumberSpace(Model):
+    """Numbers that a node hands out by name: an item keeps those it has for as long as it is wanted.
+
+    Indexes of arrays whose entries refer to each other must not move when something else comes or goes.
+    """
+
+    space: str = Field(pattern=r"^[a-z0-9_]{1,20}$", description="Name of the space.")
+    size: int = Field(ge=1, le=1 << 27, description="Numbers are from 0 up to, and not including, this.")
+    items: tuple[NumberItem, ...] = Field(default=(), description="What has numbers.")
 
 
 class Link(Owned):
@@ -233,6 +254,7 @@ class NodeConfigSpec(Model):
         default="", description="Hash of everything else in spec; what the node has applied is named by it."
     )
     objects: tuple[BpfObject, ...] = Field(default=(), description="BPF objects that are loaded and attached.")
+    numbers: tuple[NumberSpace, ...] = Field(default=(), description="Numbers that tables refer to by name.")
     tables: tuple[Table, ...] = Field(default=(), description="Contents of BPF maps.")
     links: tuple[Link, ...] = Field(default=(), description="Devices that sixgate makes.")
     addresses: tuple[Address, ...] = Field(default=(), description="Addresses that sixgate adds to devices.")
@@ -280,21 +302,6 @@ class BigTcpReport(Model):
     message: str = Field(default="", description="Why the device has less than is wanted, in a sentence.")
 
 
-class EgressReport(Model):
-    """A pair as this node sees it; told by its owner and by nodes that have pods for it."""
-
-    object: str = Field(description="Name of the EgressGateway.")
-    pair: int = Field(description="Number of the pair.")
-    ipv4: str = Field(default="", description="IPv4 source address.")
-    ipv6: str = Field(default="", description="IPv6 source address.")
-    owner: str = Field(default="", description="Node that has the addresses as far as this node knows.")
-    here: bool = Field(default=False, description="Whether that is this node.")
-    epoch: int = Field(default=0, description="How often the pair has changed hands.")
-    reason: str = Field(default="", description="Why this node took the pair.")
-    pods: int = Field(default=0, description="Pods of this node that use the pair.")
-    sessions: int = Field(default=0, description="Connections through this node, as the owner.")
-
-
 class NodeConfigStatus(Model):
     """What the node has. Written by the node only."""
 
@@ -307,7 +314,6 @@ class NodeConfigStatus(Model):
     big_tcp: tuple[BigTcpReport, ...] = Field(
         default=(), description="Super-packet sizes of selected devices, at most 100, those that fall short first."
     )
-    egress: tuple[EgressReport, ...] = Field(default=(), description="Pairs of egress, at most 200.")
     kernel: dict[str, JsonValue] = Field(default_factory=dict, description="Release and probed features of the kernel.")
 
 

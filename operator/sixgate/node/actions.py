@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sixgate.node.carry import MapFields
     from sixgate.node.model import Contents, Hook, MapShape, Owners, ProgName, RouteKey, SizeKey, Sizes
+    from sixgate.node.numbers import SpaceNumbers
 
 OUR_ALIAS = "sixgate"  # ifalias of every device that sixgate made
 
@@ -275,6 +276,16 @@ class ForgetTables(Action):
 
     def __str__(self) -> str:
         return f"forget tables {', '.join(self.maps)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberNumbers(Action):
+    """Record which numbers belong to what, before any table says so."""
+
+    numbers: tuple[tuple[str, SpaceNumbers], ...]
+
+    def __str__(self) -> str:
+        return f"remember the numbers of {', '.join(name for name, _ in self.numbers) or 'nothing'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

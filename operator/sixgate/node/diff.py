@@ -6,6 +6,7 @@ whatever is not wanted any more. Devices come in a round of their own, because p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sixgate.node import actions as act
@@ -16,7 +17,7 @@ from sixgate.node.diff_maps import MapPlan, plan_maps
 if TYPE_CHECKING:
     from collections.abc import Iterator, Set
 
-    from sixgate.node.model import Desired, Device, HookWant, LinkPin, LinkWant, Observed
+    from sixgate.node.model import Desired, Device, HookWant, LinkPin, LinkWant, Observed, RouteKey
 
 
 def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) -> tuple[act.Action, ...]:
@@ -26,7 +27,7 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
     them. While a device is still to be made, the answer holds only the first step; ask again with a new `have`.
     """
     devices = tuple(_devices(want, have))
-    setup = (*devices, *_addresses(want, have), *_sysctls(want, have))
+    setup = (*_numbers(want, have), *devices, *_addresses(want, have), *_sysctls(want, have))
     if any(isinstance(action, act.MakeLink | act.RemoveLink) and action not in blocked for action in devices):
         return setup
     maps = plan_maps(want, have)
@@ -48,6 +49,11 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
         *maps.finish,
         *_surplus_network(want, have),
     )
+
+
+def _numbers(want: Desired, have: Observed) -> Iterator[act.Action]:
+    if dict(want.numbers) != dict(have.numbers):
+        yield act.RememberNumbers(numbers=tuple(sorted(want.numbers.items())))
 
 
 def is_ours(have: Observed, prog_id: int) -> bool:
@@ -174,16 +180,21 @@ def _surplus_programs(want: Desired, have: Observed, hooks: tuple[act.Action, ..
 
 
 def _routes(want: Desired, have: Observed) -> Iterator[act.Action]:
-    seen = set(have.routes)
     for item in want.routes:
-        if item.route not in seen:
+        if not any(_is_same(item.route, seen) for seen in have.routes):
             needs = frozenset({f"device {item.route.device}"}) if item.route.device else frozenset()
             yield act.AddRoute(route=item.route, owners=item.owners, needs=needs)
 
 
+def _is_same(want: RouteKey, seen: RouteKey) -> bool:
+    """Whether a route is the wanted one; the kernel finds the device of a next hop by itself where none is named."""
+    return want == (seen if want.device or not want.via else replace(seen, device=""))
+
+
 def _surplus_network(want: Desired, have: Observed) -> Iterator[act.Action]:
-    routes = {item.route for item in want.routes}
-    yield from (act.RemoveRoute(route=route) for route in sorted(set(have.routes) - routes))
+    for route in sorted(set(have.routes)):
+        if not any(_is_same(item.route, route) for item in want.routes):
+            yield act.RemoveRoute(route=route)
     paths = {item.path for item in want.sysctls}
     if not want.frozen:  # an object that could not be resolved may still run on a device whose sysctls were set
         yield from (act.RestoreSysctl(path=path) for path in sorted(set(have.remembered.sysctls) - paths))
@@ -193,8 +204,6 @@ def _surplus_network(want: Desired, have: Observed) -> Iterator[act.Action]:
         surplus_device = device.ours and device.name not in kept
         for seen in device.addresses:
             if seen.ours and not surplus_device and (device.name, seen.address, seen.prefix_len) not in addresses:
-                yield act.RemoveAddress(device=device.name, address=seen.address, prefix_len=seen.prefix_len)
-            if seen.floating and seen.address not in want.floating:
                 yield act.RemoveAddress(device=device.name, address=seen.address, prefix_len=seen.prefix_len)
         if surplus_device:
             yield act.RemoveLink(name=device.name)

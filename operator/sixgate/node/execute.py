@@ -70,6 +70,8 @@ class Executor:
                 self._set_sysctl(action)
             case act.RestoreSysctl():
                 self._restore_sysctl(action)
+            case act.RememberNumbers():
+                self.state.remember_numbers(dict(action.numbers))
             case act.RememberSizes():
                 self.state.remember_sizes({**dict(action.originals), **self.state.original_sizes()})
             case act.SetSizes():

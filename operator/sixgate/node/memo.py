@@ -7,12 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sixgate.node.bpf.codec import encode
+from sixgate.node.fill import Filler, fill_tables
+from sixgate.node.host_ports import keep_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sixgate.api.nodeconfig import Table
+    from sixgate.errors import Problem
     from sixgate.node.bpf.ctype import MapSpec
+    from sixgate.node.findings import Findings
+    from sixgate.node.host_ports import HostPorts
+    from sixgate.node.model import Observed
+    from sixgate.node.numbers import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,38 @@ class _Known:
         return same_devices and self.definition == definition
 
 
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    source: tuple[Table, ...]
+    filler: Filler
+    local: frozenset[str]
+    host: HostPorts | None
+    made: tuple[Table, ...]
+    notes: tuple[Problem, ...]
+
+
 @dataclass(slots=True)
 class TableMemo:
     """Answers as if it encoded each time: a table counts as known while it is the same object, its map has the same
     types, and every device that it names has the same index."""
 
     _known: dict[int, _Known] = field(default_factory=dict)
+    _filled: _Filled | None = None
+
+    def filled(self, tables: tuple[Table, ...], have: Observed, numbers: Numbers, found: Findings) -> tuple[Table, ...]:
+        """`tables` with what the node itself puts into them; the same ones as before while nothing has changed."""
+        filler = Filler.of(have, numbers)
+        local = frozenset(a.address for device in have.devices.values() for a in device.addresses)
+        known, inputs = self._filled, (filler, local, have.host_ports)
+        if known and known.source is tables and (known.filler, known.local, known.host) == inputs:
+            found.notes.extend(known.notes)
+            return known.made
+        problems, notes = len(found.problems), len(found.notes)
+        made = keep_apart(fill_tables(tables, filler, found), have, found)
+        fresh = tuple(found.notes[notes:])
+        good = len(found.problems) == problems
+        self._filled = _Filled(tables, *inputs, made, fresh) if good else None
+        return made
 
     def keep(self, tables: Sequence[Table]) -> None:
         """Forget all others."""

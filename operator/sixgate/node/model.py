@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sixgate.errors import Problem
     from sixgate.node.carry import MapFields
+    from sixgate.node.host_ports import HostPorts
+    from sixgate.node.numbers import Numbers
 
 Owners = tuple[str, ...]
 Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
@@ -87,7 +89,6 @@ class AddressSeen:
     scope: int = 0  # 0 is global
     flags: int = 0
     ours: bool = False
-    floating: bool = False  # put on by egress, which takes it off
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     originals: Mapping[SizeKey, Sizes] = field(default_factory=dict)  # of devices whose sizes were changed
     pod_ports: Ports = field(default_factory=Ports)  # found only where somebody asks for them
+    numbers: Numbers = field(default_factory=dict)  # handed out so far
+    host_ports: HostPorts | None = None  # where a pool is wanted
 
     def device_by_index(self, ifindex: int) -> Device | None:
         return next((d for d in self.devices.values() if d.ifindex == ifindex), None)
@@ -362,8 +365,8 @@ class Desired:
     routes: tuple[RouteWant, ...] = ()
     sysctls: tuple[SysctlWant, ...] = ()
     sizes: tuple[SizeWant, ...] = ()
+    numbers: Numbers = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
-    floating: frozenset[str] = frozenset()  # addresses that egress may have put on
     frozen: frozenset[str] = frozenset()
     frozen_maps: frozenset[str] = frozenset()

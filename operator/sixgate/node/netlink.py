@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
@@ -22,7 +23,7 @@ from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 from sixgate.errors import ApplyError
 from sixgate.node import rtlink
 from sixgate.node.actions import OUR_ALIAS
-from sixgate.node.events import RTPROT_FLOATING, RTPROT_SIXGATE
+from sixgate.node.events import RTPROT_SIXGATE
 from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey, Sizes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ LINK_GROUP = 0x5347  # marks links from their first moment
 FILTER_PRIORITY = 0x5347  # of our clsact filters
 FILTER_HANDLE = 0x5347
 # Without an id of its own: BPF says for every packet where it goes. The address is that of every node, so that what
-# comes out of the tunnel is for whoever got it; SG_EG_MACS of lib/egress.h.
+# comes out of the tunnel is for whoever got it; SG_EG_MAC of lib/egress.h.
 VXLAN_PORT = 8473
 VXLAN = {
     "vxlan_collect_metadata": True,
@@ -44,7 +45,6 @@ VXLAN = {
     "address": "02:53:47:45:47:01",
 }
 _CLSACT_PARENTS = {"tc-ingress": 0xFFFFFFF2, "tc-egress": 0xFFFFFFF3}
-_IFA_F_NODAD = 0x02
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}  # enum in linux/rtnetlink.h
@@ -169,17 +169,6 @@ class Netlink:
         if not any((a.address, a.prefix_len) == (address, prefix_len) for a in seen):
             raise ApplyError(f"Device {device} should have address {address}/{prefix_len}, but the kernel shows none.")
 
-    def add_floating(self, device: str, address: str) -> None:
-        """Put an egress address on: alone in its prefix, usable at once (it was asked for on the segment before), and
-        never the source of this host's own connections."""
-        wanted: dict[str, Any] = {"index": self._index(device), "address": address, "proto": RTPROT_FLOATING}
-        if ":" in address:
-            wanted |= {"prefixlen": 128, "flags": _IFA_F_NODAD, "preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
-        else:
-            wanted |= {"prefixlen": 32}
-        with _refused(f"add {address} to {device}", unless=errno.EEXIST):
-            self._ip.addr("add", **wanted)
-
     def remove_address(self, device: str, address: str, prefix_len: int) -> None:
         found = self.devices().get(device)
         if found is not None:
@@ -187,10 +176,13 @@ class Netlink:
                 self._ip.addr("del", index=found.ifindex, address=address, prefixlen=prefix_len)
 
     def add_route(self, route: RouteKey) -> None:
-        with _refused(f"add the route to {route.destination}", unless=errno.EEXIST):
-            self._ip.route("add", **self._route_arguments(route))
         names = {device.ifindex: device.name for device in self.devices().values()}
-        if route not in self.routes(names):
+        there = any((seen.destination, seen.table) == (route.destination, route.table) for seen in self.routes(names))
+        with _refused(f"add the route to {route.destination}", unless=errno.EEXIST):
+            # One of ours to the same destination is replaced in one step: no packet finds none.
+            self._ip.route("replace" if there else "add", **self._route_arguments(route))
+        found = self.routes(names)
+        if route not in found and (route.device or route not in {replace(seen, device="") for seen in found}):
             raise ApplyError(
                 f"The route to {route.destination} in table {route.table} should be one made by sixgate, "
                 "but another one with the same destination and metric is there."
@@ -359,7 +351,6 @@ def _address(message: Any) -> AddressSeen:
         scope=message["scope"],
         flags=message.get_attr("IFA_FLAGS") or message["flags"],
         ours=message.get_attr("IFA_PROTO") == RTPROT_SIXGATE,
-        floating=message.get_attr("IFA_PROTO") == RTPROT_FLOATING,
     )
 
 

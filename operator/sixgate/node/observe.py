@@ -17,6 +17,7 @@ from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.probe import has_tcx
 from sixgate.node.devices import PODS
 from sixgate.node.egress.ports import Ports, find_ports
+from sixgate.node.host_ports import OWN_TABLE, read_host_ports
 from sixgate.node.model import (
     Attached,
     Contents,
@@ -108,6 +109,8 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         pods=_pods_of(spec, options, found, kernel, originals),
         originals=originals,
         pod_ports=_pod_ports(spec, found, defaults),
+        numbers=state.numbers(),
+        host_ports=read_host_ports() if any(table.map == OWN_TABLE for table in spec.tables) else None,
     )
 
 

@@ -31,6 +31,7 @@ from sixgate.node.model import (
     RouteWant,
     SysctlWant,
 )
+from sixgate.node.numbers import hand_out
 from sixgate.node.resolve_bigtcp import choose, passages, resolve_sizes
 from sixgate.node.resolve_passage import FORWARDING, with_programs
 from sixgate.node.shapes import layout, map_shape
@@ -80,7 +81,17 @@ def resolve(
         _forwarding(item, attachment, want, have, hooks, passing, found)
     passing = with_programs(passing, hooks, have)
     maps = {name: d for item in spec.objects for name, d in _sized(item, files[item.name]).items()}
-    tables, slots = resolve_tables.resolve_tables(spec.tables, maps, have, tuple(hooks.values()), passing, found, memo)
+    for item in spec.objects:
+        for setup in item.maps:
+            if setup.name not in maps:
+                found.problem(
+                    item.owners, "MapMissing", f"Map {setup.name} should be set up, but no wanted object has that map."
+                )
+    numbers, misfits = hand_out(spec.numbers, have.numbers)
+    for misfit in misfits:
+        found.problem(misfit.owners, "NumbersExhausted", str(misfit))
+    contents = memo.filled(spec.tables, have, numbers, found)
+    tables, slots = resolve_tables.resolve_tables(contents, maps, have, tuple(hooks.values()), passing, found, memo)
     held = {name for item in objects for name, _ in item.maps}  # those of an object that failed stay as they are
     return Desired(
         objects=tuple(objects),
@@ -92,9 +103,7 @@ def resolve(
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
         sizes=resolve_sizes(spec, choices, have, passing, found),
-        floating=frozenset(
-            address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
-        ),
+        numbers=numbers,
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),
@@ -119,11 +128,6 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
             found.frozen.add(item.name)
             return None
         encoded.update(name.encode() + data)
-    unknown = next((setup.name for setup in item.maps if setup.name not in file.maps), None)
-    if unknown is not None:
-        found.problem(item.owners, "MapMissing", f"Map {unknown} should be set up, but object {item.name} has none.")
-        found.frozen.add(item.name)
-        return None
     maps = _sized(item, file)
     return ObjectWant(
         name=item.name,
@@ -134,8 +138,8 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
         owners=item.owners,
         inner={name: map_shape(d.inner) for name, d in maps.items() if d.inner is not None},
         layouts={name: layout(definition) for name, definition in maps.items()},
-        sizes=tuple((setup.name, setup.max_entries) for setup in item.maps if setup.max_entries is not None),
-        carried={setup.name: map_fields(maps[setup.name]) for setup in item.maps if setup.carry},
+        sizes=tuple((name, maps[name].max_entries) for name in sorted(maps) if maps[name] != file.maps[name]),
+        carried={setup.name: map_fields(maps[setup.name]) for setup in item.maps if setup.carry and setup.name in maps},
     )
 
 

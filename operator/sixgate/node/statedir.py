@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 from sixgate.errors import ApplyError
 from sixgate.node.carry import MapFields
 from sixgate.node.model import Remembered, SizeKey, Sizes
+from sixgate.node.numbers import SpaceNumbers
+from sixgate.node.numbers import as_json as numbers_as_json
+from sixgate.node.numbers import from_json as numbers_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sixgate.node.numbers import Numbers
 
 _STATE = "state.json"
 _SIZES = "sizes.json"
 SIZES_REPORT = "bigtcp.json"  # of all devices, for `sixgate bigtcp status`
 _TESTED = "bigtcp-test.json"
 _FIELDS = "map-fields.json"
+NUMBERS = "numbers.json"  # `sixgate nat` reads names of objects from it
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -107,6 +113,7 @@ class StateDir:
         self.remove(_SIZES)
         self.remove(_TESTED)
         self.remove(_FIELDS)
+        self.remove(NUMBERS)
         self.remove(SIZES_REPORT)
 
     def original_sizes(self) -> dict[SizeKey, Sizes]:
@@ -134,6 +141,19 @@ class StateDir:
     def remember_map_fields(self, fields: Mapping[str, MapFields]) -> None:
         layouts = {digest: item.as_json() for digest, item in fields.items()}
         self.write(_FIELDS, {"boot": _boot_id(), "layouts": layouts})
+
+    def numbers(self) -> dict[str, SpaceNumbers]:
+        """Numbers that were handed out since this boot: arrays of the data plane are arranged by them."""
+        raw = self.read(NUMBERS)
+        if not isinstance(raw, dict) or raw.get("boot") != _boot_id():
+            return {}
+        return numbers_from_json(raw.get("spaces"))
+
+    def remember_numbers(self, numbers: Numbers) -> None:
+        if numbers:
+            self.write(NUMBERS, {"boot": _boot_id(), "spaces": numbers_as_json(numbers)})
+        else:
+            self.remove(NUMBERS)
 
     def tested(self) -> KnownWays:
         """What `sixgate bigtcp test` has found since this boot; nothing is known to work before."""

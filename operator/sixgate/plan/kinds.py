@@ -42,8 +42,7 @@ def not_supported(item: UserObject) -> str:
         return EGRESS_MISSING
     if not isinstance(item, NAT46Gateway):
         return f"the kind {item.ref.kind}"
-    parts = {"spec.stateful": item.spec.stateful, "spec.services": item.spec.services}
-    return " and ".join(field for field, part in parts.items() if part)
+    return ""
 
 
 def services_of(item: UserObject) -> tuple[ServiceKey, ...]:

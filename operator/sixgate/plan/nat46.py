@@ -1,4 +1,4 @@
-"""Stateless NAT46Gateways of one node, in order of age, as tables of the data plane."""
+"""NAT46Gateways of one node, in order of age, as tables of the data plane."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from sixgate.plan.nodeplan import (
     NodePlan,
     ObjectPlan,
     RangePlan,
+    StatefulPlan,
 )
+from sixgate.plan.stateful import StatefulPart, has_bits, state_maps, stateful_plan, writer
 
+PODS = "pods"
 SLOW_DEVICE = "sg-slow0"
 SLOW_PEER = "sg-slow1"
 ETHERNET_HEADER_BYTES = 14
@@ -31,9 +34,21 @@ DEFAULT_ICMP_RATE = 100
 DEFAULT_ICMP_BURST = 100
 
 
-def stateless_node(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> NodePlan:
-    """The plan of a node that does `gateways`, all of them stateless and compatible, oldest first."""
-    return NodePlan(objects=_objects(gateways, digests), config=_config(gateways), nat=_nat(gateways))
+def gateway_node(items: tuple[NAT46Gateway | StatefulPart, ...], digests: Mapping[str, str]) -> NodePlan:
+    """The plan of a node that does `items`, stateless gateways and parts of stateful ones, compatible, oldest first."""
+    gateways = tuple(item.gateway if isinstance(item, StatefulPart) else item for item in items)
+    parts = tuple(item for item in items if isinstance(item, StatefulPart))
+    stats = stat_indexes(tuple(gateway.metadata.name for gateway in gateways))
+    writers = tuple(
+        writer(gateway, stat) for gateway, stat in zip(gateways, stats, strict=True) if gateway.spec.stateless is None
+    )
+    stateful = stateful_plan(parts, writers) if parts else None
+    return NodePlan(
+        objects=_objects(gateways, digests, stateful),
+        config=_config(gateways, stateful),
+        nat=_nat(gateways, stats, stateful),
+        stateful=stateful,
+    )
 
 
 def objects_needed(gateway: NAT46Gateway) -> tuple[str, ...]:
@@ -41,13 +56,19 @@ def objects_needed(gateway: NAT46Gateway) -> tuple[str, ...]:
     return ("sg_tc", "sg_slow") if gateway.spec.acceleration == "Disabled" else ("sg_tc", "sg_slow", "sg_xdp")
 
 
-def _objects(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> tuple[ObjectPlan, ...]:
+def _objects(
+    gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str], stateful: StatefulPlan | None
+) -> tuple[ObjectPlan, ...]:
     owners = tuple(gateway.ref for gateway in gateways)
-    uplink = AttachmentPlan("sg_uplink_tc", "tc-ingress", _devices(gateways), super_packets="Translated")
+    uplink = [AttachmentPlan("sg_uplink_tc", "tc-ingress", _devices(gateways), super_packets="Translated")]
+    if any(gateway.spec.stateful is not None for gateway in gateways):
+        # Pods of the gateway node itself come in by no uplink.
+        uplink.append(AttachmentPlan("sg_uplink_tc", "tc-ingress", (PODS,), required=False, super_packets="Translated"))
+    maps = state_maps(stateful) if stateful else ()
     slow = AttachmentPlan("sg_slow_tc", "tc-ingress", (SLOW_PEER,))
     objects = [
-        ObjectPlan("sg_tc", digests["sg_tc"], owners, (uplink,)),
-        ObjectPlan("sg_slow", digests["sg_slow"], owners, (slow,)),
+        ObjectPlan("sg_tc", digests["sg_tc"], owners, tuple(uplink), maps=maps),
+        ObjectPlan("sg_slow", digests["sg_slow"], owners, (slow,), maps=maps),
     ]
     native = tuple(gateway for gateway in gateways if gateway.spec.acceleration == "Native")
     willing = tuple(gateway for gateway in gateways if gateway.spec.acceleration == "BestEffort")
@@ -60,7 +81,7 @@ def _objects(gateways: tuple[NAT46Gateway, ...], digests: Mapping[str, str]) -> 
     )
     if attachments:
         accelerated = tuple(gateway.ref for gateway in gateways if gateway.spec.acceleration != "Disabled")
-        objects.append(ObjectPlan("sg_xdp", digests["sg_xdp"], accelerated, attachments))
+        objects.append(ObjectPlan("sg_xdp", digests["sg_xdp"], accelerated, attachments, maps=maps))
     return tuple(objects)
 
 
@@ -68,27 +89,29 @@ def _devices(gateways: tuple[NAT46Gateway, ...]) -> tuple[str, ...]:
     return tuple(sorted({device for gateway in gateways for device in gateway.spec.devices}))
 
 
-def _config(gateways: tuple[NAT46Gateway, ...]) -> ConfigPlan:
+def _config(gateways: tuple[NAT46Gateway, ...], stateful: StatefulPlan | None) -> ConfigPlan:
     limits = [gateway.spec.icmp_rate_limit for gateway in gateways if gateway.spec.icmp_rate_limit is not None]
     return ConfigPlan(
-        features=Feature.NAT,
+        features=Feature.NAT | Feature.STATEFUL if stateful else Feature.NAT,
         slow_device=SLOW_DEVICE,
         slow_peer=SLOW_PEER,
         l2_len=ETHERNET_HEADER_BYTES,
         icmp_rate=min((limit.per_second for limit in limits), default=DEFAULT_ICMP_RATE),
         icmp_burst=min((limit.burst for limit in limits), default=DEFAULT_ICMP_BURST),
+        st_ids=stateful.ids if stateful else 0,
     )
 
 
-def _nat(gateways: tuple[NAT46Gateway, ...]) -> NatPlan:
-    stats = stat_indexes(tuple(gateway.metadata.name for gateway in gateways))
+def _nat(gateways: tuple[NAT46Gateway, ...], stats: tuple[int, ...], stateful: StatefulPlan | None) -> NatPlan:
     planned: list[GatewayPlan] = []
     cidrs: list[tuple[IPv4Network, int]] = []
     mappings: list[MappingPlan] = []
-    for index, gateway in enumerate(gateways):
-        stateless = gateway.spec.stateless
-        assert stateless is not None
-        planned.append(_gateway(gateway, stateless, stats[index]))
+    for gateway, stat in zip(gateways, stats, strict=True):
+        stateless, index = gateway.spec.stateless, len(planned)
+        if stateless is None:
+            planned += [writer(gateway, stat)] if gateway.spec.stateful is not None else []
+            continue
+        planned.append(_gateway(gateway, stateless, stat))
         cidrs.extend((network, index) for network in sorted(stateless.ipv4_cidrs))
         mappings.extend(_explicit(stateless, index))
     ranges = tuple(
@@ -97,13 +120,15 @@ def _nat(gateways: tuple[NAT46Gateway, ...]) -> NatPlan:
     mappings.extend(_range_mapping(network, index) for network, index in cidrs[MAX_RANGES:])
     ordered = tuple(sorted(mappings, key=lambda m: (m.addr, m.length)))
     generation = _number_of(ordered) if ordered else 0
+    has = has_bits(stateful) if stateful else 0
     return NatPlan(
         owners=tuple(gateway.ref for gateway in gateways),
         gateways=tuple(planned),
         ranges=ranges,
         mappings=ordered,
         generation=generation,
-        version=_number_of((tuple(planned), ranges, generation)),
+        version=_number_of((tuple(planned), ranges, generation, has)),
+        has=has,
     )
 
 

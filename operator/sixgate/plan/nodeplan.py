@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from ipaddress import IPv4Address
 
 from sixgate.errors import Ref
 
@@ -12,6 +13,7 @@ class Feature(IntFlag):
     """`enum sg_feature` of config.h; a test compares the two."""
 
     NAT = 1 << 0
+    STATEFUL = 1 << 1
     EGRESS = 1 << 8
     BIG_FORWARD = 1 << 12
 
@@ -27,11 +29,34 @@ class GatewayFlag(IntFlag):
     MSS_CLAMP = 1 << 5
     ICMP_QUIET = 1 << 6
     HAIRPIN_OFF = 1 << 7
+    STATEFUL = 1 << 8
+
+
+class StatefulFlag(IntFlag):
+    """`enum sg_st_flag` of types_nat.h; a test compares the two."""
+
+    LIVE = 1 << 0
+    ADF = 1 << 1
+    PAIRED = 1 << 2
+    HAIRPIN = 1 << 3
+    STATIC = 1 << 4
+    CLIENTS = 1 << 5
+
+
+class Has(IntFlag):
+    """`enum sg_st_has` of types.h; a test compares the two."""
+
+    GW = 1 << 0
+    SVC4 = 1 << 1
+    SVC6 = 1 << 2
+    OWN4 = 1 << 3
+    OWN6 = 1 << 4
 
 
 MAX_GATEWAYS = 16  # SG_NAT_MAX_GW
 MAX_RANGES = 16  # SG_NAT_MAX_RANGE
 MAX_STATS = 1024  # SG_NAT_MAX_STAT
+OWN_STATIC = 2  # SG_OWN_STATIC
 KIND_EAM = 0  # SG_MAP_EAM
 KIND_RANGE = 1  # SG_MAP_RANGE
 
@@ -46,6 +71,15 @@ class AttachmentPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class MapPlan:
+    """What the object file leaves open about a map; `entries` 0 keeps its size. `state`: it is carried over."""
+
+    name: str
+    entries: int
+    state: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectPlan:
     """One BPF object file and where its programs go."""
 
@@ -54,6 +88,7 @@ class ObjectPlan:
     owners: tuple[Ref, ...]
     attachments: tuple[AttachmentPlan, ...]
     constants: tuple[tuple[str, str], ...] = ()  # beside `sg_cfg`
+    maps: tuple[MapPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +102,7 @@ class ConfigPlan:
     icmp_rate: int
     icmp_burst: int
     tunnel_device: str = ""
+    st_ids: int = 0  # sessions that the node's tables have room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +121,7 @@ class GatewayPlan:
     low_mtu: int
     stat: int
     tos: int
+    obj: str = ""  # name of its stateful object, empty for a stateless gateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +160,142 @@ class NatPlan:
     mappings: tuple[MappingPlan, ...]
     generation: int
     version: int
+    has: int = 0  # of enum sg_st_has
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpacePlan:
+    """Addresses in a row whose ports stand together in `sg_st_port`; `address` is the first one, or `own4`, `own6` for
+    the node's. `name` is what the node hands numbers out by, `count` how many entries they take."""
+
+    name: str
+    address: str
+    n_addrs: int
+    first_block: int
+    blocks: int
+    count: int
+    obj: str  # (one of) the object(s) that use it
+    static: bool
+    owners: tuple[Ref, ...]
+
+    @property
+    def address_value(self) -> str | dict[str, int]:
+        """The first address as a NodeConfig writes it."""
+        return {"$address": int(self.address[-1])} if self.address.startswith("own") else self.address
+
+    @property
+    def addresses(self) -> tuple[tuple[str | dict[str, int], int], ...]:
+        """Every address, and where its ports begin in the space."""
+        step = self.count // self.n_addrs
+        if self.n_addrs == 1:
+            return ((self.address_value, 0),)
+        first = IPv4Address(self.address)
+        return tuple((str(first + number), number * step) for number in range(self.n_addrs))
+
+    @property
+    def own_flags(self) -> int:
+        """`enum sg_own_flag`; whether the host has the address is known to the node only."""
+        return OWN_STATIC if self.static else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One entry of `sg_st_pool`: a part of an object's pools that lies in one port space."""
+
+    space: PortSpacePlan
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStatePlan:
+    """`struct sg_st_obj`: something that keeps sessions. `name` is what its index is handed out by."""
+
+    name: str
+    owner: Ref
+    gateway: GatewayPlan
+    flags: int
+    max_sessions: int
+    lifetimes: tuple[int, ...]
+    client_ports: int
+    client_sessions: int
+    client_rate: int
+    client_len: int
+    half_size: int
+    block_size: int
+    pools: tuple[PoolPlan, ...]
+
+    @property
+    def n_addrs(self) -> int:
+        return sum(pool.space.n_addrs for pool in self.pools)
+
+
+@dataclass(frozen=True, slots=True)
+class BindingPlan:
+    """A static binding: protocol number, pool's address and port, host's address and port, its object; `space` and
+    `offset` say where the port's reservation stands."""
+
+    proto: int
+    ipv4: str
+    ipv4_port: int
+    ipv6: str
+    ipv6_port: int
+    obj: str
+    owner: Ref
+    space: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """A virtual address and its backends (address, port, weight); `obj` is the object whose pools are the sources."""
+
+    name: str
+    owner: Ref
+    vip: str
+    port: int
+    proto: int
+    obj: str
+    backends: tuple[tuple[str, int, int], ...]
+
+    @property
+    def ring(self) -> tuple[tuple[str, int], ...]:
+        """Backends as keys and weights of the Maglev ring."""
+        return tuple((f"{address} {port}", weight) for address, port, weight in self.backends)
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationPlan:
+    """Ports of one entry of `sg_st_resv` that are given to no client, as bits; where it stands as in BindingPlan."""
+
+    owner: Ref
+    space: str
+    offset: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatefulPlan:
+    """Everything on one node that keeps sessions. `ids` is how many of them there may be."""
+
+    owners: tuple[Ref, ...]
+    objects: tuple[ObjectStatePlan, ...]
+    spaces: tuple[PortSpacePlan, ...]
+    bindings: tuple[BindingPlan, ...]
+    services: tuple[ServicePlan, ...]
+    ids: int
+    port_entries: int
+    half_entries: int
+    reservations: tuple[ReservationPlan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRoutePlan:
+    """The way from a node to the gateway node that translates a prefix for it."""
+
+    owner: Ref
+    prefix: str
+    via: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +366,8 @@ class NodePlan:
     objects: tuple[ObjectPlan, ...] = ()
     config: ConfigPlan | None = None
     nat: NatPlan | None = None
+    stateful: StatefulPlan | None = None
+    routes: tuple[PrefixRoutePlan, ...] = ()
     big_tcp: tuple[BigTcpPlan, ...] = ()  # the first that names a family of a device counts
     egress: tuple[EgressPlan, ...] = ()  # oldest first
     big_forward: str = ""  # digest of the object that forwards IPv6 super-packets, empty where none does

@@ -27,10 +27,13 @@ from sixgate.plan.egress import (
     with_egress,
 )
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
-from sixgate.plan.nat46 import stateless_node
+from sixgate.plan.nat46 import gateway_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
+from sixgate.plan.pools import PoolSlice
+from sixgate.plan.prefix_routes import RoutePart, route_parts
 from sixgate.plan.select import NodeIndex, NodeSet, bits_of
 from sixgate.plan.snapshot import NodeInfo, Snapshot
+from sixgate.plan.stateful import StatefulPart, pool_shares, too_much
 
 CONFLICTED = "Conflicted"
 NOT_SUPPORTED = "NotSupportedYet"
@@ -40,9 +43,10 @@ DUPLICATE = "Duplicate"
 COVERS = "CoversCluster"
 OBJECT_MISSING = "ObjectMissing"
 NO_ADDRESS = "NoAddress"
+TOO_MUCH = "TooMuchState"
 MAX_NAMED = 3
 
-Programmed = NAT46Gateway | BIGTCPPolicy | EgressPart  # kinds whose data plane is there
+Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart  # kinds whose data plane is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class PlanMemo:
 
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
+        self._parts_before: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
+        self._parts_now: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
         self._cluster_key: tuple[object, ...] = ()
         self._cluster: ClusterAddresses | None = None
 
@@ -80,6 +86,7 @@ class PlanMemo:
         self._before, self._now = (self._now if same else {}), {}
         self._digests = dict(digests)
         self._claims_before, self._claims_now = self._claims_now, {}
+        self._parts_before, self._parts_now = self._parts_now, {}
 
     def cluster(self, nodes: tuple[NodeInfo, ...], service_cidrs: tuple[str, ...]) -> ClusterAddresses:
         of_nodes = sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes)
@@ -87,6 +94,15 @@ class PlanMemo:
         if key != self._cluster_key or self._cluster is None:
             self._cluster_key, self._cluster = key, ClusterAddresses(nodes, service_cidrs)
         return self._cluster
+
+    def part(self, made: StatefulPart | RoutePart) -> StatefulPart | RoutePart:
+        """The part of an earlier run that equals `made`: plans of nodes are known by the parts they are made of."""
+        key = (id(made.gateway), made.slices) if isinstance(made, StatefulPart) else (0, (made.route,))
+        found = self._parts_before.get(key) or made
+        if isinstance(found, StatefulPart) and isinstance(made, StatefulPart) and found.gateway is not made.gateway:
+            found = made
+        self._parts_now[key] = found
+        return found
 
     def claims(self, item: UserObject) -> tuple[Claim, ...]:
         found = self._claims_before.get(id(item)) or (item, tuple(claims_of(item)))
@@ -100,10 +116,12 @@ class PlanMemo:
         return found[1]
 
     def _plan(self, items: tuple[Programmed, ...]) -> NodePlan:
-        gateways = tuple(item for item in items if isinstance(item, NAT46Gateway))
+        gateways = tuple(item for item in items if isinstance(item, NAT46Gateway | StatefulPart))
+        routes = tuple(item.route for item in items if isinstance(item, RoutePart))
         policies = tuple(item for item in items if isinstance(item, BIGTCPPolicy))
         egress = tuple(item for item in items if isinstance(item, EgressPart))
-        made = stateless_node(gateways, self._digests) if gateways else EMPTY
+        made = gateway_node(gateways, self._digests) if gateways else EMPTY
+        made = replace(made, routes=routes) if routes else made
         made = with_egress(made, egress, self._digests) if egress else made
         return self._with_policies(made, policies) if policies else made
 
@@ -239,6 +257,8 @@ class _Run:
             self._blame(item, OBJECT_MISSING, f"needs the BPF object {missing[0]}, which is not among the built ones")
             return
         held &= ~self._blame_own(item, held)
+        if self._blame_pools(item, held):
+            return
         full = held & self.gateways_at_least[-1]
         if full:
             text = f"is one gateway too many on {self._named(full)}: a node holds at most {MAX_GATEWAYS}"
@@ -247,7 +267,40 @@ class _Run:
         for count in range(MAX_GATEWAYS - 1, 0, -1):
             self.gateways_at_least[count] |= self.gateways_at_least[count - 1] & held
         self.gateways_at_least[0] |= held
-        self.programs.append((item, held))
+        if item.spec.stateless is not None:
+            self.programs.append((item, held))
+        else:
+            self._stateful(item, held)
+
+    def _stateful(self, item: NAT46Gateway, held: NodeSet) -> None:
+        """The parts of a stateful gateway on its nodes, and the way there from all others."""
+        names = self.index.names_of(held)
+        shares = pool_shares(item, names, frozenset(name for name in names if self.nodes[name].ready))
+        by_share: dict[tuple[PoolSlice, ...], NodeSet] = {}
+        for name in names:
+            by_share[shares.get(name, ())] = by_share.get(shares.get(name, ()), 0) | self.index.only(name)
+        active: NodeSet = 0
+        for slices, nodes in by_share.items():
+            part = StatefulPart(item.ref, item, slices)
+            reason = too_much(part)
+            if reason:
+                self._blame(item, TOO_MUCH, f"{reason} ({self._named(nodes)})", "spec.stateful.pools")
+            elif slices or item.spec.services:
+                self.programs.append((self.memo.part(part), nodes))
+                active |= nodes if slices else 0
+        if item.spec.prefix is None or item.spec.stateful is None:
+            return
+        translating = {name: self.nodes[name] for name in self.index.names_of(active)}
+        others = self.index.names_of(self.index.everything & ~active)
+        without = [name for name in translating if not node_address(translating[name], 6)]
+        if others and without:
+            named = ", ".join(without[:MAX_NAMED])
+            text = f"has no way to {named} from other nodes: a Node needs an IPv6 address for that"
+            self._blame(item, NO_ADDRESS, text, "spec.nodeSelector")
+        for route, members in route_parts(item, translating, others):
+            nodes = sum(self.index.only(name) for name in members)
+            self.programs.append((self.memo.part(route), nodes))
+            self.selected[item.ref] |= nodes
 
     def _egress(self, item: EgressGateway, gateways: NodeSet, mine: bool) -> None:
         """Whatever keeps an object from having a gateway keeps its pods' packets from leaving, but one: destinations
@@ -272,6 +325,18 @@ class _Run:
         for part, nodes in found:
             self.programs.append((part, nodes))
             self.selected[item.ref] |= nodes
+
+    def _blame_pools(self, item: NAT46Gateway, held: NodeSet) -> bool:
+        """Whether a pool has an address of a node that it would be given out on another node."""
+        stateful = item.spec.stateful
+        for number, pool in enumerate(stateful.pools if stateful is not None else ()):
+            field = f"spec.stateful.pools[{number}].cidr"
+            for own in self.cluster.inside(pool.cidr):
+                if own.of is Of.NODE and held == self.index.only(own.node):
+                    continue  # a gateway of one node may share that node's own address with it
+                self._blame(item, COVERS, f"has the pool {pool.cidr} ({field}), which covers {own}", field)
+                return True
+        return False
 
     def _blame_own(self, item: NAT46Gateway, held: NodeSet) -> NodeSet:
         """The nodes that `item` would cut off by translating an address that they have themselves."""

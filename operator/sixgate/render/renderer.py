@@ -21,8 +21,15 @@ from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanResult
 
 RENDER_FAILED = "RenderFailed"
-SECTIONS = ("objects", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress")
-TEMPLATES = ("objects.json.j2", "nat46.json.j2", "bigtcp.json.j2", "egress.json.j2")
+SECTIONS = ("objects", "numbers", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress")
+TEMPLATES = (
+    "objects.json.j2",
+    "nat46.json.j2",
+    "bigtcp.json.j2",
+    "egress.json.j2",
+    "stateful.json.j2",
+    "prefix-routes.json.j2",
+)
 
 
 class TemplateFailed(RenderError):
@@ -141,7 +148,7 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
 
 def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
     """Templates that a plan needs, and whose objects each writes for."""
-    objects, nat46, bigtcp, egress = TEMPLATES
+    objects, nat46, bigtcp, egress, stateful, routes = TEMPLATES
     if plan.objects:
         yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
     if plan.nat is not None:
@@ -150,6 +157,10 @@ def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
         yield bigtcp, tuple(item.owner for item in plan.big_tcp)
     if plan.egress:
         yield egress, tuple(item.owner for item in plan.egress)
+    if plan.stateful is not None:
+        yield stateful, plan.stateful.owners
+    if plan.routes:
+        yield routes, tuple(dict.fromkeys(route.owner for route in plan.routes))
 
 
 def _refuse(value: object) -> object:

@@ -1,0 +1,205 @@
+"""`sixgate nat list`, `sixgate nat stats` and `sixgate nat flush`."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sixgate.cli import common
+from sixgate.cli.common import BPFFS, STATE_DIR
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sixgate.node.nat import Filter, NatState, Session
+
+STATES = ("OUT_INIT", "IN_INIT", "EST", "IN_FIN", "OUT_FIN", "BOTH_FIN", "TRANS", "UDP", "ICMP")
+
+OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
+ObjectOption = Annotated[str, typer.Option("--object", help="Sessions of this gateway.")]
+ClientOption = Annotated[
+    str, typer.Option("--client", help="Sessions of this client address, or of a CIDR of clients.")
+]
+PoolOption = Annotated[str, typer.Option("--pool", help="Sessions that appear as this address.")]
+RemoteOption = Annotated[str, typer.Option("--remote", help="Sessions with this address outside, or a CIDR of them.")]
+ProtocolOption = Annotated[str, typer.Option("--protocol", help="tcp, udp or icmp.")]
+StateOption = Annotated[str, typer.Option("--state", help=f"Sessions in this state: {', '.join(STATES)}.")]
+ByOption = Annotated[
+    Literal["object", "client", "pool", "protocol", "state"] | None,
+    typer.Option("--by", help="Count sessions by this instead."),
+]
+
+
+def list_sessions(  # noqa: PLR0917 - options, which are given by name
+    of: ObjectOption = "",
+    client: ClientOption = "",
+    pool: PoolOption = "",
+    remote: RemoteOption = "",
+    protocol: ProtocolOption = "",
+    state: StateOption = "",
+    by: ByOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0 is all.")] = 1000,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+) -> None:
+    """Show sessions of this node, with the client's, the pool's and the remote address of each."""
+    wanted = _filter(of, client, pool, remote, protocol, state)
+    nat = _state(bpffs, state_dir)
+    if by is not None:
+        _show_counts(nat.by(by, wanted).most_common(limit or None), by, output)
+        return
+    found = list(islice(nat.sessions(wanted), limit or None))
+    if output == "json":
+        typer.echo(json.dumps([_camel(asdict(session)) for session in found], indent=2))
+        return
+    if not found:
+        typer.echo("There are no such sessions on this node.")
+        return
+    table = Table("object", "protocol", "client", "as", "remote", "state", "age", "left", "out", "in")
+    table.box, table.pad_edge = None, False
+    for session in found:
+        table.add_row(*_cells(session))
+    Console(highlight=False, markup=False).print(table)
+    if limit and len(found) == limit:
+        typer.echo(f"These are the first {limit}; --limit 0 shows all.")
+
+
+def stats(
+    bpffs: common.BpffsOption = BPFFS, state_dir: common.StateOption = STATE_DIR, output: OutputOption = "table"
+) -> None:
+    """Show what each gateway of this node uses of its tables and ports, and what it has refused and dropped."""
+    nat = _state(bpffs, state_dir)
+    rows, sweeper = nat.stats(), nat.sweeper()
+    if output == "json":
+        typer.echo(json.dumps({"objects": rows, "sweeper": sweeper}, indent=2))
+        return
+    if not rows:
+        typer.echo("No gateway of this node keeps sessions.")
+        return
+    table = Table("object", "what", "count", box=None, pad_edge=False)
+    for row in rows:
+        for what, count in _flat(row):
+            table.add_row(str(row["object"]), what, str(count))
+    Console(highlight=False, markup=False).print(table)
+
+
+def flush(  # noqa: PLR0917 - options, which are given by name
+    of: ObjectOption = "",
+    client: ClientOption = "",
+    pool: PoolOption = "",
+    remote: RemoteOption = "",
+    protocol: ProtocolOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="End every session of the node.")] = False,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+) -> None:
+    """End sessions. The data plane does it, in the order of its table, within some seconds."""
+    wanted = _filter(of, client, pool, remote, protocol, "")
+    if wanted.everything and not everything:
+        raise typer.BadParameter("Say which sessions, or --all.", param_hint="--all")
+    removed = _state(bpffs, state_dir).flush(wanted)
+    typer.echo(f"{removed} session{'' if removed == 1 else 's'} ended.")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(name="nat", help="Sessions of stateful gateways on this node.", no_args_is_help=True)
+    group.command(name="list")(list_sessions)
+    group.command(name="stats")(stats)
+    group.command(name="flush")(flush)
+    app.add_typer(group)
+
+
+def _state(bpffs: Path, state_dir: Path) -> NatState:
+    from sixgate.node.nat import NatState  # noqa: PLC0415
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+
+    common.require_permission()
+    return NatState(bpffs.absolute(), StateDir(state_dir.absolute()).numbers())
+
+
+def _filter(of: str, client: str, pool: str, remote: str, protocol: str, state: str) -> Filter:  # noqa: PLR0917
+    from sixgate.node.nat import PROTOCOLS, Filter  # noqa: PLC0415
+
+    if protocol and protocol.lower() not in PROTOCOLS:
+        raise typer.BadParameter(f"It must be tcp, udp or icmp, found {protocol!r}.", param_hint="--protocol")
+    if state and state.upper() not in STATES:
+        raise typer.BadParameter(f"It must be one of {', '.join(STATES)}, found {state!r}.", param_hint="--state")
+    return Filter(
+        object=of,
+        client=_network(client, "--client"),
+        pool=_address(pool, "--pool"),
+        remote=_network(remote, "--remote"),
+        protocol=protocol.lower(),
+        state=state.upper(),
+    )
+
+
+def _network(text: str, option: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False) if text else None
+    except ValueError:
+        raise typer.BadParameter(f"It must be an address or a CIDR, found {text!r}.", param_hint=option) from None
+
+
+def _address(text: str, option: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise typer.BadParameter(f"It must be an address, found {text!r}.", param_hint=option) from None
+
+
+def _cells(session: Session) -> tuple[str, ...]:
+    return (
+        session.object,
+        session.protocol,
+        _end(session.client, session.client_port),
+        _end(session.pool, session.pool_port),
+        _end(session.remote, session.remote_port),
+        session.state,
+        f"{session.age_s} s",
+        f"{session.left_s} s",
+        str(session.packets_out),
+        str(session.packets_in),
+    )
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _camel(row: dict[str, Any]) -> dict[str, Any]:
+    def name(text: str) -> str:
+        head, *rest = text.split("_")
+        return head + "".join(word.capitalize() for word in rest)
+
+    return {name(key): value for key, value in row.items()}
+
+
+def _show_counts(counts: list[tuple[str, int]], by: str, output: str) -> None:
+    if output == "json":
+        typer.echo(json.dumps([{by: name, "sessions": count} for name, count in counts], indent=2))
+        return
+    table = Table(by, "sessions", box=None, pad_edge=False)
+    for name, count in counts:
+        table.add_row(name, str(count))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _flat(row: dict[str, Any]) -> list[tuple[str, Any]]:
+    made: list[tuple[str, Any]] = []
+    for name, value in row.items():
+        if name == "object":
+            continue
+        if isinstance(value, dict):
+            made += [(f"{name} {part}", count) for part, count in value.items()]
+        else:
+            made.append((name, value))
+    return made
