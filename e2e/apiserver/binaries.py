@@ -98,6 +98,15 @@ def locate_cluster() -> ClusterBinaries:
     return ClusterBinaries(api, directory, helm)
 
 
+def coredns() -> Path:
+    """CoreDNS with the plugins of a cluster's usual Corefile, built once per version in half a minute."""
+    module = TOOLS / "coredns"
+    found = re.search(r"^\s*(?:require\s+)?github\.com/coredns/coredns\s+(v\S+)", (module / "go.mod").read_text(), re.M)
+    if found is None:
+        raise RuntimeError(f"{module / 'go.mod'} must require github.com/coredns/coredns, and it does not.")
+    return _made(CACHE / f"coredns-{found[1]}" / "coredns", lambda out: _go_build(out, module, "."))
+
+
 def _made(path: Path, make: Callable[[Path], None]) -> Path:
     """`path`, made by `make(temporary)` under a lock if it is not there yet, and published by one rename."""
     if path.exists():
@@ -120,15 +129,20 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _build(out: Path, version: str, program: str) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError(f"{program} must be built once, which needs Go, and there is no `go` on the PATH.")
     stamp = " ".join(f"-X k8s.io/{m}/version.gitVersion={version}" for m in ("component-base", "client-go/pkg"))
     print(f"building {program} {version}, once, minutes", file=sys.stderr)
+    _go_build(out, TOOLS, f"k8s.io/kubernetes/cmd/{program}", stamp)
+
+
+def _go_build(out: Path, module: Path, package: str, stamp: str = "") -> None:
+    """Builds `package` of the Go module in the directory `module`."""
+    go = shutil.which("go")
+    if go is None:
+        raise RuntimeError(f"{out.stem} must be built once, which needs Go, and there is no `go` on the PATH.")
     subprocess.run(
         ["nice", "-n", "19", go, "build", "-trimpath", "-buildvcs=false", "-p", "2", "-ldflags", f"-s -w {stamp}",
-         "-o", str(out), f"k8s.io/kubernetes/cmd/{program}"],
-        cwd=TOOLS,
+         "-o", str(out), package],
+        cwd=module,
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """A name server with A records only, for the IPv4 side of a lab.
 
-    python nameserver.py ADDRESS NAME=IPV4 ...
+    python nameserver.py ADDRESS[@PORT] NAME=IPV4 ...
 
 Names that it does not have do not exist; other types of those it has are empty.
 """
@@ -41,7 +41,8 @@ def main() -> None:
     pairs = (word.partition("=") for word in sys.argv[2:])
     names = {name: ipaddress.IPv4Address(address).packed for name, _, address in pairs}
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind((sys.argv[1], 53))
+    address, _, port = sys.argv[1].partition("@")
+    server.bind((address, int(port or 53)))
     while True:
         query, client = server.recvfrom(4096)
         try:

@@ -85,6 +85,29 @@ def test_the_operator_writes_no_spec_of_a_users_object(cluster: Cluster) -> None
     assert refused.value.status == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "name"),
+    [
+        (f"/api/v1/namespaces/{NAMESPACE}/configmaps", "ConfigMap", "other"),
+        ("/api/v1/namespaces/default/configmaps", "ConfigMap", "sixgate-dns64"),
+        (f"/api/v1/namespaces/{NAMESPACE}/services", "Service", "sixgate-dns64"),
+        (f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments", "Deployment", "sixgate-dns64"),
+    ],
+)
+def test_the_operator_writes_one_config_map_and_starts_nothing(
+    cluster: Cluster, path: str, kind: str, name: str
+) -> None:
+    operator = cluster.operator_account(label="-rights")
+    body = {"apiVersion": "apps/v1" if kind == "Deployment" else "v1", "kind": kind, "metadata": {"name": name}}
+    with pytest.raises(Refused) as refused:
+        cluster.call("PATCH", f"{path}/{name}?fieldManager=x", body, user=operator,
+                     content_type="application/apply-patch+yaml")  # fmt: skip
+    assert refused.value.status == 403
+    with pytest.raises(Refused) as refused:
+        cluster.call("GET", f"{path}/other", user=operator)
+    assert refused.value.status == 403
+
+
 @pytest.mark.parametrize("account", ["sixgate-operator", "sixgate-agent"])
 @pytest.mark.parametrize(
     "path",

@@ -7,12 +7,13 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.error import HTTPError
 
 import pytest
 
 from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.controller import writer, writes
 from sixgate.controller.events import Bucket, notices
 from sixgate.controller.leader import Leader, LeaseTimes
 from sixgate.controller.trigger import Trigger
@@ -263,3 +264,7 @@ def test_the_last_good_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
     assert kept.path.stat().st_mode & 0o777 == 0o600
     kept.path.write_text("{half a fi")
     assert kept.load() is None
+
+
+def test_every_write_is_counted() -> None:
+    assert set(writer._KINDS) == set(get_args(writes.Write))

@@ -24,7 +24,12 @@ log = logging.getLogger(__name__)
 CONFIG_MANAGER = "sixgate-operator"
 STATUS_MANAGER = "sixgate-operator-status"
 MANY = 100
-_KINDS: Mapping[type, str] = {ApplyConfig: "config", DeleteConfig: "deletion", ApplyStatus: "status"}
+_KINDS: Mapping[type[Write], str] = {
+    ApplyConfig: "config",
+    DeleteConfig: "deletion",
+    ApplyStatus: "status",
+    ApplyResolvers: "resolvers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ class Writer:
     changed: Callable[[], None]
     limits: Limits = field(default_factory=Limits)
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How many writes there were, by what is written (config, deletion, status) and how it ended (ok, overtaken,
-    failed)."""
+    """How many writes there were, by what is written (config, deletion, status, resolvers) and how it ended (ok,
+    overtaken, failed)."""
     _bucket: Bucket = field(init=False)
 
     def __post_init__(self) -> None:
