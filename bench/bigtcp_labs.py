@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from bench.nat64_labs import Path, sixgate_path
-from e2e.lab import traffic
+from bench.nat64_labs import HOSTS, Path, sixgate_path
+from e2e.lab import topology, traffic
 from e2e.lab.run import LabError
 from e2e.lab.sixgate import NODE, ROOT
 from sixgate.api import UserObject, parse_object
@@ -167,10 +167,13 @@ def _read(connection: socket.socket, size: int) -> bool:
     return True
 
 
-def policed_gateway(lab: LabRun, seconds: float) -> Path:
+def policed_gateway(lab: LabRun, seconds: float, *, peers: bool = True) -> Path:
     """The gateway of bench-nat64 with a policy for its devices and, as pods, for the hosts; LabError where it is not
-    applied."""
+    applied. Unless `peers` is set, hosts are not handed packets past what stands on the gateway's ends: a clsact qdisc,
+    as other networking software adds one."""
     path = sixgate_path(lab, seconds, acceleration="Disabled")
+    for host in () if peers else HOSTS:
+        lab.run(topology.GATEWAY, ["tc", "qdisc", "add", "dev", lab.device(host.role), "clsact"])
     spec = {
         "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": NODE}},
         "ipv6": {"maxSize": BIG},

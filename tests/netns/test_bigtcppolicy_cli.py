@@ -37,7 +37,8 @@ def test_the_test_proves_it_and_remembers_what_it_found(netns: Namespace, tmp_pa
     done = sixgate("bigtcp", "test", *words, "-o", "json")
     assert done.returncode == 0, done.stderr
     ways: dict[tuple[str, str], dict[str, Any]] = {(w["way"], w["family"]): w for w in json.loads(done.stdout)}
-    assert {name for name, _ in ways} >= {"direct", "forwarded"}
+    assert {name for name, _ in ways} >= {"direct", "forwarded", "redirected"}
+    assert ways["redirected", "IPv6"]["withBigTcp"]["packetsOver64KB"] > 0
     for family in ("IPv6", "IPv4"):
         way = ways["direct", family]
         assert way["withBigTcp"]["largestBytes"] > 100_000

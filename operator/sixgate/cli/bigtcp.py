@@ -111,7 +111,8 @@ def _show(ways: Sequence[Way]) -> None:
         "way", "family", "64 KB Gbit/s", "BIG TCP Gbit/s", "ratio", "mean bytes", "largest", "verdict", box=None
     )
     for way in ways:
-        verdict = "works" if way.works else "does not work" if way.name == "direct" else "does not work: left at 64 KB"
+        less = {"direct": "", "forwarded": ": redirected, or left at 64 KB", "redirected": ": left at 64 KB"}
+        verdict = "works" if way.works else f"does not work{less.get(way.name, ': left at 64 KB')}"
         rates = (f"{flow.bits_per_second / GIGA:.2f}" for flow in (way.legacy, way.big))
         sizes = (f"{way.big.mean_bytes:,.0f}", f"{way.big.largest_bytes:,}")
         table.add_row(way.name, f"IPv{way.version}", *rates, f"{way.ratio:.3g}", *sizes, verdict)

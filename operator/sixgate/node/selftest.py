@@ -2,8 +2,9 @@
 sizes of what arrives counted by a BPF program.
 
 The namespaces have no names: they belong to threads of this process and end with it, however it ends. Four ways are
-tried: two hosts side by side, a kernel that forwards between them, and a VXLAN tunnel. Of the last two the finding is
-kept in the state directory: policies leave such ways at 64 KB unless they are known to work.
+tried: two hosts side by side, a kernel that forwards between them, the same with the program of policies that
+redirects IPv6 packets past it, and a VXLAN tunnel. What was found of forwarding kernel and tunnel is kept in the state
+directory: policies leave such ways at 64 KB, or redirect, unless they are known to work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -28,7 +30,8 @@ from sixgate.node.bpf.object import BpfObject
 from sixgate.node.bpf.probe import has_tcx
 from sixgate.node.model import Hook, Sizes
 from sixgate.node.netlink import Netlink, NetlinkError
-from sixgate.node.resolve_passage import LEGACY_BYTES
+from sixgate.node.resolve_passage import FORWARD, LEGACY_BYTES
+from sixgate.node.resolve_tables import BIG_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +42,7 @@ T = TypeVar("T")
 GOOD_RATIO = 0.8  # of what 64 KB reach; a way that does not carry super-packets falls to a hundredth
 _CLONE_NEWNET = 0x40000000
 _NODAD = 0x02  # IFA_F_NODAD
+_FORWARD, _FORWARD_PROGRAM = "sg_fwd", "sg_fwd_tc"
 _OBJECT, _PROGRAM, _MAP = "sg_count", "sg_count_tc", "sg_seen"
 _CHUNK_BYTES = 4 << 20
 _PATIENCE_S = 5.0
@@ -60,7 +64,7 @@ class Transfer:
 class Way:
     """One way through the lab, with 64 KB and with more."""
 
-    name: str  # direct, forwarded, vxlan
+    name: str  # direct, forwarded, redirected, vxlan
     version: int
     legacy: Transfer
     big: Transfer
@@ -187,20 +191,7 @@ class Counter:
     @contextlib.contextmanager
     def on(self, room: Place, device: str) -> Iterator[None]:
         """Counts what arrives at a device inside `room`."""
-        with self._object.program(_PROGRAM) as program:
-            index = room.do(lambda: socket.if_nametoindex(device))
-            if has_tcx():
-                with room.do(lambda: Link.tcx(program, index, "ingress")):
-                    yield
-                return
-
-            def attach() -> None:
-                with Netlink() as netlink:
-                    netlink.add_clsact(index, device)
-                    hook = Hook(device, "tc-ingress")
-                    netlink.set_filter(index, hook, prog_fd=program.fd, prog_id=program.info.id, name=_PROGRAM)
-
-            room.do(attach)
+        with _attached(self._object, _PROGRAM, room, device):
             yield
 
     def read(self, version: int) -> tuple[int, int, int, int]:
@@ -270,7 +261,8 @@ def run(objects: Path, size: int, seconds: float) -> tuple[Way, ...]:
     """Every way, both families. ApplyError or BpfError where the test itself cannot be done; nothing is left behind."""
     counter = Counter(objects)
     try:
-        return (*_direct(counter, size, seconds), *_forwarded(counter, size, seconds), *_tunnel(counter, size, seconds))
+        direct, tunnel = _direct(counter, size, seconds), _tunnel(counter, size, seconds)
+        return (*direct, *_forwarded(objects, counter, size, seconds), *tunnel)
     except NetlinkError as error:
         raise ApplyError(f"The kernel refused a part of the test's lab: {error.args[1]}.", error.code) from error
     finally:
@@ -288,7 +280,7 @@ def _direct(counter: Counter, size: int, seconds: float) -> Iterator[Way]:
                 yield _both("direct", a, b, to, sized, size, seconds, counter)
 
 
-def _forwarded(counter: Counter, size: int, seconds: float) -> Iterator[Way]:
+def _forwarded(objects: Path, counter: Counter, size: int, seconds: float) -> Iterator[Way]:
     with rooms(3) as (a, middle, b):
         middle.forward()
         a.join("t0", middle, "t1")
@@ -304,6 +296,41 @@ def _forwarded(counter: Counter, size: int, seconds: float) -> Iterator[Way]:
         with counter.on(middle, "t1"):
             for to in ("fd00:2::2", "198.51.100.2"):
                 yield _both("forwarded", a, b, to, sized, size, seconds, counter)
+        # The same way, with the program of policies in place of the kernel; it ends the chain of programs at t1.
+        with _redirecting(objects, middle, "t1", "t2"), counter.on(b, "t3"):
+            yield _both("redirected", a, b, "fd00:2::2", sized, size, seconds, counter)
+
+
+@contextlib.contextmanager
+def _redirecting(objects: Path, room: Room, *devices: str) -> Iterator[None]:
+    """sg_fwd at the ingress of devices, told to forward what arrives there."""
+    with BpfObject.open(_FORWARD, data=load_manifest(objects).read(_FORWARD)) as program, ExitStack() as stack:
+        program.load()
+        for device in devices:
+            index = room.do(lambda device=device: room.index(device))  # type: ignore[misc]
+            program.map(BIG_MAP).set(index, {"flags": FORWARD})
+            stack.enter_context(_attached(program, _FORWARD_PROGRAM, room, device))
+        yield
+
+
+@contextlib.contextmanager
+def _attached(found: BpfObject, name: str, room: Place, device: str) -> Iterator[None]:
+    """A program at the ingress of a device inside `room`."""
+    with found.program(name) as program:
+        index = room.do(lambda: socket.if_nametoindex(device))
+        if has_tcx():
+            with room.do(lambda: Link.tcx(program, index, "ingress")):
+                yield
+            return
+
+        def attach() -> None:
+            with Netlink() as netlink:
+                netlink.add_clsact(index, device)
+                hook = Hook(device, "tc-ingress")
+                netlink.set_filter(index, hook, prog_fd=program.fd, prog_id=program.info.id, name=name)
+
+        room.do(attach)
+        yield
 
 
 def _tunnel(counter: Counter, size: int, seconds: float) -> Iterator[Way]:
