@@ -46,12 +46,16 @@ struct sg_eg_way {
 	__u32 flags;		/* enum sg_eg_way_flag */
 };
 
+enum sg_eg_own_flag {
+	SG_EG_OWNER = 1 << 0, /* new connections are taken; without it only those that are there already */
+};
+
 /* A pair whose packets this node takes out, as owner or while it drains. */
 struct sg_eg_own {
-	struct sg_addr addr4; /* :: where it has none */
-	struct sg_addr addr6;
-	__u32 pool; /* of the NAT engine */
-	__u32 stat;
+	__u32 obj;   /* of the NAT engine: index in sg_st_obj */
+	__u32 flags; /* enum sg_eg_own_flag */
+	__u32 epoch; /* how often the pair has changed hands; kept here for an agent that is started again */
+	__u32 stat;  /* index in sg_eg_stats */
 };
 
 /* The node of a pod, learnt from its packets. */

@@ -302,6 +302,21 @@ class BigTcpReport(Model):
     message: str = Field(default="", description="Why the device has less than is wanted, in a sentence.")
 
 
+class EgressReport(Model):
+    """A pair as this node sees it; told by its owner and by nodes that have pods for it."""
+
+    object: str = Field(description="Name of the EgressGateway.")
+    pair: int = Field(description="Number of the pair.")
+    ipv4: str = Field(default="", description="IPv4 source address.")
+    ipv6: str = Field(default="", description="IPv6 source address.")
+    owner: str = Field(default="", description="Node that has the addresses as far as this node knows.")
+    here: bool = Field(default=False, description="Whether that is this node.")
+    epoch: int = Field(default=0, description="How often the pair has changed hands.")
+    reason: str = Field(default="", description="Why this node took the pair.")
+    pods: int = Field(default=0, description="Pods of this node that use the pair.")
+    sessions: int = Field(default=0, description="Connections through this node, as the owner.")
+
+
 class NodeConfigStatus(Model):
     """What the node has. Written by the node only."""
 
@@ -314,6 +329,7 @@ class NodeConfigStatus(Model):
     big_tcp: tuple[BigTcpReport, ...] = Field(
         default=(), description="Super-packet sizes of selected devices, at most 100, those that fall short first."
     )
+    egress: tuple[EgressReport, ...] = Field(default=(), description="Pairs of egress, at most 200.")
     kernel: dict[str, JsonValue] = Field(default_factory=dict, description="Release and probed features of the kernel.")
 
 

@@ -47,20 +47,22 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     from sixgate.cli.operator import parse_address  # noqa: PLC0415
     from sixgate.node import sysctls  # noqa: PLC0415
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
+    from sixgate.node.egress.pods import KubePods  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.watch import LAST_GOOD, Follower, LastGood  # noqa: PLC0415
 
     configure(verbose, log_format)
     sysctls.reach_through(proc_sys)
-    keeper = NodeAgent(
-        NodeOptions(bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs)
-    )
 
     async def connect() -> KubeClient:
         from sixgate.kube import KubeClient  # noqa: PLC0415
 
         return await KubeClient.connect(kubeconfig, agent="sixgate-agent")
 
+    options = NodeOptions(
+        bpffs=bpffs, state_dir=state_dir, objects=objects_dir(objects), mount_bpffs=mount_bpffs, node=node
+    )
+    keeper = NodeAgent(options, pods=KubePods(node, connect))
     follower = Follower(node, LastGood(state_dir / LAST_GOOD), connect, keeper.apply_document)
     code = asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics)))
     raise typer.Exit(leave(keeper, state_dir) if follower.absent else code)

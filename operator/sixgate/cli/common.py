@@ -36,6 +36,14 @@ ObjectsOption = Annotated[
     ),
 ]
 NodeOption = Annotated[str, typer.Option("--node", help="Name of this node: the value of its kubernetes.io/hostname.")]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        help="File or directory of Node, Namespace and Pod objects, as `kubectl get -o json` writes them: for kinds "
+        "that span nodes or select pods.",
+    ),
+]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", help="Another label of this node, as KEY=VALUE; may be repeated.")
 ]

@@ -26,6 +26,7 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     manifests: Annotated[Path, typer.Option(help="Directory of YAML files, watched for changes.")],
     node: common.NodeOption,
     label: common.LabelOption = None,
+    cluster: common.ClusterOption = None,
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     run_dir: common.RunOption = RUN_DIR,
@@ -49,6 +50,7 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     """
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
+    from sixgate.node.egress.pods import FilePods  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
     from sixgate.node.statedir import StateDir  # noqa: PLC0415
     from sixgate.render.renderer import Renderer  # noqa: PLC0415
@@ -66,12 +68,14 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
         objects=where,
         tcx=False if clsact else None,
         mount_bpffs=True,
+        node=node,
     )
     state = StateDir(options.state_dir)
-    with NodeAgent(options) as agent:
+    pods = FilePods(node, cluster) if cluster is not None else None
+    with NodeAgent(options, pods=pods) as agent:
         agent.acquire()
         service = Standalone(
-            site=Site(node, labels, lambda: read_digests(where), run_dir),
+            site=Site(node, labels, lambda: read_digests(where), run_dir, cluster),
             directory=Directory(manifests, _now, state.read(MEMORY_FILE)),
             renderer=Renderer(templates),
             agent=agent,
@@ -116,6 +120,7 @@ def plan(  # noqa: PLR0917 - options, which are given by name
     manifests: Annotated[Path, typer.Option("-f", "--filename", help="A file or a directory of YAML files.")],
     node: common.NodeOption,
     label: common.LabelOption = None,
+    cluster: common.ClusterOption = None,
     objects: common.ObjectsOption = None,
     templates: common.TemplatesOption = None,
     output: Annotated[Literal["yaml", "json"], typer.Option("-o", "--output", help="How to print it.")] = "yaml",
@@ -127,13 +132,14 @@ def plan(  # noqa: PLR0917 - options, which are given by name
     from sixgate.api.nodeconfig import NodeConfig, ObjectMeta  # noqa: PLC0415
     from sixgate.render.renderer import Renderer  # noqa: PLC0415
     from sixgate.standalone.directory import Directory  # noqa: PLC0415
-    from sixgate.standalone.pipeline import compile_node  # noqa: PLC0415
+    from sixgate.standalone.pipeline import compile_node, read_nodes  # noqa: PLC0415
 
     labels = common.parse_labels(label)
     _must_exist(manifests)
     found = Directory(manifests, _now).read()
     digests = read_digests(common.objects_dir(objects))
-    compiled = compile_node(found, node, labels, digests, Renderer(templates))
+    nodes = read_nodes(cluster) if cluster is not None else ()
+    compiled = compile_node(found, node, labels, digests, Renderer(templates), nodes=nodes)
     for located in compiled.problems:
         common.complain(str(located))
     if compiled.spec is not None:

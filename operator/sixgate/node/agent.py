@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import DiscardLog
+from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
 from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.reconcile import Around, Reconciler
 
 if TYPE_CHECKING:
+    from sixgate.node.egress.pods import PodSource
     from sixgate.node.options import NodeOptions
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,17 @@ class NodeAgent:
     """
 
     def __init__(
-        self, options: NodeOptions, *, clock: Callable[[], float] = time.monotonic, around: Around | None = None
+        self,
+        options: NodeOptions,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        around: Around | None = None,
+        pods: PodSource | None = None,
     ) -> None:
-        """`clock` is monotonic seconds; `around` wraps the interpreter of actions."""
+        """`clock` is monotonic seconds; `around` wraps the interpreter of actions; `pods` says who lives here."""
         self._options = options
         self._clock = clock
+        self._pods = pods
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
@@ -164,24 +172,33 @@ class NodeAgent:
         loop = asyncio.get_running_loop()
         reported: NodeConfigStatus | None = None
         applied: NodeConfigSpec | None = None
-        while True:
-            waiter = asyncio.create_task(wake.wait())
-            await asyncio.wait({waiter, reader}, timeout=self._pause(), return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
-            if latest and latest[0] is applied and wake.is_set():
-                await asyncio.sleep(self._options.settle_s)  # events come in bursts
-            wake.clear()
-            if latest:
-                applied = latest[0]
-                status = await loop.run_in_executor(pool, self.apply, applied)
-                if self._lock.held:
-                    discards.follow()
-                if on_status is not None and status != reported:
-                    await on_status(status)
-                reported = status
-            if reader.done():
-                reader.result()
-                return
+        told = asyncio.Event()  # egress has something to say, and nothing is to be applied
+        egress = EgressKeeper(self._options, self._pods, self._clock, told.set)
+        try:
+            while True:
+                waiters = [asyncio.create_task(event.wait()) for event in (wake, told)]
+                await asyncio.wait({*waiters, reader}, timeout=self._pause(), return_when=asyncio.FIRST_COMPLETED)
+                for waiter in waiters:
+                    waiter.cancel()
+                if latest and (wake.is_set() or not told.is_set()):
+                    if latest[0] is applied and wake.is_set():
+                        await asyncio.sleep(self._options.settle_s)  # events come in bursts
+                    wake.clear()
+                    applied = latest[0]
+                    await loop.run_in_executor(pool, self.apply, applied)
+                    if self._lock.held:
+                        discards.follow()
+                        await egress.follow(applied)
+                told.clear()
+                self._status = self._status.model_copy(update={"egress": egress.reports()})
+                if latest and on_status is not None and self._status != reported:
+                    await on_status(self._status)
+                reported = self._status
+                if reader.done():
+                    reader.result()
+                    return
+        finally:
+            await egress.stop()
 
     def _pause(self) -> float:
         due = BROKEN_RETRY_S if self._broken else self._reconciler.next_retry_s()

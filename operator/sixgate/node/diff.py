@@ -205,5 +205,7 @@ def _surplus_network(want: Desired, have: Observed) -> Iterator[act.Action]:
         for seen in device.addresses:
             if seen.ours and not surplus_device and (device.name, seen.address, seen.prefix_len) not in addresses:
                 yield act.RemoveAddress(device=device.name, address=seen.address, prefix_len=seen.prefix_len)
+            if seen.floating and seen.address not in want.floating:
+                yield act.RemoveAddress(device=device.name, address=seen.address, prefix_len=seen.prefix_len)
         if surplus_device:
             yield act.RemoveLink(name=device.name)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 RTPROT_SIXGATE = 83  # marks our routes; unused in iproute2's rt_protos
+RTPROT_FLOATING = 84  # marks addresses that egress puts on and takes off
 _NLMSG_HEADER = struct.Struct("=IHHII")
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _RTMGRP_LINK, _RTMGRP_TC, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x8, 0x10, 0x40
@@ -30,9 +31,10 @@ _GROUPS = (
 
 class KernelEvents:
     """A netlink socket that hears of links, addresses, qdiscs, and of the routes that matter here: default routes
-    and our own (a router's full table changes all the time)."""
+    and our own (a router's full table changes all the time); with `pods` also routes to single hosts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pods: bool = False) -> None:
+        self._pods = pods
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.bind((0, _GROUPS))
         self._socket.setblocking(False)
@@ -59,10 +61,10 @@ class KernelEvents:
                     raise
                 matters = True  # messages were lost: look at everything
                 continue
-            matters = concerns_us(data) or matters
+            matters = concerns_us(data, pods=self._pods) or matters
 
 
-def concerns_us(data: bytes) -> bool:
+def concerns_us(data: bytes, *, pods: bool = False) -> bool:
     """True if a datagram of netlink messages holds one that can change what a node wants or has."""
     offset = 0
     while offset + _NLMSG_HEADER.size <= len(data):
@@ -74,6 +76,8 @@ def concerns_us(data: bytes) -> bool:
         # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
         body = offset + _NLMSG_HEADER.size
         if len(data) < body + 8 or data[body + 1] == 0 or data[body + 5] == RTPROT_SIXGATE:
+            return True
+        if pods and data[body + 1] in (32, 128):
             return True
         offset += (length + 3) & ~3
     return False

@@ -89,6 +89,7 @@ class AddressSeen:
     scope: int = 0  # 0 is global
     flags: int = 0
     ours: bool = False
+    floating: bool = False  # put on by egress, which takes it off
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,5 +369,6 @@ class Desired:
     numbers: Numbers = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
+    floating: frozenset[str] = frozenset()  # addresses that egress may have put on
     frozen: frozenset[str] = frozenset()
     frozen_maps: frozenset[str] = frozenset()

@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl.tcmsg import sched_bpf
 from sixgate.errors import ApplyError
 from sixgate.node import rtlink
 from sixgate.node.actions import OUR_ALIAS
-from sixgate.node.events import RTPROT_SIXGATE
+from sixgate.node.events import RTPROT_FLOATING, RTPROT_SIXGATE
 from sixgate.node.model import AddressSeen, Attached, Device, Hook, RouteKey, Sizes
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ LINK_GROUP = 0x5347  # marks links from their first moment
 FILTER_PRIORITY = 0x5347  # of our clsact filters
 FILTER_HANDLE = 0x5347
 # Without an id of its own: BPF says for every packet where it goes. The address is that of every node, so that what
-# comes out of the tunnel is for whoever got it; SG_EG_MAC of lib/egress.h.
+# comes out of the tunnel is for whoever got it; SG_EG_MACS of lib/egress.h.
 VXLAN_PORT = 8473
 VXLAN = {
     "vxlan_collect_metadata": True,
@@ -45,6 +45,7 @@ VXLAN = {
     "address": "02:53:47:45:47:01",
 }
 _CLSACT_PARENTS = {"tc-ingress": 0xFFFFFFF2, "tc-egress": 0xFFFFFFF3}
+_IFA_F_NODAD = 0x02
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}  # enum in linux/rtnetlink.h
@@ -168,6 +169,17 @@ class Netlink:
         seen = self.devices()[device].addresses
         if not any((a.address, a.prefix_len) == (address, prefix_len) for a in seen):
             raise ApplyError(f"Device {device} should have address {address}/{prefix_len}, but the kernel shows none.")
+
+    def add_floating(self, device: str, address: str) -> None:
+        """Put an egress address on: alone in its prefix, usable at once (it was asked for on the segment before), and
+        never the source of this host's own connections."""
+        wanted: dict[str, Any] = {"index": self._index(device), "address": address, "proto": RTPROT_FLOATING}
+        if ":" in address:
+            wanted |= {"prefixlen": 128, "flags": _IFA_F_NODAD, "preferred_lft": 0, "valid_lft": 0xFFFFFFFF}
+        else:
+            wanted |= {"prefixlen": 32}
+        with _refused(f"add {address} to {device}", unless=errno.EEXIST):
+            self._ip.addr("add", **wanted)
 
     def remove_address(self, device: str, address: str, prefix_len: int) -> None:
         found = self.devices().get(device)
@@ -351,6 +363,7 @@ def _address(message: Any) -> AddressSeen:
         scope=message["scope"],
         flags=message.get_attr("IFA_FLAGS") or message["flags"],
         ours=message.get_attr("IFA_PROTO") == RTPROT_SIXGATE,
+        floating=message.get_attr("IFA_PROTO") == RTPROT_FLOATING,
     )
 
 

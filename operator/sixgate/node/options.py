@@ -13,6 +13,7 @@ class NodeOptions:
     `tcx` None probes the kernel; False forces clsact filters. `mount_bpffs` mounts a bpffs over the directory that
     holds `bpffs` when none is there. Times in seconds: `resync_s` between two looks without a cause, `settle_s` from
     an event to the look it causes. `netns_dirs` is where the container runtime keeps network namespaces of pods.
+    `node` is this node's name, by which egress finds itself among gateways.
     """
 
     bpffs: Path = Path("/sys/fs/bpf/sixgate")
@@ -22,4 +23,5 @@ class NodeOptions:
     mount_bpffs: bool = False
     resync_s: float = 10.0
     settle_s: float = 0.1
+    node: str = ""
     netns_dirs: tuple[Path, ...] = (Path("/run/netns"), Path("/run/docker/netns"))

@@ -104,6 +104,9 @@ def resolve(
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
         sizes=resolve_sizes(spec, choices, have, passing, found),
         numbers=numbers,
+        floating=frozenset(
+            address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
+        ),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),

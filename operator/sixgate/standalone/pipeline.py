@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from sixgate.api.nat46gateway import NAT46Gateway
-from sixgate.errors import Problem, RenderError
+from sixgate.controller.store import node_info
+from sixgate.errors import ManifestError, Problem, RenderError
+from sixgate.node.egress.pods import read_objects
 from sixgate.plan.dns64 import dns64_plan
 from sixgate.plan.planner import PlanResult, plan
 from sixgate.plan.snapshot import NodeInfo, Snapshot
@@ -45,10 +49,14 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
     digests: Mapping[str, str],
     renderer: Renderer,
     run_dir: Path = RUN_DIR,
+    nodes: tuple[NodeInfo, ...] = (),
 ) -> Compiled:
-    """What one node has to do for these manifests. Its labels are `labels` and its hostname."""
-    info = NodeInfo(node, labels={HOSTNAME_LABEL: node, **labels})
-    result = plan(Snapshot(objects=tuple(manifests.objects), nodes=(info,), digests=digests))
+    """What one node has to do for these manifests. Its labels are `labels`, its hostname, and those that it has among
+    `nodes`, which are all others besides."""
+    own = next((other for other in nodes if other.name == node), NodeInfo(node))
+    info = replace(own, labels={HOSTNAME_LABEL: node, **own.labels, **labels})
+    everybody = (info, *(other for other in nodes if other.name != node))
+    result = plan(Snapshot(objects=tuple(manifests.objects), nodes=everybody, digests=digests))
     rendered = renderer.render_all(result)
     resolvers, failed = _resolvers(manifests, result, node, renderer.overrides, run_dir)
     located = tuple(manifests.locate(problem) for problem in (*result.problems, *rendered.problems, *failed))
@@ -58,6 +66,14 @@ def compile_node(  # noqa: PLR0917 - all of them are needed, and of types of the
         counters=_counters(result.nodes[node]),
         resolvers=resolvers,
     )
+
+
+def read_nodes(path: Path) -> tuple[NodeInfo, ...]:
+    """Nodes of a file or directory of Kubernetes objects. ManifestError where it cannot be read."""
+    try:
+        return tuple(node_info(raw) for raw in read_objects(path) if raw.get("kind") == "Node")
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ManifestError(f"{path} must hold Kubernetes objects, and cannot be read: {error}") from error
 
 
 def _resolvers(

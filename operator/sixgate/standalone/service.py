@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sixgate.dns64.pool import ResolverPool
 from sixgate.errors import ManifestError, Problem, Ref
+from sixgate.node.egress.pods import read_signature
 from sixgate.standalone.directory import BROKEN_FILE, Located, Manifests
-from sixgate.standalone.pipeline import DNS64, RUN_DIR, Compiled, compile_node
+from sixgate.standalone.pipeline import DNS64, RUN_DIR, Compiled, compile_node, read_nodes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sixgate.node.agent import NodeAgent
     from sixgate.node.statedir import StateDir
     from sixgate.render.renderer import Renderer
-    from sixgate.standalone.directory import Directory, Signature
+    from sixgate.standalone.directory import Directory
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Site:
     labels: Mapping[str, str]
     digests: Callable[[], Mapping[str, str]]
     run_dir: Path = RUN_DIR
+    cluster: Path | None = None  # Node, Namespace and Pod objects
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ class Standalone:
         """Read the directory and compute what the node has to do. ManifestError where it cannot be read at all."""
         self._manifests = self.directory.read()
         site = self.site
+        nodes = read_nodes(site.cluster) if site.cluster is not None else ()
         compiled = compile_node(
-            self._manifests, site.node, site.labels, site.digests(), self.renderer, site.run_dir.absolute()
+            self._manifests, site.node, site.labels, site.digests(), self.renderer, site.run_dir.absolute(), nodes
         )
         self._announce(compiled.problems)
         self._compiled = compiled
@@ -90,10 +93,10 @@ class Standalone:
 
     async def specs(self) -> AsyncIterator[NodeConfigSpec]:
         """The spec of this node whenever it becomes another one."""
-        seen: Signature | None = None
+        seen: object = None
         last: NodeConfigSpec | None = None
         while True:
-            signature = await asyncio.to_thread(self.directory.signature)
+            signature = await asyncio.to_thread(self._signature)
             if signature != seen or self._compiled is None:
                 seen = signature
                 spec = await asyncio.to_thread(self._follow)
@@ -101,6 +104,10 @@ class Standalone:
                     last = spec
                     yield spec
             await asyncio.sleep(POLL_S)
+
+    def _signature(self) -> object:
+        cluster = self.site.cluster
+        return (self.directory.signature(), read_signature(cluster) if cluster is not None else None)
 
     async def on_status(self, status: NodeConfigStatus) -> None:
         await asyncio.to_thread(self._remember, status)

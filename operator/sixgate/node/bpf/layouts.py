@@ -21,6 +21,10 @@ class SgBindSide(IntEnum):
     SG_BIND_OUTSIDE = 1
 
 
+class SgEgOwnFlag(IntEnum):
+    SG_EG_OWNER = 1
+
+
 class SgEgRole(IntEnum):
     SG_EG_PORT = 1
     SG_EG_BRIDGE = 2
@@ -314,12 +318,12 @@ SG_EG_HOME = Record(
 
 SG_EG_OWN = Record(
     "sg_eg_own",
-    40,
+    16,
     (
-        Field("addr4", 0, Address()),
-        Field("addr6", 16, Address()),
-        Field("pool", 32, Int("__u32", 4)),
-        Field("stat", 36, Int("__u32", 4)),
+        Field("obj", 0, Int("__u32", 4)),
+        Field("flags", 4, Int("__u32", 4)),
+        Field("epoch", 8, Int("__u32", 4)),
+        Field("stat", 12, Int("__u32", 4)),
     ),
 )
 

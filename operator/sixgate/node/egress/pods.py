@@ -140,6 +140,16 @@ def read_objects(path: Path) -> Iterator[Mapping[str, Any]]:
             yield from (item for item in (items if isinstance(items, list) else [document]) if isinstance(item, dict))
 
 
+def read_signature(path: Path) -> object:
+    """Something that changes whenever a file does; None where there is none."""
+    try:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        stats = [(file.name, file.stat()) for file in files]
+    except OSError:
+        return None
+    return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats)
+
+
 @dataclass(slots=True)
 class FilePods:
     """Pod and Namespace objects of files, as `kubectl get pods,namespaces -o json` writes them; those of other nodes
@@ -151,7 +161,7 @@ class FilePods:
     async def populations(self) -> AsyncIterator[Population]:
         seen: object = None
         while True:
-            signature = await asyncio.to_thread(self._signature)
+            signature = await asyncio.to_thread(read_signature, self.path)
             if signature != seen:
                 seen = signature
                 try:
@@ -172,11 +182,3 @@ class FilePods:
                 if pod is not None:
                     pods[_key(raw)] = pod
         return Population(pods, namespaces)
-
-    def _signature(self) -> object:
-        try:
-            files = [self.path] if self.path.is_file() else sorted(self.path.iterdir())
-            stats = [(file.name, file.stat()) for file in files]
-        except OSError:
-            return None
-        return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats)

@@ -1,0 +1,120 @@
+"""Egress addresses on this node's devices: put on, taken off, announced, asked for. What was there already stays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sixgate.errors import ApplyError
+from sixgate.node.egress.probe import Segment
+from sixgate.node.egress.uplink import device_for
+from sixgate.node.netlink import Netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sixgate.node.model import Device
+
+log = logging.getLogger(__name__)
+
+ANNOUNCEMENTS_S = (0.0, 0.1, 0.4, 1.5)  # pauses before each: one may be lost, and switches learn while links settle
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    device: str
+    prefix_len: int
+    ours: bool
+
+
+@dataclass(slots=True)
+class Floating:
+    """`look` reads the kernel; everything else works on what was seen last and keeps it up to date."""
+
+    pool: Executor
+    _devices: dict[str, Device] = field(default_factory=dict)
+    _defaults: dict[int, str] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
+    _segments: dict[str, Segment] = field(default_factory=dict)
+
+    async def look(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.pool, self._read)
+
+    def holds(self, address: str) -> Place | None:
+        """Where an address is on this node."""
+        return self._places.get(address)
+
+    async def put_on(self, addresses: Iterable[str], asked: str, node_address: str) -> None:
+        """ApplyError where there is no device for one of them, or the kernel refuses."""
+        for address in addresses:
+            if address in self._places:
+                continue
+            device = device_for(address, asked, self._devices, self._defaults, node_address)
+            if not device:
+                raise ApplyError(f"{address} should be put on a device of this node, but none leads to where it is.")
+            await asyncio.get_running_loop().run_in_executor(self.pool, self._add, device, address)
+            log.info("Added %s to %s.", address, device)
+
+    async def take_off(self, addresses: Iterable[str]) -> None:
+        """What somebody else put on stays."""
+        for address in addresses:
+            place = self._places.get(address)
+            if place is None or not place.ours:
+                continue
+            await asyncio.get_running_loop().run_in_executor(self.pool, self._remove, address, place)
+            log.info("Removed %s from %s.", address, place.device)
+
+    async def announce(self, addresses: Iterable[str]) -> None:
+        """Several times, as long as this node has them."""
+        for pause in ANNOUNCEMENTS_S:
+            await asyncio.sleep(pause)
+            for address in addresses:
+                place = self._places.get(address)
+                if place is not None:
+                    self._segment(place.device).announce((address,))
+
+    async def alive(self, addresses: Iterable[str], asked: str, node_address: str) -> bool:
+        """Whether somebody else on the segment has one of the addresses; also where nobody can be asked."""
+        by_device: dict[str, list[str]] = {}
+        for address in addresses:
+            device = device_for(address, asked, self._devices, self._defaults, node_address)
+            if not device or not self._devices[device].up:
+                return True
+            by_device.setdefault(device, []).append(address)
+        answers = await asyncio.gather(*(self._segment(device).alive(group) for device, group in by_device.items()))
+        return any(answers)
+
+    def close(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+
+    def _segment(self, device: str) -> Segment:
+        if device not in self._segments:
+            self._segments[device] = Segment(device)
+        return self._segments[device]
+
+    def _read(self) -> None:
+        with Netlink() as netlink:
+            devices = netlink.devices()
+            by_index = {device.ifindex: device.name for device in devices.values()}
+            defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
+        self._devices, self._defaults = devices, defaults
+        self._places = {
+            seen.address: Place(device.name, seen.prefix_len, seen.floating)
+            for device in devices.values()
+            for seen in device.addresses
+        }
+
+    def _add(self, device: str, address: str) -> None:
+        with Netlink() as netlink:
+            netlink.add_floating(device, address)
+        self._places[address] = Place(device, 128 if ":" in address else 32, ours=True)
+
+    def _remove(self, address: str, place: Place) -> None:
+        with Netlink() as netlink:
+            netlink.remove_address(place.device, address, place.prefix_len)
+        self._places.pop(address, None)

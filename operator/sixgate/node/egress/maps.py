@@ -1,0 +1,140 @@
+"""The maps of egress, by their pins: written by the keeper alone, so that owners change in microseconds."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sixgate.errors import BpfError
+from sixgate.node.bpf.layouts import MAPS
+from sixgate.node.bpf.map import Map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sixgate.node.egress.tables import Contents, Prefix
+
+HERE, MSS_CLAMP = 1, 2  # enum sg_eg_way_flag
+OWNER = 1  # enum sg_eg_own_flag
+NAMES = ("sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    gateway: str
+    mtu: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    obj: int
+    flags: int
+    epoch: int
+    stat: int
+
+
+@dataclass(slots=True)
+class EgressMaps:
+    """Open maps below a directory of pins; BpfError with ENOENT where there are none yet."""
+
+    directory: Path
+    _maps: dict[str, Map] = field(default_factory=dict)
+    _ids: dict[str, int] = field(default_factory=dict)
+
+    def open(self) -> None:
+        """Opens what is not open, and anew what was replaced."""
+        for name in NAMES:
+            fresh = Map.from_pin(self.directory / name, spec=MAPS[name])
+            known = self._maps.get(name)
+            if known is not None and known.info.id == fresh.info.id:
+                fresh.close()
+                continue
+            if known is not None:
+                known.close()
+            self._maps[name] = fresh
+
+    def close(self) -> None:
+        for opened in self._maps.values():
+            opened.close()
+        self._maps.clear()
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._maps)
+
+    # -- pods ------------------------------------------------------------------------------------------------------
+
+    def write(self, wanted: Contents) -> int:
+        """New sets first, then the pods that use them, then what nobody uses any more goes. Returns what it changed."""
+        targets, pods = self._maps["sg_eg_dst"], self._maps["sg_eg_pod"]
+        entries = {
+            targets.codec.encode_key(_dst_key(number, prefix)): targets.codec.encode_value(
+                {"pair": target.pair, "stat": target.stat}
+            )
+            for (number, prefix), target in wanted.destinations.items()
+        }
+        people = {
+            pods.codec.encode_key(address): pods.codec.encode_value({"ifindex": index, "set": number})
+            for address, (index, number) in wanted.pods.items()
+        }
+        changed = _put(targets, entries)
+        changed += _put(pods, people)
+        changed += _drop(pods, people)
+        return changed + _drop(targets, entries)
+
+    # -- pairs -----------------------------------------------------------------------------------------------------
+
+    def ways(self) -> dict[int, Way]:
+        found = {}
+        for key, raw in self._maps["sg_eg_way"].items():
+            value = _fields(raw)
+            found[int(str(key))] = Way(str(value["gateway"]), int(str(value["mtu"])), int(str(value["flags"])))
+        return found
+
+    def set_way(self, pair: int, way: Way) -> None:
+        self._maps["sg_eg_way"].set(pair, {"gateway": way.gateway, "mtu": way.mtu, "flags": way.flags})
+
+    def drop_way(self, pair: int) -> None:
+        self._maps["sg_eg_way"].delete(pair)
+
+    def owned(self) -> dict[int, Own]:
+        found = {}
+        for key, raw in self._maps["sg_eg_own"].items():
+            value = {name: int(str(number)) for name, number in _fields(raw).items()}
+            found[int(str(key))] = Own(**value)
+        return found
+
+    def set_own(self, pair: int, own: Own) -> None:
+        value = {"obj": own.obj, "flags": own.flags, "epoch": own.epoch, "stat": own.stat}
+        self._maps["sg_eg_own"].set(pair, value)
+
+    def drop_own(self, pair: int) -> None:
+        self._maps["sg_eg_own"].delete(pair)
+
+
+def _fields(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise BpfError(f"A struct was expected in a map of egress, found {value!r}.")
+    return value
+
+
+def _dst_key(number: int, prefix: Prefix) -> dict[str, object]:
+    return {"prefixlen": 32 + prefix.length, "set": number, "addr": ipaddress.IPv6Address(prefix.first)}
+
+
+def _put(table: Map, wanted: Mapping[bytes, bytes]) -> int:
+    have = dict(table.lookup_batch())
+    new = [(key, value) for key, value in wanted.items() if have.get(key) != value]
+    if new:
+        table.update_batch(new)
+    return len(new)
+
+
+def _drop(table: Map, wanted: Mapping[bytes, bytes]) -> int:
+    surplus = [key for key, _ in table.lookup_batch() if key not in wanted]
+    if surplus:
+        table.delete_batch(surplus)
+    return len(surplus)
