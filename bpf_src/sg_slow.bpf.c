@@ -4,6 +4,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_slow
+#define SG_LB_WORK_MAP sg_lb_work_slow
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
@@ -11,16 +12,50 @@
 #include "lib/nat.h"
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
+#include "lib/lb_send_skb.h"
+#include "lib/lb.h"
+
+/* Super-packets that were too long for an outer header come cut to size; what does not fit a backend's path is answered. */
+SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
+{
+	__u32 bytes = ctx->len, zero = 0;
+	struct sg_work *w = sg_new_work(ctx);
+	int act = sg_lb_general(ctx), answer;
+	struct sg_lb_work *lw = bpf_map_lookup_elem(&sg_lb_work_slow, &zero);
+	bool v4;
+
+	if (act == SG_LB_FOREIGN || !w || !lw || lw->reason != SG_SLOW_ICMP)
+		return act;
+	v4 = lw->pkt.version == 4;
+	if (v4 && !lw->pkt.df)
+		return act; /* its sender asks for no such answer */
+	w->pkt = lw->pkt;
+	if (v4)
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, lw->mtu);
+	else
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, lw->mtu < SG_IPV6_MIN_MTU ? SG_IPV6_MIN_MTU : lw->mtu);
+	answer = sg_send_icmp(ctx, w);
+	if (answer)
+		sg_metric(answer, 1, bytes);
+	return w->act;
+}
 
 SEC("tc")
 int sg_slow_tc(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
-	struct sg_work *w = sg_new_work(ctx);
+	struct sg_work *w;
 	__u32 bytes = ctx->len;
 	enum sg_reason reason, answer;
+	int act;
 
+	if (sg_feature(SG_F_LB) && !sg_is_ready(ctx)) {
+		act = sg_lb_slow(ctx);
+		if (act != SG_LB_FOREIGN)
+			return act == SG_ACT_PASS ? TC_ACT_SHOT : act;
+	}
+	w = sg_new_work(ctx);
 	if (!w || !sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_SHOT;
 	if (sg_is_ready(ctx))

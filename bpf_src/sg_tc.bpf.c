@@ -47,13 +47,6 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	return w->act;
 }
 
-SG_GLOBAL int sg_lb_general(struct __sk_buff *ctx)
-{
-	struct sg_lb_work *w;
-
-	return sg_lb_any(ctx, &w);
-}
-
 SEC("tc")
 int sg_uplink_tc(struct __sk_buff *ctx)
 {

@@ -34,13 +34,6 @@ SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 	return w->act;
 }
 
-SG_GLOBAL int sg_lb_general(struct xdp_md *ctx)
-{
-	struct sg_lb_work *w;
-
-	return sg_lb_any(ctx, &w);
-}
-
 /* A call, for the stack of what comes after it. */
 SG_GLOBAL int sg_lb_common(struct xdp_md *ctx)
 {

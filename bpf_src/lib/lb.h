@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The balancer's place in a hook: is this packet for a VIP, and which backend gets it. The common packet, TCP or UDP without options to a
- * port that has an entry of its own, is answered in line; everything else in sg_lb_general(). */
+ * port that has an entry of its own, is answered
+ * in line; everything else in sg_lb_general(). */
 #ifndef SG_LB_H
 #define SG_LB_H
 
@@ -367,9 +368,8 @@ SG_INLINE enum sg_reason sg_lb_later_fragment(const struct sg_pkt *p, __u32 *id)
 	return *id ? SG_OK_LB : SG_DROP_LB_FRAGMENT;
 }
 
-/* Everything that is not the common packet. SG_LB_FOREIGN where the destination is no VIP; else the verdict, counted, and `*work` with the
- * reason. */
-SG_INLINE int sg_lb_any(sg_ctx *ctx, struct sg_lb_work **work)
+/* Everything that is not the common packet. SG_LB_FOREIGN where the destination is no VIP; else the verdict, counted. */
+SG_GLOBAL int sg_lb_general(sg_ctx *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_lb_vip *addr;
@@ -379,7 +379,6 @@ SG_INLINE int sg_lb_any(sg_ctx *ctx, struct sg_lb_work **work)
 	__u32 zero = 0, id = 0;
 	struct sg_pkt *p;
 
-	*work = NULL;
 	addr = sg_lb_claim(ctx, proto);
 	if (!addr || !sg_is_unicast(ctx))
 		return SG_LB_FOREIGN;
@@ -387,7 +386,6 @@ SG_INLINE int sg_lb_any(sg_ctx *ctx, struct sg_lb_work **work)
 	if (!w)
 		return SG_LB_FOREIGN;
 	__builtin_memset(w, 0, sizeof(*w));
-	*work = w;
 	p = &w->pkt;
 	if (!sg_lb_parse(ctx, p, proto))
 		return SG_LB_FOREIGN;
@@ -424,6 +422,8 @@ SG_INLINE int sg_lb_any(sg_ctx *ctx, struct sg_lb_work **work)
 #endif
 out:
 	w->reason = reason;
+	if (!SG_HOOK_IS_XDP && SG_HOOK_IS_SLOW && reason == SG_SLOW_ICMP)
+		reason = SG_DROP_TOO_BIG;
 	return sg_lb_done(w->act, reason, w->stat, cpu, w->segs, w->bytes, w->ask.fresh);
 }
 

@@ -61,7 +61,7 @@ SG_GLOBAL int sg_lb_recall(const struct sg_lb_bucket *b, __u32 tag, __u32 now, _
 
 	if (!b)
 		return 0;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (i = 0; i < 8; i++) {
 		e = b->entry[i];
 		if ((__u32)(e >> 32) == tag && (__u16)(now - (__u32)e) <= ticks)
@@ -78,7 +78,7 @@ SG_GLOBAL int sg_lb_remember(struct sg_lb_bucket *b, __u32 tag, __u32 now, __u32
 
 	if (!b)
 		return 0;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (i = 0; i < 8; i++) {
 		e = b->entry[i];
 		age = (__u16)(now - (__u32)e) + 1;

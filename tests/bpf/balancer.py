@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ class Slots:
     learn_until_ns: int = 0
     epoch: int = 1
 
-    def chunks(self) -> dict[int, dict[str, object]]:
+    def chunks(self) -> dict[object, object]:
         """Entries of the inner map."""
         head = {"drain_until_ns": self.drain_until_ns, "learn_until_ns": self.learn_until_ns, "epoch": self.epoch}
         return {
@@ -58,7 +57,7 @@ class Balancer:
         """Puts a backend at id `number`."""
         source = "192.0.2.100" if ip_address(address).version == 4 else "2001:db8:ff::"
         value = {"addr": address, "src": source, "src_mask": 0, "version": 1, "kind": int(kind), "ttl": 64} | fields
-        self.loaded.fill("sg_lb_backend", {number: value})
+        self.loaded.fill("sg_lb_backend", [(number, value)])
 
     def table(self, number: int, table: Slots) -> None:
         """Swaps a table in."""
@@ -76,12 +75,12 @@ class Balancer:
         value = {"seed": 7, "table": table, "size": self.sizes.get(table, 1), "stat": 1, "flags": int(flags)} | fields
         self.loaded.fill("sg_lb_vip", [({"addr": address, "port": port, "proto": proto}, value)])
 
-    def run(self, packet: bytes, *, repeat: int = 1, **context: int) -> Outcome:
+    def run(self, packet: bytes, *, repeat: int = 1, gso_size: int = 0, gso_segs: int = 0) -> Outcome:
         """One packet from `device`."""
         index = socket.if_nametoindex(self.device)
         if self.name == "sg_xdp":
             return self.loaded.run(packet, XdpContext(ingress_ifindex=index), repeat=repeat)
-        return self.loaded.run(packet, SkbContext(ifindex=index, **context), repeat=repeat)
+        return self.loaded.run(packet, SkbContext(ifindex=index, gso_size=gso_size, gso_segs=gso_segs), repeat=repeat)
 
     def stats(self, stat: int = 1) -> dict[str, int]:
         """Counters of a VIP, all CPUs."""
@@ -91,7 +90,3 @@ class Balancer:
 
     def close(self) -> None:
         self.loaded.close()
-
-
-def v4(address: str) -> bool:
-    return ipaddress.ip_address(address).version == 4

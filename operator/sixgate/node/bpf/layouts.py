@@ -1580,6 +1580,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=65536,
         flags=1,
     ),
+    "sg_lb_work_slow": MapSpec(
+        name="sg_lb_work_slow",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_WORK,
+        max_entries=1,
+        flags=0,
+    ),
     "sg_lb_work_tc": MapSpec(
         name="sg_lb_work_tc",
         type=6,

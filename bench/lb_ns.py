@@ -1,0 +1,250 @@
+"""Nanoseconds per packet of the XDP balancer, beside the least that any balancer must do.
+
+    python -m bench.lb_ns [--json FILE] [--rounds N]
+
+BPF_PROG_TEST_RUN of the shipped object on 64-byte frames (74 bytes in IPv6: the least with TCP) whose next hop is
+known. The kernel does not restore a packet between repeats, so a wrapper does (bench/bpf/lb_xdp.bpf.c), gives it one
+of N sources, and calls the program; its cost is measured in the same run and taken off:
+
+    net = measured - (wrapper calling nothing - nothing) - (wrapper undoing a move of the head - undoing none)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench import harness
+from bench.harness import Goal, Report, Row, progress
+from sixgate.node.bpf import BpfObject, Program, XdpContext, load_manifest
+from sixgate.node.maglev import Maglev
+from tests.bpf.balancer import TCP, Balancer, Slots
+from tests.bpf.harness import OBJECTS, XDP_TX
+from tools import build_bpf
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "bench" / "bpf" / "lb_xdp.bpf.c"
+REPEAT = 400_000
+BACKENDS = 100
+SIZE = 65537
+FLOWS = {"1 flow": 1, "64 k flows": 1 << 16, "1 M flows": 1 << 20, "16 M sources, all SYN": 1 << 24}
+GOALS = {"1 flow": 35, "64 k flows": 40, "1 M flows": 45, "16 M sources, all SYN": 45}
+FLOOR_GOAL, V6_GOAL = Goal("ratio", "<=", 2.0), Goal("ratio", "<=", 1.2)
+LINKS = """
+link add lb0 type veth peer name lb1
+link set lb0 up
+link set lb1 up
+addr add 192.0.2.1/16 dev lb0
+addr add 2001:db8::1/64 dev lb0 nodad
+"""
+MAC = "02:00:00:00:00:09"
+VIP4, VIP6 = "203.0.113.1", "2001:db8:a::1"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    name: str
+    frame: bytes
+    addr_off: int
+    grow: int
+    floor: str
+
+
+def frame(v6: bool, syn: bool) -> bytes:
+    """TCP to the VIP, link header first."""
+    tcp = struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 0x50, 2 if syn else 16, 512, 0, 0)
+    link = bytes.fromhex("020000000001020000000002")
+    if v6:
+        source, vip = (socket.inet_pton(socket.AF_INET6, each) for each in ("2001:db8:c::1", VIP6))
+        return link + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, 20, 6, 64) + source + vip + tcp
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 1, 0, 64, 6, 0) + bytes([11, 0, 0, 1]) + socket.inet_aton(VIP4)
+    return (link + b"\x08\x00" + header + tcp).ljust(64, b"\0")
+
+
+def family(v6: bool, syn: bool = False) -> Family:
+    if v6:
+        return Family("IPv6 in IPv6", frame(v6, syn), 34, 40, "sg_lb_floor6")
+    return Family("IPv4 in IPv4", frame(v6, syn), 26, 20, "sg_lb_floor4")
+
+
+def addresses(v6: bool) -> list[str]:
+    return [f"2001:db8::1:{i:x}" if v6 else f"192.0.{3 + i // 200}.{1 + i % 200}" for i in range(BACKENDS)]
+
+
+def balancer() -> Balancer:
+    """VIPs of both families with TCP port 80 and BACKENDS backends each, next hops known."""
+    made = Balancer(device="lb0")
+    with Maglev(load_manifest(OBJECTS)) as maglev:
+        for v6 in (False, True):
+            base = 1 + v6 * BACKENDS
+            hosts = addresses(v6)
+            for number, host in enumerate(hosts):
+                made.backend(base + number, host)
+                subprocess.run(["ip", "neigh", "add", host, "lladdr", MAC, "dev", "lb0"], check=True)
+            slots = maglev.build([(host.encode(), 1) for host in hosts], SIZE, 7)
+            made.table(int(v6), Slots([(base + index, 0) for index in slots]))
+            made.vip(VIP6 if v6 else VIP4)
+            made.vip(VIP6 if v6 else VIP4, 80, TCP, table=int(v6))
+    return made
+
+
+def floor_tables(wrapper: BpfObject) -> None:
+    """The floor's VIPs, ring and backends."""
+    with Maglev(load_manifest(OBJECTS)) as maglev:
+        slots = maglev.build([(str(i).encode(), 1) for i in range(BACKENDS)], SIZE, 7)
+    wrapper.map("floor_ring").update_batch((struct.pack("=I", i), struct.pack("=I", r)) for i, r in enumerate(slots))
+    ring = struct.pack("=II", 0, 500)
+    for packed in (bytes(12) + socket.inet_aton(VIP4), socket.inet_pton(socket.AF_INET6, VIP6)):
+        wrapper.map("floor_vip").set_raw(packed + struct.pack("!H", 80) + struct.pack("=HI", 6, 0), ring)
+    mac = bytes.fromhex(MAC.replace(":", ""))
+    for index in range(BACKENDS):
+        real = bytes(12) + bytes([192, 0, 2, index]) + mac + mac + bytes(4)
+        wrapper.map("floor_real").set_raw(struct.pack("=I", index), real)
+
+
+class Bench:
+    """One family with one number of flows; everything that is measured of it."""
+
+    def __init__(self, which: Family, flows: int, wrapper: Path, made: Balancer) -> None:
+        self.which, self.made = which, made
+        self.context = XdpContext(ingress_ifindex=socket.if_nametoindex("lb0"))
+        self.wrapper = BpfObject.open(wrapper)
+        head = struct.unpack("=2Q", which.frame[:16])
+        self.wrapper.set_constants(
+            {
+                "sg_wrap_cfg": {
+                    "len": len(which.frame), "mask": flows - 1, "addr_off": which.addr_off, "head": list(head)
+                },
+                "sg_grow": which.grow,
+            }
+        )  # fmt: skip
+        self.wrapper.load()
+        floor_tables(self.wrapper)
+
+    def through(self, target: Program, verdict: int = XDP_TX, repeat: int = REPEAT) -> float:
+        """Fails where the program did not balance: a figure of something else must not be printed."""
+        self.wrapper.map("sg_target").set(0, target.fd)
+        result = self.wrapper.program("sg_lb_wrap").test_run(self.which.frame, repeat=repeat, context=self.context)
+        if result.retval != verdict:
+            raise RuntimeError(f"{self.which.name}: the packet ended with verdict {result.retval}, not {verdict}.")
+        return float(result.duration_ns)
+
+    def direct(self) -> float:
+        return float(self.wrapper.program("sg_lb_nothing").test_run(self.which.frame, repeat=REPEAT).duration_ns)
+
+    def balanced(self) -> float:
+        """Each next hop was asked for a moment ago; packets that ask anew are few, and go to tc."""
+        return self.through(self.made.loaded.program)
+
+    def warm(self) -> None:
+        """Every backend's next hop is asked for."""
+        self.wrapper.map("sg_target").set(0, self.made.loaded.program.fd)
+        for _ in range(3):
+            self.wrapper.program("sg_lb_wrap").test_run(self.which.frame, repeat=4096, context=self.context)
+
+    def measures(self) -> dict[str, Callable[[], float]]:
+        program = self.wrapper.program
+        return {
+            "direct": self.direct,
+            "nothing": partial(self.through, program("sg_lb_nothing")),
+            "move": partial(self.through, program("sg_lb_move")),
+            "floor": partial(self.through, program(self.which.floor)),
+            "balanced": self.balanced,
+        }
+
+    def samples(self, rounds: int) -> dict[str, tuple[float, ...]]:
+        """Net nanoseconds by name: floor, balanced."""
+        self.warm()
+        raw = harness.interleave(self.measures(), rounds)
+        own = [move - direct for move, direct in zip(raw["move"], raw["direct"], strict=True)]
+        net = {name: tuple(v - c for v, c in zip(raw[name], own, strict=True)) for name in ("floor", "balanced")}
+        self.wrapper.close()
+        return net
+
+
+def compiled() -> Path:
+    out = ROOT / "build" / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    wrapper = out / "lb_xdp.bpf.o"
+    flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", *build_bpf.system_flags()]
+    subprocess.run([build_bpf.find_tool("clang"), *flags, "-c", str(SOURCE), "-o", str(wrapper)], check=True)
+    return wrapper
+
+
+def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Measures in this network namespace, which must be an empty one."""
+    for line in LINKS.strip().splitlines():
+        subprocess.run(["ip", *line.split()], check=True)
+    for name in ("ipv4", "ipv6"):
+        Path(f"/proc/sys/net/{name}/conf/all/forwarding").write_text("1")
+    wrapper, made = compiled(), balancer()
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for v6 in (False, True):
+        for name, flows in FLOWS.items():
+            which = family(v6, "SYN" in name)
+            found[f"{which.name}, {name}"] = Bench(which, flows, wrapper, made).samples(rounds)
+    return found
+
+
+def measure(report: Report, rounds: int = 7) -> None:
+    """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
+    progress(f"XDP balancer, nanoseconds per packet: {rounds} rounds of {REPEAT:,} packets")
+    command = ["unshare", "--net", sys.executable, "-m", "bench.lb_ns", "--here", "--rounds", str(rounds)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
+    for name, bound in GOALS.items():
+        four, six = found[f"IPv4 in IPv4, {name}"], found[f"IPv6 in IPv6, {name}"]
+        report.rows += [
+            Row(f"XDP IPv4 in IPv4, {name}", "ns", tuple(four["balanced"]), goal=Goal("value", "<=", bound)),
+            Row(
+                f"XDP IPv4 in IPv4, {name}, against the floor",
+                "ns",
+                tuple(four["balanced"]),
+                tuple(four["floor"]),
+                FLOOR_GOAL,
+            ),
+            Row(
+                f"XDP IPv6 in IPv6, {name}, against IPv4",
+                "ns",
+                tuple(six["balanced"]),
+                tuple(four["balanced"]),
+                V6_GOAL,
+            ),
+            Row(f"XDP IPv6 in IPv6, {name}, against the floor", "ns", tuple(six["balanced"]), tuple(six["floor"])),
+        ]
+    report.remarks.append(
+        f"XDP nanoseconds: BPF_PROG_TEST_RUN, 64-byte frames, {BACKENDS} backends in {SIZE:,} slots, net of the "
+        "wrapper that restores the packet and varies its source. The floor is a bare balancer: VIP by hash, ring, "
+        "backend, two counters, IPIP."
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Nanoseconds per packet of the XDP balancer.")
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.here:
+        json.dump(measure_here(args.rounds), sys.stdout)
+        return 0
+    report = Report("XDP balancer, nanoseconds per packet")
+    measure(report, args.rounds)
+    harness.print_report(report)
+    if args.json:
+        harness.write_json([report], args.json)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
