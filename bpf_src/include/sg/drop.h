@@ -68,6 +68,9 @@ enum sg_reason {
 	SG_DROP_EGRESS_NOT_OWN,	 /* for a pair that this node does not own */
 	SG_DROP_EGRESS_NO_POD,	 /* a reply for a pod that is not here */
 	SG_OK_FORWARDED,	 /* an IPv6 super-packet of more than 64 KB forwarded past the kernel, which would drop it */
+	SG_OK_DECAP,		 /* unpacked at a backend */
+	SG_DROP_DECAP_ECN,	 /* congestion marked on the way, in a packet that cannot say so (RFC 6040) */
+	SG_DROP_DECAP_INNER,	 /* unpacked packet malformed or not for a VIP */
 	SG_REASON_MAX,
 };
 

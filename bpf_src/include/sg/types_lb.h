@@ -183,6 +183,32 @@ struct sg_lb_affinity_val {
 	__u32 pad;
 };
 
+/* Values of sg_decap_addr, by address: bits of what it is. */
+enum sg_decap_role {
+	SG_DECAP_SELF = 1 << 0, /* outer destination: an address of this backend */
+	SG_DECAP_VIP = 1 << 1,	/* inner destination, and source of replies */
+};
+
+/* Longest-prefix key of sg_decap_from, the outer sources that are believed (IPv4 /n is 96 + n). The value is 1. */
+struct sg_decap_from_key {
+	__u32 prefixlen;
+	__u32 pad;
+	struct sg_addr addr;
+};
+
+/* Key of sg_decap_port, for balancers that cannot say which port was mapped (L2). The value is the VIP's port, a __u32 in host order. */
+struct sg_decap_port_key {
+	struct sg_addr vip;
+	__be16 port; /* of the backend */
+	__u8 proto;
+	__u8 pad[5];
+};
+
+struct sg_decap_config {
+	__u32 mtu; /* between balancer and backend: SYNs of replies ask for segments that fit it with any outer header; 0: as they are */
+	__u32 pad;
+};
+
 /* sg_maglev builds tables by these; nothing else uses them. */
 #define SG_MG_MAX_SLOT 65537
 #define SG_MG_MAX_BACKEND 4096 /* a power of two */

@@ -11,18 +11,14 @@ from enum import IntEnum
 from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
-class SgBigFlag(IntEnum):
-    SG_BIG_FORWARD = 1
-    SG_BIG_PEER = 2
-
-
 class SgBindSide(IntEnum):
     SG_BIND_INSIDE = 0
     SG_BIND_OUTSIDE = 1
 
 
-class SgEgOwnFlag(IntEnum):
-    SG_EG_OWNER = 1
+class SgDecapRole(IntEnum):
+    SG_DECAP_SELF = 1
+    SG_DECAP_VIP = 2
 
 
 class SgEgRole(IntEnum):
@@ -41,7 +37,6 @@ class SgFeature(IntEnum):
     SG_F_STATEFUL = 2
     SG_F_LB = 16
     SG_F_EGRESS = 256
-    SG_F_BIG_FORWARD = 4096
 
 
 class SgFlushField(IntEnum):
@@ -162,8 +157,10 @@ class SgReason(IntEnum):
     SG_DROP_EGRESS_NO_GW = 59
     SG_DROP_EGRESS_NOT_OWN = 60
     SG_DROP_EGRESS_NO_POD = 61
-    SG_OK_FORWARDED = 62
-    SG_REASON_MAX = 63
+    SG_OK_DECAP = 62
+    SG_DROP_DECAP_ECN = 63
+    SG_DROP_DECAP_INNER = 64
+    SG_REASON_MAX = 65
 
 
 class SgStFlag(IntEnum):
@@ -271,10 +268,44 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_DROP_EGRESS_NO_GW: "no gateway of the pair is alive",
     SgReason.SG_DROP_EGRESS_NOT_OWN: "for a pair that this node does not own",
     SgReason.SG_DROP_EGRESS_NO_POD: "a reply for a pod that is not here",
-    SgReason.SG_OK_FORWARDED: "an IPv6 super-packet of more than 64 KB forwarded past the kernel, which would drop it",
+    SgReason.SG_OK_DECAP: "unpacked at a backend",
+    SgReason.SG_DROP_DECAP_ECN: "congestion marked on the way, in a packet that cannot say so (RFC 6040)",
+    SgReason.SG_DROP_DECAP_INNER: "unpacked packet malformed or not for a VIP",
 }
 
-SG_BIG_DEV = Record("sg_big_dev", 4, (Field("flags", 0, Int("__u32", 4)),))
+SG_LB_FLOW_KEY = Record(
+    "sg_lb_flow_key",
+    40,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("sport", 32, Int("__be16", 2, big=True)),
+        Field("dport", 34, Int("__be16", 2, big=True)),
+        Field("proto", 36, Int("__u8", 1)),
+        Field("pad", 37, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_DECAP_FROM_KEY = Record(
+    "sg_decap_from_key",
+    24,
+    (
+        Field("prefixlen", 0, Int("__u32", 4)),
+        Field("pad", 4, Int("__u32", 4)),
+        Field("addr", 8, Address()),
+    ),
+)
+
+SG_DECAP_PORT_KEY = Record(
+    "sg_decap_port_key",
+    24,
+    (
+        Field("vip", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
 
 SG_DEV = Record(
     "sg_dev",
@@ -318,12 +349,12 @@ SG_EG_HOME = Record(
 
 SG_EG_OWN = Record(
     "sg_eg_own",
-    16,
+    40,
     (
-        Field("obj", 0, Int("__u32", 4)),
-        Field("flags", 4, Int("__u32", 4)),
-        Field("epoch", 8, Int("__u32", 4)),
-        Field("stat", 12, Int("__u32", 4)),
+        Field("addr4", 0, Address()),
+        Field("addr6", 16, Address()),
+        Field("pool", 32, Int("__u32", 4)),
+        Field("stat", 36, Int("__u32", 4)),
     ),
 )
 
@@ -521,19 +552,6 @@ SG_LB_DROP_KEY = Record(
     (
         Field("stat", 0, Int("__u32", 4)),
         Field("reason", 4, Int("__u32", 4)),
-    ),
-)
-
-SG_LB_FLOW_KEY = Record(
-    "sg_lb_flow_key",
-    40,
-    (
-        Field("saddr", 0, Address()),
-        Field("daddr", 16, Address()),
-        Field("sport", 32, Int("__be16", 2, big=True)),
-        Field("dport", 34, Int("__be16", 2, big=True)),
-        Field("proto", 36, Int("__u8", 1)),
-        Field("pad", 37, Array(Int("__u8", 1), 3)),
     ),
 )
 
@@ -969,7 +987,7 @@ SG_HOP = Record(
         Field("slot", 72, Int("__u32", 4)),
         Field("mtu", 76, Int("__u32", 4)),
         Field("local", 80, Int("__u32", 4)),
-        Field("peer", 84, Int("__u32", 4)),
+        Field("pad", 84, Int("__u32", 4)),
     ),
 )
 
@@ -1005,6 +1023,15 @@ SG_EVENT = Record(
         Field("proto", 50, Int("__u8", 1)),
         Field("pad", 51, Int("__u8", 1)),
         Field("pad2", 52, Int("__u32", 4)),
+    ),
+)
+
+SG_DECAP_CONFIG = Record(
+    "sg_decap_config",
+    8,
+    (
+        Field("mtu", 0, Int("__u32", 4)),
+        Field("pad", 4, Int("__u32", 4)),
     ),
 )
 
@@ -1332,12 +1359,36 @@ SG_ST_BLK = Record(
 )
 
 MAPS: dict[str, MapSpec] = {
-    "sg_big": MapSpec(
-        name="sg_big",
+    "sg_decap_addr": MapSpec(
+        name="sg_decap_addr",
         type=1,
-        key=Ifindex(),
-        value=SG_BIG_DEV,
-        max_entries=4096,
+        key=Address(),
+        value=Int("__u32", 4),
+        max_entries=16384,
+        flags=1,
+    ),
+    "sg_decap_flow": MapSpec(
+        name="sg_decap_flow",
+        type=9,
+        key=SG_LB_FLOW_KEY,
+        value=Int("__u32", 4),
+        max_entries=65536,
+        flags=0,
+    ),
+    "sg_decap_from": MapSpec(
+        name="sg_decap_from",
+        type=11,
+        key=SG_DECAP_FROM_KEY,
+        value=Int("__u32", 4),
+        max_entries=1024,
+        flags=1,
+    ),
+    "sg_decap_port": MapSpec(
+        name="sg_decap_port",
+        type=1,
+        key=SG_DECAP_PORT_KEY,
+        value=Int("__u32", 4),
+        max_entries=16384,
         flags=1,
     ),
     "sg_dev": MapSpec(
