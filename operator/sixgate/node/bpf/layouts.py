@@ -11,6 +11,11 @@ from enum import IntEnum
 from sixgate.node.bpf.ctype import Address, Array, Field, Ifindex, Int, MapSpec, Raw, Record
 
 
+class SgBigFlag(IntEnum):
+    SG_BIG_FORWARD = 1
+    SG_BIG_PEER = 2
+
+
 class SgBindSide(IntEnum):
     SG_BIND_INSIDE = 0
     SG_BIND_OUTSIDE = 1
@@ -19,6 +24,10 @@ class SgBindSide(IntEnum):
 class SgDecapRole(IntEnum):
     SG_DECAP_SELF = 1
     SG_DECAP_VIP = 2
+
+
+class SgEgOwnFlag(IntEnum):
+    SG_EG_OWNER = 1
 
 
 class SgEgRole(IntEnum):
@@ -37,6 +46,7 @@ class SgFeature(IntEnum):
     SG_F_STATEFUL = 2
     SG_F_LB = 16
     SG_F_EGRESS = 256
+    SG_F_BIG_FORWARD = 4096
 
 
 class SgFlushField(IntEnum):
@@ -157,10 +167,11 @@ class SgReason(IntEnum):
     SG_DROP_EGRESS_NO_GW = 59
     SG_DROP_EGRESS_NOT_OWN = 60
     SG_DROP_EGRESS_NO_POD = 61
-    SG_OK_DECAP = 62
-    SG_DROP_DECAP_ECN = 63
-    SG_DROP_DECAP_INNER = 64
-    SG_REASON_MAX = 65
+    SG_OK_FORWARDED = 62
+    SG_OK_DECAP = 63
+    SG_DROP_DECAP_ECN = 64
+    SG_DROP_DECAP_INNER = 65
+    SG_REASON_MAX = 66
 
 
 class SgStFlag(IntEnum):
@@ -268,10 +279,13 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_DROP_EGRESS_NO_GW: "no gateway of the pair is alive",
     SgReason.SG_DROP_EGRESS_NOT_OWN: "for a pair that this node does not own",
     SgReason.SG_DROP_EGRESS_NO_POD: "a reply for a pod that is not here",
+    SgReason.SG_OK_FORWARDED: "an IPv6 super-packet of more than 64 KB forwarded past the kernel, which would drop it",
     SgReason.SG_OK_DECAP: "unpacked at a backend",
     SgReason.SG_DROP_DECAP_ECN: "congestion marked on the way, in a packet that cannot say so (RFC 6040)",
     SgReason.SG_DROP_DECAP_INNER: "unpacked packet malformed or not for a VIP",
 }
+
+SG_BIG_DEV = Record("sg_big_dev", 4, (Field("flags", 0, Int("__u32", 4)),))
 
 SG_LB_FLOW_KEY = Record(
     "sg_lb_flow_key",
@@ -349,12 +363,12 @@ SG_EG_HOME = Record(
 
 SG_EG_OWN = Record(
     "sg_eg_own",
-    40,
+    16,
     (
-        Field("addr4", 0, Address()),
-        Field("addr6", 16, Address()),
-        Field("pool", 32, Int("__u32", 4)),
-        Field("stat", 36, Int("__u32", 4)),
+        Field("obj", 0, Int("__u32", 4)),
+        Field("flags", 4, Int("__u32", 4)),
+        Field("epoch", 8, Int("__u32", 4)),
+        Field("stat", 12, Int("__u32", 4)),
     ),
 )
 
@@ -987,7 +1001,7 @@ SG_HOP = Record(
         Field("slot", 72, Int("__u32", 4)),
         Field("mtu", 76, Int("__u32", 4)),
         Field("local", 80, Int("__u32", 4)),
-        Field("pad", 84, Int("__u32", 4)),
+        Field("peer", 84, Int("__u32", 4)),
     ),
 )
 
@@ -1359,6 +1373,14 @@ SG_ST_BLK = Record(
 )
 
 MAPS: dict[str, MapSpec] = {
+    "sg_big": MapSpec(
+        name="sg_big",
+        type=1,
+        key=Ifindex(),
+        value=SG_BIG_DEV,
+        max_entries=4096,
+        flags=1,
+    ),
     "sg_decap_addr": MapSpec(
         name="sg_decap_addr",
         type=1,
