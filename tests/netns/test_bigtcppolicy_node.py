@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError
 from sixgate.node import pods, rtlink
 from sixgate.node.actions import Action, SetSizes
 from sixgate.node.events import KernelEvents
 from sixgate.node.inspect import inspect_sizes
 from sixgate.node.model import Sizes
+from sixgate.node.netfilter import RuleEvents, forward_rules6
 from sixgate.node.netlink import Netlink
 from sixgate.node.options import NodeOptions
 from sixgate.node.statedir import KnownWays, StateDir
@@ -307,6 +308,71 @@ def test_a_pod_that_is_born_later_gets_its_sizes_without_being_asked(node: Node)
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
     assert sizes("e0") == Sizes(BIG, BIG, MORE, MORE)
+
+
+def test_chains_of_netfilter_are_heard_of_and_rules_are_not(node: Node) -> None:
+    chain = "inet filter watched"
+    with RuleEvents() as events:
+        assert not events.drain()
+        node.ns.run("nft", "add table inet filter")
+        assert not events.drain(), "a table without chains"
+        assert forward_rules6() == ()
+        node.ns.run("nft", f"add chain {chain} {{ type filter hook forward priority 0; }}")
+        assert events.drain()
+        assert forward_rules6() == (chain,)
+        node.ns.run("nft", f"add rule {chain} counter")
+        assert not events.drain(), "a rule inside"
+        node.ns.run("nft", "delete table inet filter")
+        assert events.drain()
+    assert forward_rules6() == ()
+
+
+def test_chains_that_no_forwarded_ipv6_packet_comes_past_do_not_count(node: Node) -> None:
+    for line in (
+        "add table ip a",
+        "add chain ip a b { type filter hook forward priority 0; }",
+        "add table inet c",
+        "add chain inet c d { type filter hook input priority 0; }",
+        "add chain inet c e",
+    ):
+        node.ns.run("nft", line)
+    assert forward_rules6() == ()
+
+
+def test_ipsec_policies_count(node: Node) -> None:
+    node.ns.ip("xfrm policy add src 2001:db8::/32 dst 2001:db8:1::/48 dir fwd tmpl src :: dst :: proto esp mode tunnel")
+    assert forward_rules6() == ("IPsec policies",)
+
+
+def test_a_new_chain_wakes_the_agent(node: Node) -> None:
+    """The reason that a status gives for 64 KB changes with it."""
+    with open("/proc/sys/net/ipv6/conf/e0/forwarding", "w") as file:
+        file.write("1\n")
+
+    async def once() -> AsyncIterator[NodeConfigSpec]:
+        yield spec(BOTH)
+        await asyncio.Event().wait()
+
+    async def watch() -> None:
+        said: asyncio.Queue[str] = asyncio.Queue()
+
+        async def heard(status: NodeConfigStatus) -> None:
+            await said.put(status.objects[0].message)
+
+        work = asyncio.create_task(node.agent().run(once(), heard))
+        try:
+            assert "would not see" not in await said.get()
+            node.ns.run("nft", "add table inet filter")
+            node.ns.run("nft", "add chain inet filter watched { type filter hook forward priority 0; }")
+            while "inet filter watched would not see redirected packets" not in await said.get():
+                pass
+        finally:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+    # Well before the next look without a cause (resync_s): an event has caused this one.
+    asyncio.run(asyncio.wait_for(watch(), 8))
 
 
 def test_a_device_with_a_gateways_program_merges_ipv4_of_64_kb(node: Node) -> None:

@@ -19,6 +19,7 @@ from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
 from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
+from sixgate.node.netfilter import RuleEvents
 from sixgate.node.reconcile import Around, Reconciler
 
 if TYPE_CHECKING:
@@ -136,19 +137,23 @@ class NodeAgent:
         # One thread for all kernel work: netlink sockets of pyroute2 belong to the thread that made them.
         with (
             KernelEvents() as events,
+            RuleEvents() as rules,
             DiscardLog(self._options.bpffs, loop, self._clock) as discards,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool,
         ):
 
-            def heard() -> None:
-                if events.drain():
+            def heard(source: KernelEvents | RuleEvents) -> None:
+                if source.drain():
                     wake.set()
 
-            loop.add_reader(events.fileno(), heard)
+            heard_of = [source for source in (events, rules) if source.fileno() >= 0]
+            for source_of_events in heard_of:
+                loop.add_reader(source_of_events.fileno(), heard, source_of_events)
             try:
                 await self._serve(reader, latest, wake, pool, discards=discards, on_status=on_status)
             finally:
-                loop.remove_reader(events.fileno())
+                for source_of_events in heard_of:
+                    loop.remove_reader(source_of_events.fileno())
                 reader.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await reader

@@ -28,6 +28,8 @@ _NETLINK_XFRM, _NETLINK_NETFILTER = 6, 12
 _SUBSYSTEM, _GET_CHAIN = 10, 4  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETCHAIN
 _REQUEST, _DUMP, _ERROR, _DONE = 0x1, 0x300, 2, 3
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _HOOK_NUMBER = 1, 3, 4, 1  # NFTA_CHAIN_*, NFTA_HOOK_HOOKNUM
+_CHAIN_CHANGES = frozenset({_SUBSYSTEM << 8 | 3, _SUBSYSTEM << 8 | 5})  # NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN
+_GROUP_NFTABLES = 1 << 6  # NFNLGRP_NFTABLES, 7, as a bit
 _GET_POLICY, _POLICY_ID_BYTES = 0x15, 64  # XFRM_MSG_GETPOLICY, struct xfrm_userpolicy_id
 _FAMILIES = {1: "inet", socket.AF_INET6: "ip6"}  # NFPROTO_INET, NFPROTO_IPV6
 _HOOKS = frozenset({0, 2, 4})  # NF_INET_PRE_ROUTING, FORWARD, POST_ROUTING: where a forwarded packet comes past
@@ -44,6 +46,48 @@ def forward_rules6() -> tuple[str, ...]:
         tables = []
     ipsec = ["IPsec policies"] if _dump(_NETLINK_XFRM, _GET_POLICY, bytes(_POLICY_ID_BYTES)) else []
     return tuple(sorted({*(f"ip6tables {name}" for name in tables), *_chains(), *ipsec}))
+
+
+class RuleEvents:
+    """A netlink socket that hears of chains of nftables that come and go. Rules and sets change all the time and do not
+    matter; tables of the older ip6tables are not announced by the kernel. Silent where it has no netfilter."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+            self._socket.bind((0, _GROUP_NFTABLES))
+            self._socket.setblocking(False)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+
+    def __enter__(self) -> RuleEvents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def fileno(self) -> int:
+        """-1 where there is nothing to hear."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def drain(self) -> bool:
+        """Read all that is waiting; True if any of it matters."""
+        matters = False
+        while self._socket is not None:
+            try:
+                data = self._socket.recv(1 << 18)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                matters = True  # messages were lost: look at everything
+                continue
+            matters = matters or any(kind in _CHAIN_CHANGES for kind, *_ in messages(data))
+        return matters
 
 
 def _chains() -> Iterator[str]:
