@@ -207,11 +207,11 @@ class Owners:
     def is_static(self, pair: int) -> bool:
         return self.me in self._static.get(pair, ())
 
-    def preferred(self, pair: int, now: float) -> str:
+    def preferred(self, pair: int, now: float, without: str = "") -> str:
         """The gateway that should have the pair, empty where none is alive. Leaving ones come last."""
         state = self._pairs[pair]
         want = state.want
-        living = [node for node in want.members if self.alive(node, want.timeout_s, now)]
+        living = [node for node in want.members if node != without and self.alive(node, want.timeout_s, now)]
         staying = [node for node in living if node not in want.leaving]
         return max(staying or living, key=lambda node: self._preference(state, node), default="")
 
@@ -274,14 +274,15 @@ class Owners:
 
     def _seek(self, pair: int, state: _State, now: float) -> list[Effect]:
         want = state.want
-        if self.preferred(pair, now) != self.me:
-            state.probed_at = state.quiet_at = -1.0
-            return []
         last = max(self.started, state.claimed_at)
         silence = now - last
+        suspect = silence >= want.timeout_s - want.interval_s  # time enough to ask before it is over
+        if self.preferred(pair, now, without=state.holder if suspect and state.holder != self.me else "") != self.me:
+            state.probed_at = state.quiet_at = -1.0
+            return []
         if state.released or state.holder == self.me:
             return [self._take(pair, state, f"{state.holder or 'nobody'} has released it", now)]
-        if silence < want.timeout_s - want.interval_s:
+        if not suspect:
             state.probed_at = state.quiet_at = -1.0
             return []
         who = state.holder or "nobody"

@@ -72,6 +72,8 @@ class Segment:
     async def alive(self, addresses: Iterable[str]) -> bool:
         """Whether anybody but this host answers for one of the addresses."""
         parsed = [ipaddress.ip_address(text) for text in addresses]
+        for opened in filter(None, (self._arp, self._ndp)):
+            _empty(opened)  # what was said before the question is no answer to it
         loop = asyncio.get_running_loop()
         found = asyncio.Event()
 
@@ -125,6 +127,12 @@ class Segment:
                 body = struct.pack("!BBHI", _NA, 0, 0, _OVERRIDE) + address.packed + bytes((2, 1)) + self._mac
                 with contextlib.suppress(OSError):
                     self._ndp.sendto(body, ("ff02::1", 0, 0, self._index))
+
+
+def _empty(opened: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            opened.recv(1)
 
 
 def _answers(frame: bytes, own: bytes, address: bytes) -> bool:
