@@ -282,7 +282,7 @@ class ForgetTables(Action):
 class RememberNumbers(Action):
     """Record which numbers belong to what, before any table says so."""
 
-    numbers: tuple[tuple[str, SpaceNumbers], ...]
+    numbers: tuple[tuple[str, SpaceNumbers], ...] = field(compare=False)
 
     def __str__(self) -> str:
         return f"remember the numbers of {', '.join(name for name, _ in self.numbers) or 'nothing'}"
