@@ -196,6 +196,8 @@ BAD = (
          api=False),
     _bad(BIGTCP, "spec.ipv6.maxSize", 65535, "spec.ipv6.maxSize", "at least 65536"),
     _bad(BIGTCP, "spec.ipv6.maxSize", 524281, "spec.ipv6.maxSize", "at most 524280"),
+    _bad(BIGTCP, "spec.ipv6.maxSize", "196608", "spec.ipv6.maxSize", "integer"),
+    _bad(BIGTCP, "spec.forwarding", "Always", "spec.forwarding", "'Auto', 'Redirect' or 'Kernel'"),
     _bad(BIGTCP, "spec", {"nodeSelector": SOME_NODES, "ipv6": {"enabled": False}}, "spec", "ipv6 and ipv4"),
     _bad(BALANCER, "spec.backends.0.weight", 65536, "spec.backends[0].weight", "at most 65535"),
     _bad(BALANCER, "spec.backends.0.address", "192.0.2.80", "spec", "no backend may have the address of a VIP"),
