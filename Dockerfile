@@ -33,7 +33,7 @@ FROM ${BASE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 RUN apt-get update -q \
- && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 libbpf1 unbound python3-unbound \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 libbpf1 unbound python3-unbound dns-root-data \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* /var/lib/unbound/* \
  && find /usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} + \
  && groupadd --gid 65532 sixgate && useradd --uid 65532 --gid 65532 --no-create-home --home-dir / --shell /usr/sbin/nologin sixgate

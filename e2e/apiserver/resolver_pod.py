@@ -110,9 +110,16 @@ class ResolverPod:
         return mounted
 
     def resolver(self, gateway: str) -> subprocess.Popen[bytes]:
-        """`sixgate dns64`, as the Deployment starts it."""
+        """`sixgate dns64` as the Deployment starts it: another user, an empty /run of its own, and no capability but
+        that of reading, which the interpreter of a developer's machine may need."""
+        self.directory.chmod(0o755)
+        user, kept = "65532", "-all,+dac_read_search"
         return self.spawn(
-            gateway, sys.executable, "-m", "sixgate", "dns64", "--gateway", gateway,
+            gateway, "unshare", "--mount", "--", "sh", "-ec",
+            f"mount -t tmpfs none /run; mkdir -p /run/sixgate; chown {user}:{user} /run/sixgate; exec \"$@\"", "sh",
+            "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs",
+            f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}", "--",
+            sys.executable, "-m", "sixgate", "dns64", "--gateway", gateway,
             "--config", str(self.directory / "config"), "--health", f"[::]:{HEALTH}", "--lameduck", "1",
         )  # fmt: skip
 
