@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sixgate.api import NodeConfigSpec, UserObject, parse_object
-from sixgate.api.nodeconfig import Owned
+from sixgate.api.nodeconfig_base import Owned
 from sixgate.node.bpf import decode, encode, layouts
 from sixgate.plan import NodeInfo, Snapshot, plan
 from sixgate.plan.nodeplan import EMPTY

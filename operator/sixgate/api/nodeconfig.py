@@ -21,24 +21,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
+from sixgate.api.nodeconfig_base import DeviceName, MapName, Model, Owned, OwnerRef
+from sixgate.api.nodeconfig_lb import Balancer, BalancerReport
+
 API_VERSION = "sixgate.io/v1alpha1"
 FORMAT_VERSION = 1
-
-DeviceName = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^/\s:]+$")]
-MapName = Annotated[str, Field(pattern=r"^sg_[a-z0-9_]{1,12}$")]
-OwnerRef = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-
-
-class Model(BaseModel):
-    """Base of every model whose bytes come from outside: camelCase on the wire, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True, frozen=True)
-
-
-class Owned(Model):
-    owners: tuple[OwnerRef, ...] = Field(
-        default=(), description="The users' objects that need this item, as Kind/name; results are reported under them."
-    )
 
 
 class Attachment(Model):
@@ -264,6 +251,9 @@ class NodeConfigSpec(Model):
         default=(), description="Largest TCP super-packets of devices, the first item for a device counts."
     )
     egress: tuple[EgressPolicy, ...] = Field(default=(), description="Egress of pods, of the oldest object first.")
+    balancers: tuple[Balancer, ...] = Field(
+        default=(), description="Virtual addresses in front of backends; the node fills the maps of the balancer."
+    )
 
     def hashed(self) -> NodeConfigSpec:
         """The same spec with `revision` set to the hash of its canonical JSON without `revision`."""
@@ -330,6 +320,9 @@ class NodeConfigStatus(Model):
         default=(), description="Super-packet sizes of selected devices, at most 100, those that fall short first."
     )
     egress: tuple[EgressReport, ...] = Field(default=(), description="Pairs of egress, at most 200.")
+    balancers: tuple[BalancerReport, ...] = Field(
+        default=(), description="Balancers, at most 200, those with backends that get no new flows first."
+    )
     kernel: dict[str, JsonValue] = Field(default_factory=dict, description="Release and probed features of the kernel.")
 
 

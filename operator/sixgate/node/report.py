@@ -12,7 +12,8 @@ from sixgate.node.findings import owner_ref
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sixgate.api.nodeconfig import NodeConfigSpec, Owned
+    from sixgate.api.nodeconfig import NodeConfigSpec
+    from sixgate.api.nodeconfig_base import Owned
     from sixgate.errors import Ref
     from sixgate.node.actions import Action
     from sixgate.node.model import Desired, Observed
@@ -94,6 +95,7 @@ def _owners(spec: NodeConfigSpec) -> Iterator[str]:
         spec.routes,
         spec.sysctls,
         spec.big_tcp,
+        spec.balancers,
     )
     for group in groups:
         for item in group:

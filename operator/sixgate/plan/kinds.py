@@ -11,6 +11,7 @@ from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.plan import balancer
 from sixgate.plan.claims import Claim
 from sixgate.plan.nat46 import objects_needed
 from sixgate.plan.snapshot import ServiceKey
@@ -40,6 +41,8 @@ def not_supported(item: UserObject) -> str:
         return ""
     if isinstance(item, EgressGateway):
         return EGRESS_MISSING
+    if isinstance(item, LoadBalancer):
+        return "spec.forwarding.mode NAT" if item.spec.forwarding.mode == "NAT" else ""
     if not isinstance(item, NAT46Gateway):
         return f"the kind {item.ref.kind}"
     return ""
@@ -54,7 +57,13 @@ def services_of(item: UserObject) -> tuple[ServiceKey, ...]:
 
 def bpf_objects_of(item: UserObject) -> tuple[str, ...]:
     """BPF objects that `item` needs on its nodes."""
-    return objects_needed(item) if isinstance(item, NAT46Gateway) else ()
+    match item:
+        case NAT46Gateway():
+            return objects_needed(item)
+        case LoadBalancer():
+            return balancer.objects_needed(item)
+        case _:
+            return ()
 
 
 def _gateway_claims(gateway: NAT46Gateway) -> Iterator[Claim]:

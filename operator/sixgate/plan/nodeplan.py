@@ -7,6 +7,7 @@ from enum import IntFlag
 from ipaddress import IPv4Address
 
 from sixgate.errors import Ref
+from sixgate.plan.lbplan import BalancerPlan
 
 
 class Feature(IntFlag):
@@ -15,6 +16,7 @@ class Feature(IntFlag):
     NAT = 1 << 0
     STATEFUL = 1 << 1
     EGRESS = 1 << 8
+    LB = 1 << 4
     BIG_FORWARD = 1 << 12
 
 
@@ -371,6 +373,7 @@ class NodePlan:
     big_tcp: tuple[BigTcpPlan, ...] = ()  # the first that names a family of a device counts
     egress: tuple[EgressPlan, ...] = ()  # oldest first
     big_forward: str = ""  # digest of the object that forwards IPv6 super-packets, empty where none does
+    balancers: tuple[BalancerPlan, ...] = ()  # oldest first
 
 
 EMPTY = NodePlan()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 
+from sixgate.api.addr import Address
 from sixgate.api.base import UserObject
 from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
+from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem, Ref
+from sixgate.plan.balancer import BalancerPart, balancer, with_balancers
 from sixgate.plan.bigtcp import big_tcp, forwards_big, with_forwarding
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.cluster import ClusterAddresses, Of, covered_by_egress, translated_own
@@ -26,13 +31,13 @@ from sixgate.plan.egress import (
     transport_missing,
     with_egress,
 )
-from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported
+from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported, services_of
 from sixgate.plan.nat46 import gateway_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
 from sixgate.plan.pools import PoolSlice
 from sixgate.plan.prefix_routes import RoutePart, route_parts
 from sixgate.plan.select import NodeIndex, NodeSet, bits_of
-from sixgate.plan.snapshot import NodeInfo, Snapshot
+from sixgate.plan.snapshot import Endpoints, NodeInfo, ServiceKey, Snapshot
 from sixgate.plan.stateful import StatefulPart, pool_shares, too_much
 
 CONFLICTED = "Conflicted"
@@ -46,7 +51,8 @@ NO_ADDRESS = "NoAddress"
 TOO_MUCH = "TooMuchState"
 MAX_NAMED = 3
 
-Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart  # kinds whose data plane is there
+# Kinds whose data plane is there, and parts of them.
+Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart | BalancerPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ class PlanMemo:
         self._digests: Mapping[str, str] = {}
         self._before: dict[tuple[int, ...], tuple[tuple[Programmed, ...], NodePlan]] = {}
         self._now: dict[tuple[int, ...], tuple[tuple[Programmed, ...], NodePlan]] = {}
-
+        self._balancers_before: dict[int, tuple[LoadBalancer, object, BalancerPart, tuple[Problem, ...]]] = {}
+        self._balancers_now: dict[int, tuple[LoadBalancer, object, BalancerPart, tuple[Problem, ...]]] = {}
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._parts_before: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
@@ -87,6 +94,7 @@ class PlanMemo:
         self._digests = dict(digests)
         self._claims_before, self._claims_now = self._claims_now, {}
         self._parts_before, self._parts_now = self._parts_now, {}
+        self._balancers_before, self._balancers_now = self._balancers_now, {}
 
     def cluster(self, nodes: tuple[NodeInfo, ...], service_cidrs: tuple[str, ...]) -> ClusterAddresses:
         of_nodes = sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes)
@@ -104,6 +112,16 @@ class PlanMemo:
         self._parts_now[key] = found
         return found
 
+    def balancer(
+        self, item: LoadBalancer, endpoints: Mapping[ServiceKey, Endpoints], announcers: tuple[str, ...]
+    ) -> tuple[BalancerPart, tuple[Problem, ...]]:
+        uses = (tuple(endpoints.get(key) for key in services_of(item)), announcers)
+        found = self._balancers_before.get(id(item))
+        if found is None or found[1] != uses:
+            found = (item, uses, *balancer(item, endpoints, announcers))
+        self._balancers_now[id(item)] = found
+        return found[2], found[3]
+
     def claims(self, item: UserObject) -> tuple[Claim, ...]:
         found = self._claims_before.get(id(item)) or (item, tuple(claims_of(item)))
         self._claims_now[id(item)] = found
@@ -120,9 +138,11 @@ class PlanMemo:
         routes = tuple(item.route for item in items if isinstance(item, RoutePart))
         policies = tuple(item for item in items if isinstance(item, BIGTCPPolicy))
         egress = tuple(item for item in items if isinstance(item, EgressPart))
+        balancers = tuple(item for item in items if isinstance(item, BalancerPart))
         made = gateway_node(gateways, self._digests) if gateways else EMPTY
         made = replace(made, routes=routes) if routes else made
         made = with_egress(made, egress, self._digests) if egress else made
+        made = with_balancers(made, balancers, self._digests) if balancers else made
         return self._with_policies(made, policies) if policies else made
 
     def _with_policies(self, made: NodePlan, policies: tuple[BIGTCPPolicy, ...]) -> NodePlan:
@@ -169,6 +189,9 @@ class _Run:
         self.nodes = {node.name: node for node in snapshot.nodes}
         self.family = common_family(snapshot.nodes)
         self.pair_numbers, self.stat_numbers = Numbers(MAX_PAIR), Numbers(MAX_STAT)
+        self.vips: dict[Address, list[tuple[Ref, NodeSet]]] = {}
+        self.backends: dict[Address, list[tuple[Ref, NodeSet]]] = {}
+        self.ready: NodeSet = reduce(or_, (self.index.only(node.name) for node in snapshot.nodes if node.ready), 0)
 
     def _unique(self, objects: tuple[UserObject, ...]) -> list[UserObject]:
         """Objects by age; of two with one name (two files may say the same) the first in that order counts."""
@@ -201,6 +224,8 @@ class _Run:
             self._blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
         elif isinstance(item, NAT46Gateway) and everywhere:
             self._program(item, held)
+        elif isinstance(item, LoadBalancer) and everywhere:
+            self._balance(item, held)
 
     def _claim(self, item: UserObject, selected: NodeSet) -> tuple[NodeSet, bool]:
         """The nodes on which nobody older has what `item` claims, and whether it may hold addresses at all."""
@@ -337,6 +362,35 @@ class _Run:
                 self._blame(item, COVERS, f"has the pool {pool.cidr} ({field}), which covers {own}", field)
                 return True
         return False
+
+    def _balance(self, item: LoadBalancer, held: NodeSet) -> None:
+        missing = [name for name in bpf_objects_of(item) if name not in self.snapshot.digests]
+        if missing:
+            self._blame(item, OBJECT_MISSING, f"needs the BPF object {missing[0]}, which is not among the built ones")
+            return
+        held &= ~self._blame_loops(item, held)
+        announcers = self.index.names_of(held & self.ready) if item.spec.announce == "L2" else ()
+        part, problems = self.memo.balancer(item, self.snapshot.endpoints, announcers)
+        self.problems += problems
+        self.programs.append((part, held))
+
+    def _blame_loops(self, item: LoadBalancer, held: NodeSet) -> NodeSet:
+        """Nodes on which a backend of `item` is a VIP of an older balancer, or the other way round: packets would go
+        round there for ever."""
+        vips, backends = set(item.spec.vips), {backend.address for backend in item.spec.backends}
+        looped: NodeSet = 0
+        for addresses, taken in ((backends, self.vips), (vips, self.backends)):
+            for address in sorted(addresses & taken.keys(), key=str):
+                for older, nodes in taken[address]:
+                    shared = nodes & held
+                    if shared and not looped:
+                        text = f"and {older} would make a loop: {address} is a VIP of one and a backend of the other"
+                        self._blame(item, CONFLICTED, f"{text} on {self._named(shared)}", "spec.backends")
+                    looped |= shared
+        for addresses, taken in ((vips, self.vips), (backends, self.backends)):
+            for address in addresses:
+                taken.setdefault(address, []).append((item.ref, held & ~looped))
+        return looped
 
     def _blame_own(self, item: NAT46Gateway, held: NodeSet) -> NodeSet:
         """The nodes that `item` would cut off by translating an address that they have themselves."""

@@ -21,7 +21,7 @@ from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.planner import PlanResult
 
 RENDER_FAILED = "RenderFailed"
-SECTIONS = ("objects", "numbers", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress")
+SECTIONS = ("objects", "numbers", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress", "balancers")
 TEMPLATES = (
     "objects.json.j2",
     "nat46.json.j2",
@@ -29,6 +29,7 @@ TEMPLATES = (
     "egress.json.j2",
     "stateful.json.j2",
     "prefix-routes.json.j2",
+    "loadbalancer.json.j2",
 )
 
 
@@ -148,7 +149,7 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
 
 def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
     """Templates that a plan needs, and whose objects each writes for."""
-    objects, nat46, bigtcp, egress, stateful, routes = TEMPLATES
+    objects, nat46, bigtcp, egress, stateful, routes, loadbalancer = TEMPLATES
     if plan.objects:
         yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
     if plan.nat is not None:
@@ -161,6 +162,8 @@ def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
         yield stateful, plan.stateful.owners
     if plan.routes:
         yield routes, tuple(dict.fromkeys(route.owner for route in plan.routes))
+    if plan.balancers:
+        yield loadbalancer, tuple(item.owner for item in plan.balancers)
 
 
 def _refuse(value: object) -> object:

@@ -1,0 +1,77 @@
+"""What one balancer is to do on a node: plain values that a template writes down without deciding anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixgate.errors import Ref
+
+
+@dataclass(frozen=True, slots=True)
+class VipPlan:
+    """A virtual address and the nodes that may announce it, the most preferred first."""
+
+    address: str
+    announcers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PortPlan:
+    """`first` to `last` lead to the ports of the backends that begin at `target`."""
+
+    protocol: str
+    first: int
+    last: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackendPlan:
+    """`state` is Active, Terminating or Maintenance; `server_id` hexadecimal digits, empty for none."""
+
+    address: str
+    weight: int
+    state: str
+    server_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPlan:
+    type: str
+    port: int
+    path: str
+    host: str
+    grpc_service: str
+    status_codes: tuple[int, ...]
+    interval_ms: int
+    timeout_ms: int
+    jitter_percent: int
+    rise: int
+    fall: int
+    when_all_fail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerPlan:
+    """One LoadBalancer; CIDRs and addresses as text, 0 or empty for what is not wanted."""
+
+    owner: Ref
+    vips: tuple[VipPlan, ...]
+    ports: tuple[PortPlan, ...]
+    all_ports: bool
+    backends: tuple[BackendPlan, ...]
+    table_size: int
+    seed: int
+    mode: str
+    devices: tuple[str, ...]
+    outer_source_ipv4: str | None
+    outer_source_ipv6: str | None
+    drain_s: int
+    check: CheckPlan | None
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    affinity_s: int
+    quic_offset: int
+    quic_length: int
+    new_flows_per_s: int
+    icmp_echo: bool
