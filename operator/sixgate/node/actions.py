@@ -340,3 +340,13 @@ def _route(route: RouteKey) -> str:
 def _devices(sized: tuple[tuple[SizeKey, Sizes], ...]) -> str:
     names = [str(key) for key, _ in sized]
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more devices"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance(Action):
+    """Bring the maps of the balancer up to date; `state` names the want, so that another want is another action."""
+
+    state: str
+
+    def __str__(self) -> str:
+        return "bring the tables of the balancer up to date"

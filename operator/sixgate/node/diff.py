@@ -37,6 +37,7 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
         *maps.load,
         *maps.fill,
         *maps.swap,
+        *_balance(want),
         *maps.carry,
         *hooks,
         *maps.carry_again,
@@ -54,6 +55,13 @@ def diff(want: Desired, have: Observed, blocked: Set[act.Action] = frozenset()) 
 def _numbers(want: Desired, have: Observed) -> Iterator[act.Action]:
     if dict(want.numbers) != dict(have.numbers):
         yield act.RememberNumbers(numbers=tuple(sorted(want.numbers.items())))
+
+
+def _balance(want: Desired) -> Iterator[act.Action]:
+    """Once for all balancers, as their tables are swapped together; before a hook can meet a packet."""
+    if want.balance:
+        names_of = frozenset(f"map {name}" for name in want.balance_maps)
+        yield act.Balance(state=want.balance, owners=want.balance_owners, needs=names_of)
 
 
 def is_ours(have: Observed, prog_id: int) -> bool:

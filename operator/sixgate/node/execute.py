@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sixgate.node.catalogue import Catalogue
+    from sixgate.node.lb.engine import Engine
     from sixgate.node.statedir import StateDir
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Executor:
     netlink: Netlink
     state: StateDir
     catalogue: Catalogue
+    balancer: Engine | None = None
 
     def run(self, action: act.Action) -> None:
         try:
@@ -111,6 +113,9 @@ class Executor:
                 (self.root / action.path).unlink(missing_ok=True)
             case act.RenameMap():
                 self._rename(action)
+            case act.Balance():
+                if self.balancer is not None:
+                    self.balancer.sync()
             case act.ForgetTables():
                 now = self.state.remembered()
                 self.state.remember(replace(now, tables=now.tables - set(action.maps)))

@@ -372,3 +372,6 @@ class Desired:
     floating: frozenset[str] = frozenset()  # addresses that egress may have put on
     frozen: frozenset[str] = frozenset()
     frozen_maps: frozenset[str] = frozenset()
+    balance: str = ""  # names the want of the balancer while its maps are not as wanted
+    balance_owners: Owners = ()
+    balance_maps: tuple[str, ...] = ()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sixgate.node.model import Contents, Hook, MapShape, ProgName
 
-MAPS, NEW_MAPS, INNER, PROGS, LINKS = "maps", "maps-new", "inner", "progs", "links"
-DIRECTORIES = (MAPS, NEW_MAPS, INNER, PROGS, LINKS)
+MAPS, NEW_MAPS, INNER, PROGS, LINKS, TABLES = "maps", "maps-new", "inner", "progs", "links", "tables"
+DIRECTORIES = (MAPS, NEW_MAPS, INNER, PROGS, LINKS, TABLES)
 
 _ESCAPES = (("%", "%25"), (".", "%2e"), (":", "%3a"))
 _MAX_KEY_HEX = 64

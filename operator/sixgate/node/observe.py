@@ -87,7 +87,9 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
     maps = dict(_maps(options.bpffs))
     filled = {table.map for table in spec.tables} | remembered.tables | set(resolve_tables.NODE_MAPS)
     plain = [pin for pin in maps.values() if names.map_name(pin.pin) in filled and not pin.shape.is_outer]
-    outer = [pin for pin in maps.values() if pin.shape.is_outer]
+    outer = [
+        pin for pin in maps.values() if pin.shape.is_outer and names.map_name(pin.pin) != resolve_tables.BALANCER_TABLES
+    ]
     return Observed(
         kernel=kernel,
         devices=found,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from sixgate.node.bpf.probe import missing_permission
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.execute import Executor
+from sixgate.node.lb.engine import Engine, environment
+from sixgate.node.lb.store import ALL as BALANCER_MAPS
 from sixgate.node.memo import TableMemo
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
@@ -51,8 +54,10 @@ class Reconciler:
         options: NodeOptions,
         *,
         clock: Callable[[], float],
+        clock_ns: Callable[[], int] = time.monotonic_ns,
         around: Around | None = None,
     ) -> None:
+        """`clock_ns` is the clock that the kernel's programs have, CLOCK_MONOTONIC."""
         self._options = options
         self._clock = clock
         self._around = around
@@ -61,10 +66,13 @@ class Reconciler:
         self._memo = TableMemo()
         self._retries: dict[Action, _Retry] = {}
         self._revision = ""
+        self.balancer = Engine(options.bpffs, options.objects, clock_ns)
 
     def next_retry_s(self) -> float | None:
-        """Seconds until a failed action is due again; None where none failed."""
-        return min((retry.due - self._clock() for retry in self._retries.values()), default=None)
+        """Seconds until a failed action is due again or a drain is over; None where there is neither."""
+        due = [retry.due - self._clock() for retry in self._retries.values()]
+        drained = self.balancer.due_s()
+        return min(due if drained is None else [*due, drained], default=None)
 
     def reconcile(self, spec: NodeConfigSpec) -> NodeConfigStatus:
         """Apply `spec` and report. ApplyError or BpfError where nothing can be done at all: no permission, no bpffs, an
@@ -86,18 +94,26 @@ class Reconciler:
 
     def _rounds(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
         with Netlink() as netlink:
-            executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue)
+            executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue, self.balancer)
             run = self._around(executor.run) if self._around else executor.run
             for _ in range(MAX_ROUNDS):
                 have = observe(spec, self._options, netlink, self._state)
-                want = resolve(spec, have, files, self._memo)
+                want = self._balance(spec, have, resolve(spec, have, files, self._memo))
                 plan = diff(want, have, self._blocked())
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
                 if not self._run(plan, run):
                     return self._report(spec, want, have, ())
             have = observe(spec, self._options, netlink, self._state)
-            want = resolve(spec, have, files, self._memo)
+            want = self._balance(spec, have, resolve(spec, have, files, self._memo))
             return self._report(spec, want, have, diff(want, have, self._blocked()))
+
+    def _balance(self, spec: NodeConfigSpec, have: Observed, want: Desired) -> Desired:
+        """`want` with what the balancer has to do: which of its maps are not as wanted only it knows."""
+        if not self.balancer.want(spec.balancers, environment(have)):
+            return want
+        owners = tuple(dict.fromkeys(owner for item in spec.balancers for owner in item.owners))
+        maps = tuple(name for item in want.objects for name, _ in item.maps if name in BALANCER_MAPS)
+        return replace(want, balance=self._revision or "none", balance_owners=owners, balance_maps=maps)
 
     def down(self) -> list[str]:
         """Remove everything of sixgate; a sentence for each thing that stays."""
@@ -167,7 +183,13 @@ class Reconciler:
             self._state.write(SIZES_REPORT, [row.model_dump(mode="json", by_alias=True) for row in rows])
         else:
             self._state.remove(SIZES_REPORT)
-        return report(spec, want, have, tuple(failures))
+        want = replace(
+            want,
+            problems=(*want.problems, *self.balancer.faults()),
+            notes=(*want.notes, *self.balancer.notes()),
+        )
+        made = report(spec, want, have, tuple(failures))
+        return made.model_copy(update={"balancers": self.balancer.reports()})
 
     def _prune(self, have: Observed) -> None:
         """Forget ids of programs that are neither pinned nor on any hook, qdiscs of devices and layouts of maps that

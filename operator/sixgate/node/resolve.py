@@ -110,7 +110,7 @@ def resolve(
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),
-        frozen_maps=frozenset(found.frozen_maps),
+        frozen_maps=frozenset(found.frozen_maps | {resolve_tables.BALANCER_TABLES}),
     )
 
 

@@ -28,6 +28,7 @@ TRANSMIT_MAP = "sg_tx"
 ROLE_MAP = "sg_eg_dev"
 BIG_MAP = "sg_big"
 NODE_MAPS = (DEVICE_MAP, TRANSMIT_MAP, ROLE_MAP, BIG_MAP)
+BALANCER_TABLES = "sg_lb_table"  # its slots are filled by lb/engine.py
 
 
 def interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:

@@ -100,6 +100,11 @@ class Map:
         """The descriptor, owned by this object."""
         return self._fd
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of one entry's value, all CPUs together where each has its own."""
+        return self._value_bytes
+
     def pin(self, path: str | os.PathLike[str]) -> None:
         """Pins it; BpfError with EEXIST where the path is taken."""
         info.pin(self._fd, path, f"map {self.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from sixgate.node.bpf.layouts import SgLbFlag as Flag
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 BURST_NS = 100_000_000  # new flows may run ahead by a tenth of a second
 _MAPPED_BITS = 96
-_V4 = ip_network("::ffff:0:0/96")
+_V4 = IPv6Network("::ffff:0:0/96")
 
 Rows = dict[bytes, bytes]
 
@@ -39,9 +39,9 @@ def entries_of(item: Balancer, table: int, stats: Mapping[bytes, int], local: fr
     """`table` is the key of its table, `stats` its counters by address, `local` the addresses that this host has by
     somebody else's hand: there, ports that are not balanced stay the host's."""
     sources, generation = source_rows(item.allow, item.deny)
-    flags = Flag(0)
+    flags = 0
     if sources:
-        flags |= Flag.SG_LB_SOURCES | (Flag.SG_LB_SOURCE_DENY if item.allow else Flag(0))
+        flags |= Flag.SG_LB_SOURCES | (Flag.SG_LB_SOURCE_DENY if item.allow else 0)
     if item.affinity_s:
         flags |= Flag.SG_LB_AFFINITY
     if item.new_flows_per_s:
@@ -66,7 +66,9 @@ def entries_of(item: Balancer, table: int, stats: Mapping[bytes, int], local: fr
     return Entries(vips, ranges, addresses, sources)
 
 
-def _service(item: Balancer, table: int, stat: int, generation: int, flags: Flag, protocol: int, delta: int) -> VipValue:
+def _service(  # noqa: PLR0917 - the fields of one value
+    item: Balancer, table: int, stat: int, generation: int, flags: int, protocol: int, delta: int
+) -> VipValue:
     gap = max(1, NS // item.new_flows_per_s) if item.new_flows_per_s else 0
     quic = item.quic_length > 0 and protocol in (0, layout.PROTOCOLS["UDP"])
     return VipValue(
@@ -74,7 +76,7 @@ def _service(item: Balancer, table: int, stat: int, generation: int, flags: Flag
         table=table,
         size=item.table_size,
         stat=stat,
-        flags=flags | Flag.SG_LB_SERVICE | (Flag.SG_LB_QUIC if quic else Flag(0)),
+        flags=flags | Flag.SG_LB_SERVICE | (Flag.SG_LB_QUIC if quic else 0),
         source_gen=generation,
         affinity=_group(item.name) if item.affinity_s else 0,
         affinity_s=item.affinity_s,
@@ -88,8 +90,10 @@ def _service(item: Balancer, table: int, stat: int, generation: int, flags: Flag
     )
 
 
-def _address(item: Balancer, table: int, stat: int, generation: int, flags: Flag, is_local: bool) -> VipValue:
-    own = Flag.SG_LB_ECHO if item.icmp_echo else Flag(0)
+def _address(  # noqa: PLR0917 - the fields of one value
+    item: Balancer, table: int, stat: int, generation: int, flags: int, is_local: bool
+) -> VipValue:
+    own = int(Flag.SG_LB_ECHO) if item.icmp_echo else 0
     if any(port.first != port.last for port in item.ports):
         own |= Flag.SG_LB_RANGES
     if is_local:
@@ -103,7 +107,7 @@ def _address(item: Balancer, table: int, stat: int, generation: int, flags: Flag
 def merged(values: Iterable[VipValue]) -> VipValue:
     """The entry of an address whose ports belong to several balancers: the first one's, with what any of them asks."""
     first, *others = values
-    flags = first.flags
+    flags = int(first.flags)
     for other in others:
         flags |= other.flags
     base = next((value for value in (first, *others) if value.flags & Flag.SG_LB_SERVICE), first)
@@ -120,7 +124,7 @@ def source_rows(allow: tuple[str, ...], deny: tuple[str, ...]) -> tuple[Rows, in
     verdicts = {ip_network(cidr): 1 for cidr in allow} | {ip_network(cidr): 0 for cidr in deny}
     generation = int.from_bytes(hashlib.sha256(repr((sorted(allow), sorted(deny))).encode()).digest()[:4], "big") or 1
     bits: dict[tuple[int, bytes], int] = {}
-    if any(net.version == 6 and net.prefixlen <= _MAPPED_BITS and _V4.subnet_of(net) for net in verdicts):
+    if any(isinstance(net, IPv6Network) and net.prefixlen <= _MAPPED_BITS and _V4.subnet_of(net) for net in verdicts):
         bits[_MAPPED_BITS, _V4.network_address.packed] = 0 if allow else 1
     for net, verdict in verdicts.items():
         length = net.prefixlen + (_MAPPED_BITS if net.version == 4 else 0)

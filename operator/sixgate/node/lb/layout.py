@@ -10,8 +10,6 @@ from array import array
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from sixgate.node.bpf.layouts import SgLbFlag
-
 CHUNK = 256
 MAX_TABLE = MAX_STAT = MAX_BACKEND = 16384
 PROTOCOLS = {"TCP": 6, "UDP": 17}
@@ -40,7 +38,7 @@ class VipValue:
     table: int = 0
     size: int = 0
     stat: int = 0
-    flags: SgLbFlag = SgLbFlag(0)
+    flags: int = 0  # enum sg_lb_flag
     source_gen: int = 0
     affinity: int = 0
     affinity_s: int = 0

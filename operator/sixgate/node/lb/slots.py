@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LEARN_S = 30
 _NS = 1_000_000_000
+STEADY = Head()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Table:
     """One table as it is in the kernel. `slots` is never changed in place."""
 
     slots: array[int]
-    head: Head = Head()
+    head: Head = STEADY
 
     def draining(self, now_ns: int) -> bool:
         """Whether former backends still count."""

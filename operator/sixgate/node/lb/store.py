@@ -51,7 +51,9 @@ def identify(root: Path) -> tuple[int, ...]:
 
 def map_file(root: Path, name: str) -> Path | None:
     """The pin of a map: the one of a new layout while there are two."""
-    return next((path for path in (root / names.new_map_path(name), root / names.map_path(name)) if path.exists()), None)
+    return next(
+        (path for path in (root / names.new_map_path(name), root / names.map_path(name)) if path.exists()), None
+    )
 
 
 def table_pins(root: Path) -> list[Path]:
