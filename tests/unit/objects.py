@@ -8,7 +8,10 @@ from typing import Any
 from sixgate.api import UserObject, parse_object
 from sixgate.plan import NodeInfo, PlanResult, Snapshot, plan
 
-DIGESTS = {name: "sha256:" + digit * 64 for name, digit in (("sg_tc", "a"), ("sg_slow", "b"), ("sg_xdp", "c"))}
+DIGESTS = {
+    name: "sha256:" + digit * 64
+    for name, digit in zip(("sg_tc", "sg_slow", "sg_xdp", "sg_maglev"), "abcd", strict=True)
+}
 
 
 def make(kind: str, name: str, spec: dict[str, Any], *, age: int = 0, generation: int = 1) -> UserObject:

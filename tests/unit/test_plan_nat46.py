@@ -200,6 +200,7 @@ def test_counter_slots_stay() -> None:
     assert stat_indexes(names[:1]) == slots[:1]
 
 
+NAT = {"forwarding": {"mode": "NAT"}}
 BACKENDS = {"ports": [{"port": 80}], "backends": [{"address": "192.0.2.9"}]}
 
 
@@ -208,9 +209,9 @@ BACKENDS = {"ports": [{"port": 80}], "backends": [{"address": "192.0.2.9"}]}
     [
         (gateway("g", ["elsewhere"], **CIDRS), "NoNodes", "has a spec.nodeSelector that matches no node"),
         (
-            make("LoadBalancer", "b", {"nodeSelector": on("a"), "vips": ["192.0.2.1"], **BACKENDS}),
+            make("LoadBalancer", "b", {"nodeSelector": on("a"), "vips": ["192.0.2.1"], **NAT, **BACKENDS}),
             "NotSupportedYet",
-            "uses the kind LoadBalancer, which",
+            "uses spec.forwarding.mode NAT, which",
         ),
     ],
 )

@@ -75,7 +75,7 @@ class Balancer(Owned):
     all_ports: bool = Field(default=False, description="True: every TCP and UDP port of the addresses.")
     backends: tuple[BalancerBackend, ...] = Field(default=(), description="Backends; without any, flows are refused.")
     table_size: int = Field(ge=3, le=65537, description="Slots of the table, a prime.")
-    seed: int = Field(ge=0, lt=1 << 63, description="Seed of flow hash and table, the same on every node.")
+    seed: int = Field(ge=0, le=(1 << 53) - 1, description="Seed of flow hash and table, the same on every node.")
     mode: Literal["DSR", "NAT", "L2"] = Field(default="DSR", description="How packets reach a backend.")
     devices: tuple[str, ...] = Field(default=("auto",), description="Devices on which addresses are announced.")
     outer_source_ipv4: str | None = Field(default=None, description="CIDR of outer IPv4 sources; left out, the node's.")

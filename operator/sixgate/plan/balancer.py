@@ -99,8 +99,8 @@ def default_size(backends: int, *, of_service: bool) -> int:
 
 
 def seed_of(ref: Ref) -> int:
-    """63 bits, the same wherever the object has this name."""
-    return int.from_bytes(hashlib.sha256(f"seed {ref}".encode()).digest()[:8], "big") >> 1
+    """53 bits, the same wherever the object has this name."""
+    return int.from_bytes(hashlib.sha256(f"seed {ref}".encode()).digest()[:8], "big") >> 11
 
 
 def preference(vip: str, nodes: Iterable[str]) -> tuple[str, ...]:
