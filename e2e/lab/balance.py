@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2e.lab.run import LabError
@@ -27,26 +28,7 @@ VIP4, VIP6 = "192.0.2.80", "2001:db8:80::80"
 CLIENT, BALANCER, SECOND = "client", "lb", "lb2"
 PORT = 80
 NUMBERS = {CLIENT: 10, BALANCER: 1, SECOND: 2}
-SERVER = """
-import socket, socketserver, sys, threading
-name, port = sys.argv[1], int(sys.argv[2])
-class Handler(socketserver.StreamRequestHandler):
-    def handle(self):
-        first = self.rfile.readline()
-        if first.startswith(b"GET"):
-            while self.rfile.readline().strip(): pass
-            body = name.encode() + b"\\n"
-            self.wfile.write(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
-            return
-        count = 0
-        while first:
-            count += 1
-            self.wfile.write(f"{name} {count}\\n".encode())
-            first = self.rfile.readline()
-class Server(socketserver.ThreadingTCPServer):
-    address_family, allow_reuse_address, daemon_threads, request_queue_size = socket.AF_INET6, True, True, 512
-Server(("::", port), Handler).serve_forever()
-"""
+SERVER = Path(__file__).with_name("named_server.py")
 
 
 def address(role: str, family: int) -> str:
@@ -96,7 +78,7 @@ class BalancerLab:
 
     def serve(self, role: str, port: int = PORT) -> None:
         """Starts the backend's server and waits until it listens."""
-        self.servers[role] = self.lab.spawn(role, [sys.executable, "-c", SERVER, role, str(port)])
+        self.servers[role] = self.lab.spawn(role, [sys.executable, str(SERVER), role, str(port)])
         deadline = time.monotonic() + 10
         while not self.lab.run(role, ["ss", "-Hltn", f"sport = :{port}"]).stdout.strip():
             if time.monotonic() > deadline:

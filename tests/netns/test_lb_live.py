@@ -46,6 +46,7 @@ class Site:
                 "vips": [vip(family)],
                 "ports": [{"port": 80}],
                 "forwarding": {"mode": "L2"},
+                "acceleration": "Disabled",
                 "backends": [{"address": address(role, family)} for role in BACKENDS],
                 **spec,
             },
