@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from sixgate.node.bpf import Map, SkbContext, XdpContext
-from sixgate.node.bpf.layouts import SgFeature, SgLbFlag, SgLbKind
-from tests.bpf.harness import Loaded, Outcome
+from sixgate.node.bpf.layouts import MAPS, SgFeature, SgLbFlag, SgLbKind
+from tests.bpf.harness import Loaded, Outcome, reason_name
 
 TCP, UDP = 6, 17
 CHUNK = 256
@@ -36,57 +36,79 @@ class Slots:
         }
 
 
-@dataclass(slots=True)
-class Balancer:
-    """One loaded object, `sg_xdp`, `sg_tc` or `sg_slow`. `device` is where packets are said to come from."""
+class Tables:
+    """The balancer's maps, filled as a node fills them."""
 
-    name: str = "sg_xdp"
-    device: str = "lo"
-    features: int = SgFeature.SG_F_LB
-    l2_len: int = 14
-    sizes: dict[int, int] = field(default_factory=dict)
-    loaded: Loaded = field(init=False)
-
-    def __post_init__(self) -> None:
-        config = {
-            "features": self.features, "l2_len": self.l2_len, "slow_dev": SLOW, "icmp_rate": 1000, "icmp_burst": 100,
-        }  # fmt: skip
-        self.loaded = Loaded(self.name, constants={"sg_cfg": config})
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self.maps = maps
+        self.sizes: dict[int, int] = {}
 
     def backend(self, number: int, address: str, kind: SgLbKind = SgLbKind.SG_LB_IPIP, **fields: object) -> None:
         """Puts a backend at id `number`."""
         source = "192.0.2.100" if ip_address(address).version == 4 else "2001:db8:ff::"
         value = {"addr": address, "src": source, "src_mask": 0, "version": 1, "kind": int(kind), "ttl": 64} | fields
-        self.loaded.fill("sg_lb_backend", [(number, value)])
+        self.maps["sg_lb_backend"].set(number, value)
 
     def table(self, number: int, table: Slots) -> None:
         """Swaps a table in."""
         entries = table.chunks()
-        prototype = self.loaded.object.maps["sg_lb_table"].inner
+        prototype = MAPS["sg_lb_table"].inner
         assert prototype is not None
         with Map.create(prototype, max_entries=len(entries)) as inner:
             inner.set_many(entries.items())
-            self.loaded.maps["sg_lb_table"].set(number, inner)
+            self.maps["sg_lb_table"].set(number, inner)
         self.sizes[number] = len(table.slots)
 
     def vip(self, address: str, port: int = 0, proto: int = 0, table: int = 0, **fields: object) -> None:
         """Puts a VIP; without port and protocol the address itself, which answers ping."""
         flags = SgLbFlag.SG_LB_SERVICE if port else SgLbFlag.SG_LB_ECHO
         value = {"seed": 7, "table": table, "size": self.sizes.get(table, 1), "stat": 1, "flags": int(flags)} | fields
-        self.loaded.fill("sg_lb_vip", [({"addr": address, "port": port, "proto": proto}, value)])
+        self.maps["sg_lb_vip"].set({"addr": address, "port": port, "proto": proto}, value)
+
+    def stats(self, stat: int = 1) -> dict[str, int]:
+        """Counters of a VIP, all CPUs."""
+        return self._sums("sg_lb_stats", stat)
+
+    def backend_stats(self, number: int) -> dict[str, int]:
+        """Counters of a backend, all CPUs."""
+        return self._sums("sg_lb_cpu", number)
+
+    def drops(self, stat: int = 1) -> dict[str, int]:
+        """Packets of a VIP that were dropped, by reason."""
+        found: dict[str, int] = {}
+        for key, count in self.maps["sg_lb_drops"].sums():
+            assert isinstance(key, dict)
+            assert isinstance(count, int)
+            if key["stat"] == stat:
+                found[reason_name(int(str(key["reason"])))] = count
+        return found
+
+    def _sums(self, name: str, key: int) -> dict[str, int]:
+        found = self.maps[name].sum(key)
+        assert isinstance(found, dict)
+        return {each: int(str(value)) for each, value in found.items() if not isinstance(value, list | bytes | str)}
+
+
+class Balancer(Tables):
+    """One loaded object, `sg_xdp`, `sg_tc` or `sg_slow`, for packets that are said to come from `device`."""
+
+    def __init__(
+        self, name: str = "sg_xdp", device: str = "lo", features: int = SgFeature.SG_F_LB, l2_len: int = 14
+    ) -> None:
+        self.name, self.device = name, device
+        config = {
+            "features": int(features), "l2_len": l2_len, "slow_dev": SLOW, "icmp_rate": 1000, "icmp_burst": 100,
+        }  # fmt: skip
+        self.loaded = Loaded(name, constants={"sg_cfg": config})
+        super().__init__(self.loaded.maps)
 
     def run(self, packet: bytes, *, repeat: int = 1, gso_size: int = 0, gso_segs: int = 0) -> Outcome:
         """One packet from `device`."""
         index = socket.if_nametoindex(self.device)
         if self.name == "sg_xdp":
             return self.loaded.run(packet, XdpContext(ingress_ifindex=index), repeat=repeat)
-        return self.loaded.run(packet, SkbContext(ifindex=index, gso_size=gso_size, gso_segs=gso_segs), repeat=repeat)
-
-    def stats(self, stat: int = 1) -> dict[str, int]:
-        """Counters of a VIP, all CPUs."""
-        found = self.loaded.maps["sg_lb_stats"].sum(stat)
-        assert isinstance(found, dict)
-        return {name: int(str(value)) for name, value in found.items()}
+        context = SkbContext(ifindex=index, gso_size=gso_size, gso_segs=gso_segs)
+        return self.loaded.run(packet, context, repeat=repeat)
 
     def close(self) -> None:
         self.loaded.close()

@@ -1,0 +1,131 @@
+"""DSR end to end: a client, the balancer in XDP or tc, backends that unpack and answer by themselves."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from e2e.lab import traffic
+from e2e.lab.run import LabRun
+from tests.netns.lb_lab import BACKENDS, VIP4, VIP6, LbLab, Servers, connect, transfer
+
+TCP, UDP = 6, 17
+INNER = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+OUTER = pytest.mark.parametrize("outer6", [False, True], ids=["in-v4", "in-v6"])
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["xdp", "tc"])
+def lab(request: pytest.FixtureRequest) -> Iterator[LbLab]:
+    """Without room in the MSS: what is too big has to be answered."""
+    with LabRun() as run, LbLab(run, xdp=request.param) as made:
+        yield made
+
+
+def vip(v6: bool) -> str:
+    return VIP6 if v6 else VIP4
+
+
+def refused(client: socket.socket, data: bytes) -> bool:
+    """Whether the kernel knows that this is too big."""
+    try:
+        client.send(data)
+    except OSError as error:
+        return error.errno == errno.EMSGSIZE
+    return False
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Whether it comes true within a second."""
+    for _ in range(50):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@INNER
+@OUTER
+def test_streams_reach_both_backends_and_arrive_whole(lab: LbLab, v6: bool, outer6: bool) -> None:
+    port = 8000 + 2 * v6 + outer6
+    lab.balance(v6, outer6, (port, port), TCP)
+    data = random.Random(port).randbytes(300_000)
+    with closing(Servers(lab.lab, vip(v6), port)) as servers, ExitStack() as stack:
+        named = set()
+        for _ in range(16):
+            stream, name = connect(lab.lab, vip(v6), port)
+            stack.enter_context(stream)
+            named.add(name)
+        assert named == set(BACKENDS)
+        assert transfer(stream, data) == data
+        assert sum(servers.seen.values()) == 16
+    reasons = lab.lb.reasons()
+    assert reasons["SG_OK_LB"] > 200
+    assert sum(each.reasons()["SG_OK_DECAP"] for each in lab.backends.values()) > 200
+
+
+@INNER
+@OUTER
+def test_a_mapped_port_is_the_vips_port_again_in_replies(lab: LbLab, v6: bool, outer6: bool) -> None:
+    port, target = 9000 + 2 * v6 + outer6, 80
+    lab.balance(v6, outer6, (port, target), TCP)
+    data = random.Random(port).randbytes(100_000)
+    with closing(Servers(lab.lab, vip(v6), target)):
+        stream, name = connect(lab.lab, vip(v6), port)
+        with stream:
+            assert name in BACKENDS
+            assert transfer(stream, data) == data
+
+
+@INNER
+@OUTER
+def test_datagrams_with_a_mapped_port(lab: LbLab, v6: bool, outer6: bool) -> None:
+    port, target = 7000 + 2 * v6 + outer6, 70
+    lab.balance(v6, outer6, (port, target), UDP)
+    with closing(Servers(lab.lab, vip(v6), target, udp=True)):
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        client = lab.lab.call("client", lambda: socket.socket(family, socket.SOCK_DGRAM))
+        with client:
+            client.settimeout(5)
+            client.connect((vip(v6), port))
+            for length in (1, 100, 1000):
+                client.send(b"x" * length)
+                answer = client.recv(2000)
+                assert answer[:3].decode() in BACKENDS
+                assert answer[3:] == b"x" * length
+
+
+@INNER
+def test_ping_is_answered_by_the_balancer(lab: LbLab, v6: bool) -> None:
+    lab.balance(v6, v6, (80, 80), TCP)
+    before = lab.lb.reasons().get("SG_OK_LB_ECHO", 0)
+    assert traffic.ping(lab.lab, "client", vip(v6), count=3, size=600).received == 3
+    assert lab.lb.reasons()["SG_OK_LB_ECHO"] == before + 3
+
+
+@INNER
+def test_a_packet_too_big_for_the_outer_header_is_answered(lab: LbLab, v6: bool) -> None:
+    """1,472 (1,452) bytes fit the client's link but not, with an outer header, the backend's."""
+    port = 6000 + v6
+    lab.balance(v6, v6, (port, port), UDP)
+    with closing(Servers(lab.lab, vip(v6), port, udp=True)):
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        client = lab.lab.call("client", lambda: socket.socket(family, socket.SOCK_DGRAM))
+        with client:
+            client.settimeout(5)
+            if v6:
+                client.setsockopt(socket.IPPROTO_IPV6, 23, 2)  # IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO
+            else:
+                client.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+            client.connect((vip(v6), port))
+            assert until(lambda: refused(client, b"x" * (1452 if v6 else 1472)))
+            fits = b"z" * (1500 - 40 - (48 if v6 else 28))  # a client may have learnt of IPv6 before
+            assert until(lambda: not refused(client, fits))  # the socket may still have to tell of another answer
+            assert client.recv(2000)[3:] == fits
+    assert lab.lb.reasons()["SG_OK_ICMP_SENT"] >= 1
+    assert lab.tables.drops()["SG_DROP_TOO_BIG"] >= 1
