@@ -14,6 +14,7 @@
 #include "lib/icmp_xlat.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
+#include "lib/st_nat.h"
 
 /* Super-packets that were too long for an outer header come cut to size; what does not fit a backend's path is answered. */
 SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
@@ -40,6 +41,29 @@ SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
 	return w->act;
 }
 
+/* A stateful object's packet; ICMP errors are matched here and written by sg_icmp_xlat(). */
+SG_GLOBAL int sg_slow_stateful(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	enum sg_reason reason;
+	int answer;
+
+	if (!t || !w)
+		return SG_DROP_STALE;
+	reason = sg_st_nat(ctx, t, w);
+	if (reason != SG_SLOW_REWRITE)
+		return reason;
+	answer = sg_st_error(ctx, w);
+	return answer ? answer : SG_SLOW_REWRITE;
+}
+
+/* Stateless. */
+SG_GLOBAL int sg_slow_stateless(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	if (!t || !w || !sg_nat_claim(ctx, t, w, sg_eth_proto(ctx)))
+		return SG_DROP_STALE; /* the table changed while the packet was on its way here */
+	return w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
+}
+
 SEC("tc")
 int sg_slow_tc(struct __sk_buff *ctx)
 {
@@ -47,8 +71,7 @@ int sg_slow_tc(struct __sk_buff *ctx)
 	const struct sg_nat_table *t = sg_nat_table();
 	struct sg_work *w;
 	__u32 bytes = ctx->len;
-	enum sg_reason reason, answer;
-	int act;
+	int act, reason, answer;
 
 	if (sg_feature(SG_F_LB) && !sg_is_ready(ctx)) {
 		act = sg_lb_slow(ctx);
@@ -56,16 +79,14 @@ int sg_slow_tc(struct __sk_buff *ctx)
 			return act == SG_ACT_PASS ? TC_ACT_SHOT : act;
 	}
 	w = sg_new_work(ctx);
-	if (!w || !sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
+	if (!w || !sg_feature(SG_F_NAT | SG_F_STATEFUL) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_SHOT;
 	if (sg_is_ready(ctx))
 		reason = sg_send_ready(ctx, w, proto);
-	else if (!t || !sg_nat_claim(ctx, t, w, proto))
-		reason = SG_DROP_STALE; /* the table changed while the packet was on its way here */
-	else if (w->pkt.version == 6)
-		reason = sg_nat64(ctx, t, w);
+	else if (sg_feature(SG_F_STATEFUL) && t && t->stateful && sg_parse_ip(ctx, w, proto) && sg_st_claim(ctx, t, w))
+		reason = sg_slow_stateful(ctx, t, w);
 	else
-		reason = sg_nat46(ctx, t, w);
+		reason = sg_slow_stateless(ctx, t, w);
 	if (reason == SG_SLOW_FRAGMENT)
 		reason = sg_fragment(ctx, t, w);
 	else if (reason == SG_SLOW_REWRITE)

@@ -14,6 +14,37 @@
 #include "lib/flow.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
+#include "lib/st_nat.h"
+
+/* What every path does at its end. */
+SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reason reason, __u32 segs, __u32 bytes)
+{
+	/* Here and not in the slow path, which does not know the uplink. */
+	if (sg_noteworthy(reason))
+		sg_note(ctx, w, reason);
+	if (w->icmp.send)
+		reason = SG_SLOW_ICMP;
+	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
+		w->act = bpf_redirect(sg_cfg.slow_dev, 0);
+	sg_metric(reason, segs, bytes);
+	return w->act;
+}
+
+/* SG_FLOW_GENERAL where the packet is none of the stateful objects'. */
+SG_GLOBAL int sg_tc_stateful(struct __sk_buff *ctx)
+{
+	const struct sg_nat_table *t = sg_nat_table();
+	__u32 segs = sg_segments(ctx), bytes = ctx->len;
+	struct sg_work *w = sg_new_work(ctx);
+	enum sg_reason reason;
+
+	if (!t || !w || !sg_parse_ip(ctx, w, sg_eth_proto(ctx)) || !sg_st_claim(ctx, t, w) || !sg_is_unicast(ctx))
+		return SG_FLOW_GENERAL;
+	reason = sg_st_nat(ctx, t, w);
+	if (reason == SG_PASS_NO_MATCH)
+		return SG_FLOW_GENERAL;
+	return sg_tc_done(ctx, w, reason, segs, bytes);
+}
 
 SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 {
@@ -36,15 +67,7 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	reason = w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 	if (reason == SG_OK_64 || reason == SG_OK_46)
 		sg_flow_learn(ctx, t, w);
-	/* Here and not in the slow path, which does not know the uplink. */
-	if (sg_noteworthy(reason))
-		sg_note(ctx, w, reason);
-	if (w->icmp.send)
-		reason = SG_SLOW_ICMP;
-	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
-		w->act = bpf_redirect(sg_cfg.slow_dev, 0);
-	sg_metric(reason, segs, bytes);
-	return w->act;
+	return sg_tc_done(ctx, w, reason, segs, bytes);
 }
 
 SEC("tc")
@@ -59,13 +82,20 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 		if (act != SG_LB_FOREIGN)
 			return act;
 	}
-	if (!sg_feature(SG_F_NAT))
+	if (!sg_feature(SG_F_NAT | SG_F_STATEFUL))
 		return sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx) ? sg_big_forward(ctx) : SG_ACT_PASS;
 	if (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)) {
 		sg_metric(SG_PASS_NOT_IP, 1, ctx->len);
 		return SG_ACT_PASS;
 	}
 	t = sg_nat_table();
+	if (sg_feature(SG_F_STATEFUL) && t && t->stateful) {
+		act = sg_tc_stateful(ctx);
+		if (act != SG_FLOW_GENERAL)
+			return act;
+	}
+	if (!sg_feature(SG_F_NAT))
+		return sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx) ? sg_big_forward(ctx) : SG_ACT_PASS;
 	if (likely(t && sg_cfg.l2_len == ETH_HLEN)) {
 		act = proto == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
 		if (likely(act != SG_FLOW_GENERAL))

@@ -6,6 +6,7 @@
 #define SG_FRAG_H
 
 #include "icmp_send.h"
+#include "st_gw.h"
 #include "xlat46.h"
 #include "xlat64.h"
 
@@ -86,6 +87,12 @@ SG_INLINE void sg_frag_l4(const struct sg_work *w, __u8 *l4, __u8 type, __u64 di
 	field = (__u16 *)(l4 + (w->l4.csum_off & 30));
 	if (w->pkt.proto == IPPROTO_UDP && !*field)
 		return;
+	if (w->l4.renumber && w->l4.csum_off != 2) {
+		diff += sg_number_diff(&w->l4);
+		__builtin_memcpy(l4, &w->l4.new_ports, 4);
+	} else if (w->l4.renumber) {
+		__builtin_memcpy(l4 + 4, &w->l4.new_id, 2);
+	}
 	*field = sg_csum_update(*field, diff);
 	if (w->pkt.proto == IPPROTO_UDP && !*field)
 		*field = 0xffff;
@@ -109,7 +116,7 @@ SG_STAGE int sg_fragment(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_wo
 
 	if (!t || !w)
 		return SG_DROP_STALE;
-	gw = sg_nat_gw(t, w->dst.gw);
+	gw = sg_gw_of(t, w);
 	p = &w->pkt;
 	f.ctx = ctx;
 	f.l3 = p->l3;

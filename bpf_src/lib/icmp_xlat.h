@@ -6,6 +6,7 @@
 
 #include "icmp_build.h"
 #include "icmp_send.h"
+#include "st_gw.h"
 #include "xlat46.h"
 #include "xlat64.h"
 
@@ -28,6 +29,30 @@ SG_INLINE enum sg_reason sg_router_source(struct sg_work *w, const struct sg_nat
 		return 0;
 	}
 	return sg_own_addr(w->hop.rt.fib.ifindex, v4, &w->src.addr) ? 0 : SG_DROP_NO_SOURCE;
+}
+
+/* Stateful: what the engine has answered for the embedded packet, which went the other way. */
+SG_INLINE void sg_st_inner(const struct sg_work *w, struct sg_work *in, const struct sg_nat_gw *gw)
+{
+	const struct sg_st *q = &w->st;
+	struct sg_addr far = q->far;
+	struct sg_l4 *l = &in->l4;
+
+	if (!sg_is_v4(&q->to) && sg_is_v4(&far) && gw->flags & SG_GW_PREFIX)
+		far = sg_rfc6052_embed(gw, far.w[3]);
+	l->renumber = 1;
+	l->ports = w->l4.ports;
+	l->id = w->l4.id;
+	l->new_ports = l->ports;
+	l->new_id = l->id;
+	if (q->proto == IPPROTO_ICMP)
+		l->new_id = q->to_port;
+	else if (w->way == SG_WAY_OUT)
+		l->new_ports = q->far_port | ((__u32)q->to_port << 16);
+	else
+		l->new_ports = q->to_port | ((__u32)q->far_port << 16);
+	in->src.addr = w->way == SG_WAY_OUT ? far : q->to;
+	in->dst.addr = w->way == SG_WAY_OUT ? q->to : far;
 }
 
 /* The MTU of the next hop towards where the embedded packet was going. */
@@ -66,10 +91,16 @@ SG_INLINE enum sg_reason sg_inner_l4(struct sg_work *in, __u8 *l4, __u32 have, _
 		field = (__u16 *)(l4 + 2);
 		*field = sg_csum_update(*field, diff);
 		l4[0] = type;
+		if (in->l4.renumber && have >= 6)
+			__builtin_memcpy(l4 + 4, &in->l4.new_id, 2);
 		return 0;
 	}
 	if (p->frag_off)
 		return 0;
+	if (in->l4.renumber && (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP) && have >= 4) {
+		__builtin_memcpy(l4, &in->l4.new_ports, 4);
+		addr_diff += sg_number_diff(&in->l4);
+	}
 	if (p->proto == IPPROTO_TCP && have >= 18) {
 		field = (__u16 *)(l4 + 16);
 		*field = sg_csum_update(*field, addr_diff);
@@ -126,7 +157,7 @@ SG_GLOBAL int sg_icmp_error46(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 
 	if (!t || !w || !in || !buf || !d)
 		return SG_DROP_STALE;
-	gw = sg_nat_gw(t, w->dst.gw);
+	gw = sg_gw_of(t, w);
 	p = &w->pkt;
 	q = &in->pkt;
 	a = &d->parts;
@@ -164,13 +195,17 @@ SG_GLOBAL int sg_icmp_error46(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	sg_icmp_map46(&d->map, d->icmp[0], d->icmp[1], bpf_ntohl(*(__be32 *)(d->icmp + 4)), q->end - q->l3,
 		      hairpin ? 65515 : sg_way_back_mtu(ctx, in, true), w->hop.mtu);
 	in->src.gw = in->dst.gw = w->dst.gw;
-	if (!sg_nat_src4(t, q->saddr.w[3], &in->src))
+	if (w->way)
+		sg_st_inner(w, in, gw);
+	else if (!sg_nat_src4(t, q->saddr.w[3], &in->src))
 		return SG_DROP_ICMP_INNER;
-	if (hairpin)
+	if (w->way)
+		; /* the engine has told both */
+	else if (hairpin)
 		in->dst.addr = sg_rfc6052_embed(gw, q->daddr.w[3]);
 	else if (!sg_nat_src4(t, q->daddr.w[3], &in->dst))
 		return SG_DROP_ICMP_INNER;
-	if (sg_wkp_refuses(gw, &in->src, q->saddr.w[3]) || sg_wkp_refuses(gw, &in->dst, q->daddr.w[3]))
+	if (!w->way && (sg_wkp_refuses(gw, &in->src, q->saddr.w[3]) || sg_wkp_refuses(gw, &in->dst, q->daddr.w[3])))
 		return SG_DROP_WKP_NONGLOBAL;
 	sg_zero_buf(buf);
 	q->ttl++; /* taken off again below: RFC 7915 4.3 leaves the embedded TTL alone */
@@ -206,7 +241,7 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 
 	if (!t || !w || !in || !buf || !d)
 		return SG_DROP_STALE;
-	gw = sg_nat_gw(t, w->dst.gw);
+	gw = sg_gw_of(t, w);
 	p = &w->pkt;
 	q = &in->pkt;
 	a = &d->parts;
@@ -249,9 +284,11 @@ SG_GLOBAL int sg_icmp_error64(sg_ctx *ctx, const struct sg_nat_table *t, struct 
 	sg_icmp_map64(&d->map, d->icmp[0], d->icmp[1], bpf_ntohl(*(__be32 *)(d->icmp + 4)), q->fragment, w->hop.mtu,
 		      sg_way_back_mtu(ctx, in, false));
 	in->src.gw = in->dst.gw = w->dst.gw;
-	if (!sg_nat_src6(t, &q->saddr, &in->src) || !sg_nat_src6(t, &q->daddr, &in->dst))
+	if (w->way)
+		sg_st_inner(w, in, gw);
+	else if (!sg_nat_src6(t, &q->saddr, &in->src) || !sg_nat_src6(t, &q->daddr, &in->dst))
 		return SG_DROP_ICMP_INNER;
-	if (sg_wkp_refuses(gw, &in->src, in->src.addr.w[3]) || sg_wkp_refuses(gw, &in->dst, in->dst.addr.w[3]))
+	if (!w->way && (sg_wkp_refuses(gw, &in->src, in->src.addr.w[3]) || sg_wkp_refuses(gw, &in->dst, in->dst.addr.w[3])))
 		return SG_DROP_WKP_NONGLOBAL;
 	sg_zero_buf(buf);
 	q->ttl++; /* as above */
@@ -303,9 +340,9 @@ SG_GLOBAL int sg_icmp_xlat(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_
 
 	if (!t || !w)
 		return SG_DROP_STALE;
-	gw = sg_nat_gw(t, w->dst.gw);
+	gw = sg_gw_of(t, w);
 	to4 = w->pkt.version == 6;
-	if (to4 && sg_is_hairpin(t, w, &back)) {
+	if (to4 && !w->way && sg_is_hairpin(t, w, &back)) {
 		reason = sg_icmp_hairpin(ctx, t, w, &back);
 		done = SG_OK_66;
 	} else if (to4) {

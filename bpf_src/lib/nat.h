@@ -6,8 +6,8 @@
 #include "xlat46.h"
 #include "xlat64.h"
 
-/* Fills `w` where a gateway claims the destination. */
-SG_INLINE bool sg_nat_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w, __be16 proto)
+/* Reads the IP header. */
+SG_INLINE bool sg_parse_ip(sg_ctx *ctx, struct sg_work *w, __be16 proto)
 {
 	__u32 l3 = sg_cfg.l2_len, off;
 	struct sg_pkt *p = &w->pkt;
@@ -23,7 +23,7 @@ SG_INLINE bool sg_nat_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg
 		if ((void *)(ip6 + 1) > sg_data_end(ctx) || (*(__u8 *)ip6 >> 4) != 6)
 			return false;
 		sg_parse_ip6(p, ip6);
-		return sg_nat_match6(t, &p->daddr, &w->dst);
+		return true;
 	}
 	if (!sg_reach(ctx, l3 + SG_V4_LEN))
 		return false;
@@ -35,7 +35,18 @@ SG_INLINE bool sg_nat_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg
 	w->header_sum = 0;
 	for (off = 0; off < SG_V4_LEN / 4; off++)
 		w->header_sum += word[off];
-	return sg_nat_match4(t, p->daddr.w[3], &w->dst);
+	return true;
+}
+
+/* Fills `w` where a stateless gateway claims the destination. */
+SG_INLINE bool sg_nat_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w, __be16 proto)
+{
+	if (!sg_parse_ip(ctx, w, proto))
+		return false;
+	if (w->pkt.version == 4)
+		return sg_nat_match4(t, w->pkt.daddr.w[3], &w->dst);
+	/* A stateful gateway's prefix is for tc. */
+	return sg_nat_match6(t, &w->pkt.daddr, &w->dst) && !(sg_nat_gw(t, w->dst.gw)->flags & SG_GW_STATEFUL);
 }
 
 /* Frames that were not sent to this machine alone are none of a gateway's business. */

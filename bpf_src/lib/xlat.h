@@ -5,6 +5,7 @@
 #define SG_XLAT_H
 
 #include "nat_addr.h"
+#include "st_ask.h"
 #include "sg/parse.h"
 
 #define SG_ICMP4_ECHOREPLY 0
@@ -45,7 +46,19 @@ struct sg_l4 {
 	__u8 syn;   /* TCP SYN that may carry an MSS */
 	__u8 error; /* ICMP error message */
 	__u8 zero;  /* UDP without checksum: enum sg_udp_zero */
-	__u8 pad;
+	__u8 tcp;   /* flags */
+	__be16 id;  /* of ICMP echo */
+	__u16 pad;
+	__be32 new_ports; /* with `renumber`: what ports become */
+	__be16 new_id;	  /* the same of id */
+	__u8 renumber;	  /* ports or id change (stateful) */
+	__u8 pad2;
+};
+
+enum sg_way {
+	SG_WAY_STATELESS = 0,
+	SG_WAY_OUT = 1, /* stateful, from inside */
+	SG_WAY_IN = 2,	/* stateful, from outside */
 };
 
 struct sg_work {
@@ -55,6 +68,8 @@ struct sg_work {
 	struct sg_l4 l4;
 	struct sg_icmp_req icmp;
 	struct sg_hop hop;
+	__u32 way;	  /* enum sg_way */
+	struct sg_st st;  /* stateful: what was asked of the engine, and its answer */
 	__u64 header_sum; /* of the fixed IPv4 header */
 	__u32 frame_len;
 	__u32 seg_len;	    /* of layer 4 in one segment of a super-packet; of the packet otherwise */
@@ -125,6 +140,7 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 			return SG_DROP_TRUNCATED;
 		l->type = b[0];
 		l->code = b[1];
+		__builtin_memcpy(&l->id, b + 4, 2);
 		l->csum_off = 2;
 		l->error = p->version == 4 ? b[0] == 3 || b[0] == 4 || b[0] == 5 || b[0] == 11 || b[0] == 12 : b[0] < 128;
 		return 0;
@@ -139,6 +155,7 @@ SG_INLINE enum sg_reason sg_parse_l4(sg_ctx *ctx, struct sg_work *w)
 			return SG_DROP_TRUNCATED;
 		l->hdr_len = (b[12] >> 4) * 4;
 		l->csum_off = 16;
+		l->tcp = b[13];
 		l->syn = b[13] & 0x02;
 		__builtin_memcpy(&l->ports, b, 4);
 	} else if (p->proto == IPPROTO_UDP) {
@@ -205,19 +222,39 @@ SG_INLINE __u16 sg_new_ipid(__be32 saddr, __be32 daddr, __u32 segs)
 	return mix ? mix : 1; /* 0 is for packets with DF */
 }
 
-/* ICMP echo: type and checksum in one store. */
-SG_INLINE long sg_store_echo(sg_ctx *ctx, __u32 l4, __u8 type, __u64 diff)
+/* What ports and identifiers gain where they change. */
+SG_INLINE __u64 sg_number_diff(const struct sg_l4 *l)
 {
-	__u8 b[4];
+	if (!l->renumber)
+		return 0;
+	return sg_csum_neg((__u64)l->ports + l->id) + l->new_ports + l->new_id;
+}
+
+/* ICMP echo: type, checksum and identifier in one store. `diff` includes the identifier's. */
+SG_INLINE long sg_store_echo(sg_ctx *ctx, __u32 l4, const struct sg_l4 *l, __u8 type, __u64 diff)
+{
+	__u8 b[6];
 	__u16 csum;
 
-	if (sg_load(ctx, l4, b, 4))
+	if (sg_load(ctx, l4, b, 6))
 		return -1;
+	if (l->renumber)
+		__builtin_memcpy(b + 4, &l->new_id, 2);
 	__builtin_memcpy(&csum, b + 2, 2);
 	csum = sg_csum_update(csum, diff);
 	b[0] = type;
 	__builtin_memcpy(b + 2, &csum, 2);
-	return sg_store(ctx, l4, b, 4);
+	return sg_store(ctx, l4, b, 6);
+}
+
+/* TCP or UDP whose addresses changed by `diff`: checksum and ports. */
+SG_INLINE enum sg_reason sg_store_l4(sg_ctx *ctx, __u32 l4, const struct sg_l4 *l, bool udp, __u64 diff)
+{
+	if (sg_l4_csum(ctx, l4 + l->csum_off, diff, udp))
+		return SG_DROP_RESIZE;
+	if (l->renumber && sg_l4_ports(ctx, l4, l->csum_off, l->new_ports, sg_number_diff(l), udp))
+		return SG_DROP_RESIZE;
+	return 0;
 }
 
 #endif

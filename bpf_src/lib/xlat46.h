@@ -86,13 +86,11 @@ SG_GLOBAL int sg_check_options(sg_ctx *ctx, __u32 off, __u32 len, __u64 sum)
 	return o->reason;
 }
 
-SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+/* Whether this is a packet that can be translated; reads layer 4. */
+SG_INLINE enum sg_reason sg_valid4(sg_ctx *ctx, struct sg_work *w)
 {
-	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
 	struct sg_pkt *p = &w->pkt;
-	struct sg_match *src = &w->src;
 	enum sg_reason reason;
-	__be32 saddr = p->saddr.w[3];
 
 	if (unlikely(p->end == p->l3 && sg_gso_size(ctx)))
 		p->end = w->frame_len; /* total length 0: a super-packet of 64 KB and more (BIG TCP) */
@@ -122,8 +120,19 @@ SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, s
 	reason = sg_parse_l4(ctx, w);
 	if (unlikely(reason))
 		return reason;
-	if (unlikely(sg_v4_illegal_source(saddr) && !w->l4.error))
-		return SG_DROP_SRC_ILLEGAL;
+	return sg_v4_illegal_source(p->saddr.w[3]) && !w->l4.error ? SG_DROP_SRC_ILLEGAL : 0;
+}
+
+SG_INLINE enum sg_reason sg_check46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
+	struct sg_pkt *p = &w->pkt;
+	struct sg_match *src = &w->src;
+	__be32 saddr = p->saddr.w[3];
+	enum sg_reason reason = sg_valid4(ctx, w);
+
+	if (unlikely(reason))
+		return reason;
 	src->gw = w->dst.gw;
 	if (unlikely(!sg_nat_src4(t, saddr, src))) {
 		if (!w->l4.error)
@@ -145,7 +154,7 @@ SG_INLINE __u64 sg_icmp46_diff(const struct sg_work *w, __u8 type)
 	__u64 sum = sg_csum_addr(&w->src.addr) + sg_csum_addr(&w->dst.addr) + bpf_htonl(w->pkt.end - w->pkt.l4) +
 		    bpf_htonl(IPPROTO_ICMPV6) + type;
 
-	return sum + sg_csum_neg(w->l4.type);
+	return sum + sg_csum_neg(w->l4.type) + sg_number_diff(&w->l4);
 }
 
 /* A new IPv6 header with room for one extension header of 8 bytes. */
@@ -219,40 +228,20 @@ SG_INLINE enum sg_reason sg_write46(sg_ctx *ctx, struct sg_work *w, const struct
 	if (p->proto == IPPROTO_ICMP) {
 		__u8 type = w->l4.type == SG_ICMP4_ECHO ? SG_ICMP6_ECHO : SG_ICMP6_ECHOREPLY;
 
-		return sg_store_echo(ctx, l4, type, sg_icmp46_diff(w, type)) ? SG_DROP_RESIZE : 0;
+		return sg_store_echo(ctx, l4, &w->l4, type, sg_icmp46_diff(w, type)) ? SG_DROP_RESIZE : 0;
 	}
 	diff = sg_csum_neg((__u64)p->saddr.w[3] + p->daddr.w[3]) + sg_csum_addr(&w->src.addr) + sg_csum_addr(&w->dst.addr);
-	return sg_l4_csum(ctx, l4 + w->l4.csum_off, diff, p->proto == IPPROTO_UDP) ? SG_DROP_RESIZE : 0;
+	return sg_store_l4(ctx, l4, &w->l4, p->proto == IPPROTO_UDP, diff);
 }
 
-/* Everything of a destination in an IPv4 range or mapping that needs no more than headers. */
-SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+/* Finds the way of a packet whose new addresses are known, and writes it. */
+SG_INLINE enum sg_reason sg_go46(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw)
 {
-	const struct sg_nat_gw *gw;
-	struct sg_hop *hop;
-	struct sg_pkt *p;
-	enum sg_reason reason, done = SG_OK_46;
+	struct sg_hop *hop = &w->hop;
+	struct sg_pkt *p = &w->pkt;
+	enum sg_reason reason;
 	__u32 len, limit;
 
-	if (!t || !w)
-		return SG_DROP_STALE;
-	gw = sg_nat_gw(t, w->dst.gw);
-	hop = &w->hop;
-	p = &w->pkt;
-	reason = sg_check46(ctx, t, w);
-	if (unlikely(reason))
-		return reason;
-	if (p->proto == IPPROTO_ICMP && w->l4.type != SG_ICMP4_ECHO && w->l4.type != SG_ICMP4_ECHOREPLY)
-		return w->l4.error && w->l4.type != 4 && w->l4.type != 5 ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
-	if (unlikely(p->proto == IPPROTO_UDP && w->l4.zero)) {
-		/* RFC 7915 4.5: fragments are not put together for a checksum's sake. */
-		if (p->fragment || w->l4.zero == SG_UDP_ZERO_BAD || !(gw->flags & SG_GW_UDP_ZERO_CALC))
-			return sg_refuse(w, gw, SG_DROP_UDP_ZERO);
-		if (!SG_HOOK_IS_SLOW)
-			return SG_SLOW_REWRITE;
-	}
-	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
-		return SG_SLOW_REWRITE;
 	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, false, p->proto == IPPROTO_ICMP ? IPPROTO_ICMPV6 : p->proto,
 			     p->tos, w->l4.ports);
 	if (unlikely(reason))
@@ -281,6 +270,37 @@ SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 		reason = sg_udp_sum(ctx, w);
 	if (!reason)
 		reason = sg_write46(ctx, w, gw);
+	return reason;
+}
+
+/* Everything of a destination in an IPv4 range or mapping that needs no more than headers. */
+SG_STAGE int sg_nat46(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	const struct sg_nat_gw *gw;
+	struct sg_hop *hop;
+	struct sg_pkt *p;
+	enum sg_reason reason, done = SG_OK_46;
+
+	if (!t || !w)
+		return SG_DROP_STALE;
+	gw = sg_nat_gw(t, w->dst.gw);
+	hop = &w->hop;
+	p = &w->pkt;
+	reason = sg_check46(ctx, t, w);
+	if (unlikely(reason))
+		return reason;
+	if (p->proto == IPPROTO_ICMP && w->l4.type != SG_ICMP4_ECHO && w->l4.type != SG_ICMP4_ECHOREPLY)
+		return w->l4.error && w->l4.type != 4 && w->l4.type != 5 ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
+	if (unlikely(p->proto == IPPROTO_UDP && w->l4.zero)) {
+		/* RFC 7915 4.5: fragments are not put together for a checksum's sake. */
+		if (p->fragment || w->l4.zero == SG_UDP_ZERO_BAD || !(gw->flags & SG_GW_UDP_ZERO_CALC))
+			return sg_refuse(w, gw, SG_DROP_UDP_ZERO);
+		if (!SG_HOOK_IS_SLOW)
+			return SG_SLOW_REWRITE;
+	}
+	if (unlikely(w->l4.syn && gw->flags & SG_GW_MSS_CLAMP) && !SG_HOOK_IS_SLOW)
+		return SG_SLOW_REWRITE;
+	reason = sg_go46(ctx, w, gw);
 	if (unlikely(reason))
 		return reason;
 	sg_account(w, gw, ctx, false);

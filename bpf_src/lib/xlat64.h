@@ -5,10 +5,9 @@
 
 #include "xlat.h"
 
-/* Whether this packet may be translated at all; fills src. */
-SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+/* Whether this is a packet that can be translated; reads layer 4. */
+SG_INLINE enum sg_reason sg_valid6(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw)
 {
-	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
 	struct sg_pkt *p = &w->pkt;
 	enum sg_reason reason;
 
@@ -32,7 +31,16 @@ SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, s
 		return sg_refuse(w, gw, SG_DROP_FRAGMENT_EXTHDR);
 	if (unlikely(p->proto == IPPROTO_ICMP))
 		return SG_DROP_ICMP_TYPE; /* it would become an ICMPv4 message whose content nobody has looked at */
-	reason = sg_parse_l4(ctx, w);
+	return sg_parse_l4(ctx, w);
+}
+
+/* Whether this packet may be translated at all; fills src. */
+SG_INLINE enum sg_reason sg_check64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	const struct sg_nat_gw *gw = sg_nat_gw(t, w->dst.gw);
+	struct sg_pkt *p = &w->pkt;
+	enum sg_reason reason = sg_valid6(ctx, w, gw);
+
 	if (unlikely(reason))
 		return reason;
 	w->src.gw = w->dst.gw;
@@ -66,7 +74,7 @@ SG_INLINE __u64 sg_icmp64_diff(const struct sg_work *w, __u8 type)
 	__u64 old = sg_csum_addr(&w->pkt.saddr) + sg_csum_addr(&w->pkt.daddr) + bpf_htonl(w->pkt.end - w->pkt.l4) +
 		    bpf_htonl(IPPROTO_ICMPV6) + w->l4.type;
 
-	return sg_csum_neg(old) + type;
+	return sg_csum_neg(old) + type + sg_number_diff(&w->l4);
 }
 
 SG_INLINE void sg_header4(sg_ctx *ctx, const struct sg_work *w, const struct sg_nat_gw *gw, struct iphdr *ip)
@@ -116,10 +124,10 @@ SG_INLINE enum sg_reason sg_write64(sg_ctx *ctx, struct sg_work *w, const struct
 	if (p->proto == IPPROTO_ICMPV6) {
 		__u8 type = w->l4.type == SG_ICMP6_ECHO ? SG_ICMP4_ECHO : SG_ICMP4_ECHOREPLY;
 
-		return sg_store_echo(ctx, l4, type, sg_icmp64_diff(w, type)) ? SG_DROP_RESIZE : 0;
+		return sg_store_echo(ctx, l4, &w->l4, type, sg_icmp64_diff(w, type)) ? SG_DROP_RESIZE : 0;
 	}
 	diff = sg_csum_neg(sg_csum_addr(&p->saddr) + sg_csum_addr(&p->daddr)) + ip.saddr + ip.daddr;
-	return sg_l4_csum(ctx, l4 + w->l4.csum_off, diff, p->proto == IPPROTO_UDP) ? SG_DROP_RESIZE : 0;
+	return sg_store_l4(ctx, l4, &w->l4, p->proto == IPPROTO_UDP, diff);
 }
 
 /* RFC 7757 4: the destination is an IPv6 host behind an explicit mapping. It must see the source under the prefix, or its answer would
@@ -147,8 +155,32 @@ SG_INLINE enum sg_reason sg_write66(sg_ctx *ctx, struct sg_work *w, const struct
 		return 0;
 	diff = sg_csum_neg(sg_csum_addr(&p->saddr) + sg_csum_addr(&p->daddr)) + sg_csum_addr(saddr) + sg_csum_addr(daddr);
 	if (p->proto == IPPROTO_ICMPV6)
-		return sg_store_echo(ctx, p->l4, w->l4.type, diff) ? SG_DROP_RESIZE : 0;
-	return sg_l4_csum(ctx, p->l4 + w->l4.csum_off, diff, p->proto == IPPROTO_UDP) ? SG_DROP_RESIZE : 0;
+		return sg_store_echo(ctx, p->l4, &w->l4, w->l4.type, diff + sg_number_diff(&w->l4)) ? SG_DROP_RESIZE : 0;
+	return sg_store_l4(ctx, p->l4, &w->l4, p->proto == IPPROTO_UDP, diff);
+}
+
+/* Finds the way of a packet whose new addresses are known, and writes it. */
+SG_INLINE enum sg_reason sg_go64(sg_ctx *ctx, struct sg_work *w, const struct sg_nat_gw *gw)
+{
+	struct sg_hop *hop = &w->hop;
+	struct sg_pkt *p = &w->pkt;
+	enum sg_reason reason;
+	__u32 limit;
+
+	reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, true, p->proto, p->tos, w->l4.ports);
+	if (unlikely(reason))
+		return reason;
+	if (unlikely(SG_V4_LEN + w->seg_len > hop->mtu)) {
+		limit = hop->mtu + 20 > SG_IPV6_MIN_MTU ? hop->mtu + 20 : SG_IPV6_MIN_MTU;
+		if (p->l4 - p->l3 + w->seg_len > limit)
+			return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, limit);
+		return SG_SLOW_FRAGMENT;
+	}
+	hop->peer = unlikely(p->end - p->l4 > 65535) && sg_hop_takes_big(hop);
+	reason = sg_mss(ctx, w, gw, hop->mtu - 40);
+	if (!reason)
+		reason = sg_write64(ctx, w, gw);
+	return reason;
 }
 
 /* Everything of a destination in a prefix that needs no more than headers. `w->act` is set where the packet is done. */
@@ -159,7 +191,7 @@ SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 	struct sg_pkt *p;
 	struct sg_match back = {};
 	enum sg_reason reason, done = SG_OK_64;
-	__u32 v6_len, limit;
+	__u32 v6_len;
 	bool hairpin;
 
 	if (!t || !w)
@@ -191,19 +223,7 @@ SG_STAGE int sg_nat64(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work 
 		reason = sg_write66(ctx, w, &saddr, &back.addr);
 		done = SG_OK_66;
 	} else {
-		reason = sg_hop_find(ctx, hop, &w->src.addr, &w->dst.addr, true, p->proto, p->tos, w->l4.ports);
-		if (unlikely(reason))
-			return reason;
-		if (unlikely(SG_V4_LEN + w->seg_len > hop->mtu)) {
-			limit = hop->mtu + 20 > SG_IPV6_MIN_MTU ? hop->mtu + 20 : SG_IPV6_MIN_MTU;
-			if (v6_len > limit)
-				return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, limit);
-			return SG_SLOW_FRAGMENT;
-		}
-		hop->peer = unlikely(p->end - p->l4 > 65535) && sg_hop_takes_big(hop);
-		reason = sg_mss(ctx, w, gw, hop->mtu - 40);
-		if (!reason)
-			reason = sg_write64(ctx, w, gw);
+		reason = sg_go64(ctx, w, gw);
 		if (hop->local)
 			done = SG_OK_64_LOCAL;
 	}

@@ -79,6 +79,15 @@ SG_INLINE long sg_l4_csum(sg_ctx *ctx, __u32 off, __u64 diff, bool udp)
 	return bpf_l4_csum_replace(ctx, off, 0, sg_csum_fold(diff), BPF_F_PSEUDO_HDR | (udp ? BPF_F_MARK_MANGLED_0 : 0));
 }
 
+/* New ports at the head of layer 4, and their part of the checksum, which with CHECKSUM_PARTIAL is not there yet; of CHECKSUM_COMPLETE the two
+ * changes cancel out. */
+SG_INLINE long sg_l4_ports(sg_ctx *ctx, __u32 l4, __u32 csum_off, __be32 ports, __u64 diff, bool udp)
+{
+	if (bpf_l4_csum_replace(ctx, l4 + csum_off, 0, sg_csum_fold32(diff), udp ? BPF_F_MARK_MANGLED_0 : 0))
+		return -1;
+	return bpf_skb_store_bytes(ctx, l4, &ports, sizeof(ports), 0);
+}
+
 /* Cuts what stands behind the IP packet (padding of short frames). */
 SG_INLINE long sg_trim(sg_ctx *ctx, __u32 len)
 {

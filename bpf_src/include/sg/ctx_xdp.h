@@ -82,6 +82,13 @@ SG_INLINE long sg_l4_csum(sg_ctx *ctx, __u32 off, __u64 diff, bool udp)
 	return 0;
 }
 
+SG_INLINE long sg_l4_ports(sg_ctx *ctx, __u32 l4, __u32 csum_off, __be32 ports, __u64 diff, bool udp)
+{
+	if (sg_l4_csum(ctx, l4 + csum_off, diff, udp))
+		return -1;
+	return bpf_xdp_store_bytes(ctx, l4, &ports, sizeof(ports));
+}
+
 SG_INLINE long sg_trim(sg_ctx *ctx, __u32 len)
 {
 	return bpf_xdp_adjust_tail(ctx, (int)len - (int)sg_frame_len(ctx));

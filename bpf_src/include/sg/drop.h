@@ -71,6 +71,18 @@ enum sg_reason {
 	SG_OK_DECAP,		 /* unpacked at a backend */
 	SG_DROP_DECAP_ECN,	 /* congestion marked on the way, in a packet that cannot say so (RFC 6040) */
 	SG_DROP_DECAP_INNER,	 /* unpacked packet malformed or not for a VIP */
+	SG_DROP_ST_FULL,	 /* stateful: as many sessions as allowed, or no room in a table */
+	SG_DROP_ST_NO_PORT,	 /* stateful: no free port for the client */
+	SG_DROP_ST_CLIENT,	 /* stateful: a limit per client is reached */
+	SG_DROP_ST_NO_STATE,	 /* stateful: belongs to no mapping or session */
+	SG_DROP_ST_FILTERED,	 /* RFC 4787 REQ-8: from an address that the client has not sent to */
+	SG_DROP_ST_SYN,		 /* RFC 6146 3.5.2.2: unexpected SYN, kept in mind for a simultaneous open */
+	SG_DROP_ST_PROTO,	 /* RFC 6146 3.4: neither TCP, UDP nor ICMP */
+	SG_DROP_ST_BACKEND,	 /* stateful: a service without backends */
+	SG_DROP_ST_FRAGMENT,	 /* stateful: a fragment whose first one was not seen in time */
+	SG_DROP_ST_HAIRPIN,	 /* stateful: from client to client, which the object forbids */
+	SG_OK_ST_HELD,		 /* stateful: a fragment that waits for its first one */
+	SG_OK_44,		 /* source or destination changed within IPv4 */
 	SG_REASON_MAX,
 };
 

@@ -187,13 +187,14 @@ struct sg_st_sess {
 	struct sg_addr remote; /* as the outside sees it: of a service, the backend */
 	__be16 rport;
 	__u8 proto;
-	__u8 state;    /* enum sg_st_state */
+	__u8 pad;
+	__u32 state;   /* enum sg_st_state */
 	__u32 map;     /* index in sg_st_map */
-	__u32 expires; /* second of CLOCK_MONOTONIC (whole time since boot) */
+	__u32 expires; /* second of CLOCK_MONOTONIC at which the state's life is over */
 	__u32 created;
 	__u32 half; /* place + 1 in sg_st_half while half-open, else 0 */
 	__u16 obj;
-	__u16 pad;
+	__u16 pad2[3];
 	struct sg_count out; /* from the client */
 	struct sg_count in;
 };
@@ -293,7 +294,7 @@ struct sg_st_sweep {
 	__u32 flush_at;	     /* where the pass of a flush began */
 	__u32 flushing;	     /* seq of the order that is carried out */
 	__u32 flushed;	     /* seq of the order that was carried out last */
-	__u32 owner;	     /* program (a number of its own) whose callback the timer runs */
+	__u32 armed;	     /* second at which a program last made the timer its own */
 	__u32 pad;
 };
 

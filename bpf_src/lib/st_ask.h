@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* How the engine of stateful NAT is asked. */
+#ifndef SG_ST_ASK_H
+#define SG_ST_ASK_H
+
+#include "sg/bpf.h"
+
+/* What is asked of the engine, and its answer. From inside, `near` is the client and `far` the remote or the virtual address; from outside
+ * `near` is the pool's address and `far` the remote. The answer: `near` becomes `to`, and `far` what it is on the other side. */
+struct sg_st {
+	struct sg_addr near;
+	struct sg_addr far;
+	struct sg_addr to;
+	__be16 near_port; /* ICMP: identifier */
+	__be16 far_port;  /* ICMP: 0 */
+	__be16 to_port;
+	__u16 obj;
+	__u16 svc;    /* index + 1 where the client talks to a service */
+	__u8 proto;   /* IPPROTO_ICMP for ICMPv6, too */
+	__u8 tcp;     /* flags of TCP */
+	__u32 now;    /* seconds */
+	__u32 map;    /* index + 1 of the mapping */
+	__u32 sess;   /* index + 1 of the session, 0 where there is none */
+	__u32 unseen; /* do not touch state: an ICMP error, or a fragment that follows */
+	__u32 evict;  /* index + 1 of a half-open session that has to go for this one: the caller ends it */
+	__u32 pad;
+	__u32 wish; /* port asked for, network order; 0 for any (static bindings, simultaneous open) */
+};
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Fragments (RFC 6146 3.4): later ones have no ports and follow the first. */
+#ifndef SG_ST_FRAG_H
+#define SG_ST_FRAG_H
+
+#include "xlat.h"
+
+struct sg_st_frag_key {
+	struct sg_addr saddr;
+	struct sg_addr daddr;
+	__u32 id;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct sg_st_frag {
+	__be32 ports; /* of the first fragment, as it came */
+	__u32 until;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct sg_st_frag_key);
+	__type(value, struct sg_st_frag);
+	__uint(max_entries, 8192);
+} sg_st_frag SEC(".maps");
+
+SG_INLINE void sg_st_frag_key(const struct sg_pkt *p, struct sg_st_frag_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->saddr = p->saddr;
+	key->daddr = p->daddr;
+	key->id = p->frag_id;
+	key->proto = p->proto;
+}
+
+/* The ports of the packet that this later fragment belongs to; 0 where its first one has not been seen. */
+SG_GLOBAL int sg_st_frag_ports(const struct sg_pkt *p, __u32 now)
+{
+	struct sg_st_frag_key key;
+	struct sg_st_frag *f;
+
+	if (!p)
+		return 0;
+	sg_st_frag_key(p, &key);
+	f = bpf_map_lookup_elem(&sg_st_frag, &key);
+	return f && !sg_st_past(now, f->until) ? (int)f->ports : 0;
+}
+
+SG_GLOBAL int sg_st_frag_note(const struct sg_pkt *p, __be32 ports, __u32 until)
+{
+	struct sg_st_frag f = {.ports = ports, .until = until};
+	struct sg_st_frag_key key;
+
+	if (!p)
+		return 0;
+	sg_st_frag_key(p, &key);
+	bpf_map_update_elem(&sg_st_frag, &key, &f, BPF_ANY);
+	return 0;
+}
+
+#endif

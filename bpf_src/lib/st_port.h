@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Ports of pool addresses: given out at random, kept by one mapping each, left to rest afterwards. */
+#ifndef SG_ST_PORT_H
+#define SG_ST_PORT_H
+
+#include "st.h"
+
+#define SG_ST_CLAIMED 0xffffffff /* a slot between rest and mapping */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct sg_st_blk_key);
+	__type(value, struct sg_st_blk);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} sg_st_blk SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+} sg_st_log SEC(".maps");
+
+/* A walk over blocks of ports. */
+struct sg_st_pick {
+	__u32 base;   /* of the blocks of address and protocol */
+	__u32 blocks; /* that the walk visits, in a ring */
+	__u32 begin;  /* the first of them, relative to base */
+	__u32 at;     /* relative to begin */
+	__u32 low;    /* ports that will do, counted from the base's first */
+	__u32 high;
+	__u32 now;
+	__u32 rest;
+	__u64 parity; /* bits of ports that will do, the same in every block */
+	__u32 random;
+	__u32 found; /* port + 1, counted from the base's first */
+	__u32 block; /* index in sg_st_port */
+	__u32 bit;   /* of ports that rest: the next one to look at */
+	__u32 seen;  /* blocks looked through */
+	__u32 next;  /* the first second at which one of this block is free */
+};
+
+/* As sg_st_search: no loop's variables on the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_st_pick);
+	__uint(max_entries, 1);
+} sg_st_pick SEC(".maps");
+
+/* Bits of ports low to high in the block of ports 64 * n and on. */
+SG_INLINE __u64 sg_st_window(__u32 n, __u32 low, __u32 high)
+{
+	__u32 first = n * SG_ST_BLOCK, last = first + SG_ST_BLOCK - 1;
+	__u64 mask = ~0ULL;
+
+	if (low > last || high < first)
+		return 0;
+	if (low > first)
+		mask <<= (low - first) & 63;
+	if (high < last)
+		mask &= ~0ULL >> ((last - high) & 63);
+	return mask;
+}
+
+/* One port that rests: ours where it has rested long enough. */
+SG_INLINE bool sg_st_wake(struct sg_st_ports *b, __u32 bit, __u32 now, __u32 rest, __u32 *next)
+{
+	__u32 since, until;
+
+	bit &= 63;
+	since = b->slot[bit];
+	if (since == SG_ST_CLAIMED)
+		return false;
+	until = since + rest;
+	if (!sg_st_past(now, until)) {
+		if (!*next || sg_st_past(*next, until))
+			*next = until;
+		return false;
+	}
+	if (__sync_val_compare_and_swap(&b->slot[bit], since, SG_ST_CLAIMED) != since)
+		return false;
+	__sync_fetch_and_and(&b->resting, ~(1ULL << bit));
+	return true;
+}
+
+static long sg_st_block_try(__u32 i __attribute__((unused)), __u32 *key)
+{
+	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, key);
+	__u32 n, index, turn, k, bit;
+	__u64 mask, free, old, *resv;
+	struct sg_st_ports *b;
+
+	if (!p)
+		return 1;
+	n = p->begin + p->at;
+	turn = p->random & 63;
+	if (++p->at >= p->blocks)
+		p->at = 0;
+	index = p->base + n;
+	b = bpf_map_lookup_elem(&sg_st_port, &index);
+	resv = bpf_map_lookup_elem(&sg_st_resv, &index);
+	mask = sg_st_window(n, p->low, p->high) & p->parity;
+	if (!b || !mask)
+		return 0;
+	if (resv)
+		mask &= ~*resv;
+	for (k = 0; k < 3; k++) {
+		free = ~b->used & mask;
+		if (!free)
+			break;
+		/* The first free one behind a random place. */
+		old = free >> turn | (turn ? free << (64 - turn) : 0);
+		bit = (sg_st_ffs(old) + turn) & 63;
+		old = __sync_fetch_and_or(&b->used, 1ULL << bit);
+		if (!(old & (1ULL << bit)))
+			goto found;
+	}
+	return 0;
+found:
+	p->block = index;
+	p->found = n * SG_ST_BLOCK + (bit & 63) + 1;
+	return 1;
+}
+
+/* The same for ports that have rested long enough; one of them a turn. */
+static long sg_st_rest_try(__u32 i __attribute__((unused)), __u32 *key)
+{
+	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, key);
+	__u32 n, index, bit;
+	__u64 mask, whole, left, *resv;
+	struct sg_st_ports *b;
+
+	if (!p)
+		return 1;
+	n = p->begin + p->at;
+	index = p->base + n;
+	b = bpf_map_lookup_elem(&sg_st_port, &index);
+	resv = bpf_map_lookup_elem(&sg_st_resv, &index);
+	if (!b)
+		return 1;
+	whole = resv ? ~*resv : ~0ULL;
+	mask = sg_st_window(n, p->low, p->high) & p->parity & whole;
+	left = p->bit < SG_ST_BLOCK ? b->resting & mask & (~0ULL << (p->bit & 63)) : 0;
+	if (!p->bit && !sg_st_past(p->now, b->rest_next))
+		left = 0;
+	if (!left) {
+		/* Only what was looked at is known: other ports have their own time. */
+		if (p->next && mask == whole)
+			b->rest_next = p->next;
+		p->next = 0;
+		p->bit = 0;
+		p->seen++;
+		if (++p->at >= p->blocks)
+			p->at = 0;
+		return p->seen >= p->blocks;
+	}
+	bit = sg_st_ffs(left);
+	p->bit = bit + 1;
+	if (!sg_st_wake(b, bit, p->now, p->rest, &p->next))
+		return 0;
+	p->block = index;
+	p->found = n * SG_ST_BLOCK + (bit & 63) + 1;
+	return 1;
+}
+
+/* Ports low to high, network order of no importance here: 16-bit numbers of the address. `parity` 0, 1, or 2 for any. */
+SG_INLINE bool sg_st_walk(struct sg_st_pick *p, __u32 first_block, __u32 low, __u32 high, __u32 parity)
+{
+	__u32 from = low / SG_ST_BLOCK, to = high / SG_ST_BLOCK, zero = 0;
+
+	if (low > high || from < first_block)
+		return false;
+	p->low = low - first_block * SG_ST_BLOCK;
+	p->high = high - first_block * SG_ST_BLOCK;
+	p->begin = from - first_block;
+	p->blocks = to - from + 1;
+	p->random = bpf_get_prandom_u32();
+	p->at = (__u32)(((__u64)bpf_get_prandom_u32() * p->blocks) >> 32);
+	p->parity = parity == 2 ? ~0ULL : parity ? 0xaaaaaaaaaaaaaaaaULL : 0x5555555555555555ULL;
+	p->found = 0;
+	bpf_loop(p->blocks, sg_st_block_try, &zero, 0);
+	if (p->found)
+		return true;
+	p->seen = 0;
+	p->bit = 0;
+	p->next = 0;
+	bpf_loop(65536 + 1024, sg_st_rest_try, &zero, 0);
+	return p->found;
+}
+
+SG_INLINE __u32 sg_st_proto_number(__u8 proto)
+{
+	return proto == IPPROTO_TCP ? 0 : proto == IPPROTO_UDP ? 1 : 2;
+}
+
+/* What a port is wanted for, and what was found. */
+struct sg_st_want {
+	struct sg_addr client; /* as far as it counts: client_len bits */
+	struct sg_addr out;
+	__u32 low; /* ports of a client's block; 0 and 0: all of the pool */
+	__u32 high;
+	__u32 nr; /* number of the address among the object's */
+	__u32 now;
+	__u32 block;   /* index in sg_st_port */
+	__u32 port;    /* host order; 0: none */
+	__u16 in_port; /* host order */
+	__u16 obj;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_st_want);
+	__uint(max_entries, 1);
+} sg_st_want SEC(".maps");
+
+/* Finds the pool of address number `nr`, and in it a port. RFC 4787 REQ-3: range, then (RFC 6146 3.5.1.1, UDP) parity are kept. */
+SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
+{
+	__u32 zero = 0;
+	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, &zero);
+	struct sg_st_pool *pool = NULL;
+	struct sg_st_obj *obj;
+	__u32 i, at, nr, low, high, parity;
+	bool dull;
+
+	if (!w || !p)
+		return 0;
+	obj = sg_st_obj_of(w->obj);
+	if (!obj)
+		return 0;
+	nr = w->nr;
+	for (i = 0; i < 64; i++) {
+		if (i >= obj->n_pools)
+			return 0;
+		at = obj->pool + i;
+		pool = bpf_map_lookup_elem(&sg_st_pool, &at);
+		if (!pool)
+			return 0;
+		if (nr < pool->n_addrs)
+			break;
+		nr -= pool->n_addrs;
+	}
+	if (!pool || i == 64)
+		return 0;
+	p->base = pool->base + (nr * SG_ST_PROTOS + sg_st_proto_number(w->proto)) * pool->blocks;
+	p->now = w->now;
+	p->rest = obj->life[SG_LIFE_REST];
+	low = pool->first;
+	high = pool->last;
+	if (w->high) {
+		low = w->low > low ? w->low : low;
+		high = w->high < high ? w->high : high;
+	}
+	parity = w->proto == IPPROTO_UDP && !(obj->flags & SG_ST_NO_PARITY) ? w->in_port & 1 : 2;
+	dull = w->proto == IPPROTO_ICMP;
+	if (!dull) {
+		__u32 l = low, h = high;
+
+		if (w->in_port < 1024)
+			h = h < 1023 ? h : 1023;
+		else
+			l = l > 1024 ? l : 1024;
+		if (sg_st_walk(p, pool->first_block, l, h, parity) || (parity != 2 && sg_st_walk(p, pool->first_block, l, h, 2)))
+			goto found;
+		/* "If free": a client with a port that the pool has none like takes any. */
+		if (l == low && h == high)
+			return 0;
+	}
+	if (!sg_st_walk(p, pool->first_block, low, high, 2))
+		return 0;
+found:
+	w->out = pool->addr;
+	w->out.w[3] = bpf_htonl(bpf_ntohl(pool->addr.w[3]) + nr);
+	w->block = p->block;
+	w->port = pool->first_block * SG_ST_BLOCK + p->found - 1;
+	return 1;
+}
+
+SG_INLINE void sg_st_log_block(const struct sg_st_want *w, __u32 first, __u32 last, bool given)
+{
+	struct sg_st_block_event *e = bpf_ringbuf_reserve(&sg_st_log, sizeof(*e), 0);
+
+	if (!e)
+		return;
+	e->time_ns = bpf_ktime_get_ns();
+	e->client = w->client;
+	e->out = w->out;
+	e->first = (__u16)first;
+	e->last = (__u16)last;
+	e->obj = w->obj;
+	e->proto = w->proto;
+	e->given = given;
+	bpf_ringbuf_submit(e, 0);
+}
+
+#define SG_ST_BLOCK_TRIES 16
+#define SG_ST_BLOCK_LOCK 0x80000000
+
+/* A search for a block of the client's with a free port (RFC 7422). */
+struct sg_st_blocks {
+	struct sg_st_want *w;
+	__u32 size;	/* ports of a block */
+	__u32 per_addr; /* blocks of an address */
+	__u32 first;	/* port */
+	__u32 total;
+	__u32 rest;
+	__u32 fresh; /* the block was not the client's before */
+};
+
+/* Whether block `key` is, or becomes, the client's. */
+SG_INLINE bool sg_st_block_mine(const struct sg_st_blk_key *key, struct sg_st_blocks *s)
+{
+	struct sg_st_blk *b = bpf_map_lookup_elem(&sg_st_blk, key), own = {};
+
+	s->fresh = false;
+	if (b && sg_st_same(&b->client, &s->w->client))
+		return true;
+	if (b) {
+		if (b->ports || !sg_st_past(s->w->now, b->released + s->rest) ||
+		    __sync_val_compare_and_swap(&b->ports, 0, SG_ST_BLOCK_LOCK))
+			return false;
+		bpf_map_delete_elem(&sg_st_blk, key);
+	}
+	own.client = s->w->client;
+	own.released = s->w->now;
+	s->fresh = true;
+	return !bpf_map_update_elem(&sg_st_blk, key, &own, BPF_NOEXIST);
+}
+
+/* Try number i of a client's blocks: true where a port was found. */
+SG_INLINE bool sg_st_block_next(__u32 i, struct sg_st_blocks *s)
+{
+	struct sg_st_want *w = s->w;
+	struct sg_st_blk_key key = {};
+	struct sg_st_blk *b;
+
+	key.obj = w->obj;
+	key.block = sg_st_hash(&w->client, w->obj + i * 0x10001) % s->total;
+	if (!sg_st_block_mine(&key, s))
+		return false;
+	w->nr = key.block / s->per_addr;
+	w->low = s->first + key.block % s->per_addr * s->size;
+	w->high = w->low + s->size - 1;
+	if (!sg_st_port_of(w))
+		return false;
+	b = bpf_map_lookup_elem(&sg_st_blk, &key);
+	if (b)
+		__sync_fetch_and_add(&b->ports, 1);
+	if (i && s->fresh) {
+		sg_st_log_block(w, w->low, w->high, true);
+		SG_ST_COUNT(w->obj, overflow);
+	}
+	return true;
+}
+
+/* Deterministic blocks: of one pool, whose addresses all have the same ports. */
+SG_INLINE bool sg_st_port_in_block(struct sg_st_want *w, const struct sg_st_obj *obj)
+{
+	struct sg_st_blocks s = {.w = w, .size = obj->block_size, .rest = obj->life[SG_LIFE_REST]};
+	__u32 at = obj->pool, i;
+	struct sg_st_pool *pool = bpf_map_lookup_elem(&sg_st_pool, &at);
+
+	if (!pool || !s.size)
+		return false;
+	s.first = pool->first;
+	s.per_addr = (pool->last - pool->first + 1) / s.size;
+	s.total = s.per_addr * obj->n_addrs;
+	if (!s.total)
+		return false;
+	for (i = 0; i < SG_ST_BLOCK_TRIES; i++)
+		if (sg_st_block_next(i, &s))
+			return true;
+	return false;
+}
+
+/* A port for a client of `w->obj`; 0 where there is none. */
+SG_GLOBAL int sg_st_port_take(struct sg_st_want *w)
+{
+	struct sg_st_obj *obj;
+	__u32 h, i;
+
+	if (!w)
+		return 0;
+	w->port = 0;
+	w->low = 0;
+	w->high = 0;
+	obj = sg_st_obj_of(w->obj);
+	if (!obj || !obj->n_addrs)
+		return 0;
+	if (obj->block_size)
+		return sg_st_port_in_block(w, obj);
+	h = obj->flags & SG_ST_PAIRED ? sg_st_hash(&w->client, 0) : bpf_get_prandom_u32();
+	for (i = 0; i < 8; i++) {
+		w->nr = (h + i) % obj->n_addrs;
+		if (sg_st_port_of(w))
+			return 1;
+		/* RFC 4787 REQ-2: a client has one address, and no more ports than that one has. */
+		if (obj->flags & SG_ST_PAIRED || i + 1 >= obj->n_addrs)
+			break;
+	}
+	return 0;
+}
+
+/* This very port, of block `index`; for static bindings `used` may be set by nobody else, for they are reserved. */
+SG_INLINE bool sg_st_port_exact(__u32 index, __u32 bit, __u32 now, __u32 rest, bool reserved)
+{
+	struct sg_st_ports *b = bpf_map_lookup_elem(&sg_st_port, &index);
+	__u64 *resv = bpf_map_lookup_elem(&sg_st_resv, &index);
+	__u32 next = 0;
+
+	bit &= 63;
+	if (!b || (resv && !reserved && *resv & (1ULL << bit)))
+		return false;
+	if (!(__sync_fetch_and_or(&b->used, 1ULL << bit) & (1ULL << bit)))
+		return true;
+	return b->resting & (1ULL << bit) && sg_st_wake(b, bit, now, rest, &next);
+}
+
+/* Gives a port back, to rest or to be used at once. */
+SG_INLINE void sg_st_port_give(__u32 index, __u32 port, __u32 now, bool rest)
+{
+	struct sg_st_ports *b = bpf_map_lookup_elem(&sg_st_port, &index);
+	__u32 bit = port & 63;
+
+	if (!b)
+		return;
+	b->slot[bit] = rest ? now : 0;
+	if (!rest) {
+		__sync_fetch_and_and(&b->used, ~(1ULL << bit));
+		return;
+	}
+	if (!b->resting)
+		b->rest_next = now; /* whatever was known of others is over */
+	__sync_fetch_and_or(&b->resting, 1ULL << bit);
+}
+
+/* Gives a port of a client's block back. */
+SG_INLINE void sg_st_block_give(const struct sg_st_obj *obj, __u16 number, const struct sg_st_map *m, __u32 now)
+{
+	struct sg_st_blk_key key = {.obj = number};
+	struct sg_st_pool *pool;
+	struct sg_st_blk *b;
+	__u32 at = obj->pool, i, nr = 0, size = obj->block_size, per_addr;
+
+	if (!size)
+		return;
+	for (i = 0; i < 64; i++) {
+		if (i >= obj->n_pools)
+			return;
+		at = obj->pool + i;
+		pool = bpf_map_lookup_elem(&sg_st_pool, &at);
+		if (!pool)
+			return;
+		at = bpf_ntohl(m->out.w[3]) - bpf_ntohl(pool->addr.w[3]);
+		if (at < pool->n_addrs)
+			break;
+		nr += pool->n_addrs;
+	}
+	if (i == 64)
+		return;
+	at += nr;
+	per_addr = (pool->last - pool->first + 1) / size;
+	key.block = at * per_addr + (bpf_ntohs(m->out_port) - pool->first) / size;
+	b = bpf_map_lookup_elem(&sg_st_blk, &key);
+	if (!b)
+		return;
+	b->released = now;
+	__sync_fetch_and_sub(&b->ports, 1);
+}
+
+#endif
