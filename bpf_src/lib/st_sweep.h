@@ -128,7 +128,7 @@ static long sg_st_sweep_word(__u32 i __attribute__((unused)), __u32 *key)
 }
 
 /* Walks over the next part of the table. */
-SG_GLOBAL int sg_st_sweep_step(void)
+SG_INLINE void sg_st_sweep_step(void)
 {
 	__u32 zero = 0, entries = sg_cfg.st_ids / 512, n, left;
 	struct sg_st_sweep *sweep = bpf_map_lookup_elem(&sg_st_sweep, &zero);
@@ -137,7 +137,7 @@ SG_GLOBAL int sg_st_sweep_step(void)
 	__u64 began = bpf_ktime_get_ns();
 
 	if (!b || !sweep || !order || !entries)
-		return 0;
+		return;
 	if (sweep->at >= entries)
 		sweep->at = 0;
 	if (order->seq != sweep->flushed && order->seq != sweep->flushing) {
@@ -167,7 +167,6 @@ SG_GLOBAL int sg_st_sweep_step(void)
 	sweep->steps++;
 	sweep->ran_ns = began;
 	sweep->spent_ns += bpf_ktime_get_ns() - began;
-	return 0;
 }
 
 static int sg_st_tick(void *map __attribute__((unused)), __u32 *key __attribute__((unused)), struct sg_st_clock *clock)
@@ -177,21 +176,22 @@ static int sg_st_tick(void *map __attribute__((unused)), __u32 *key __attribute_
 	return 0;
 }
 
-/* Keeps the timer running, with the callback of the program that runs now: the first packet of a second that makes a session sees to it. */
-SG_GLOBAL int sg_st_wind(__u32 now)
+/* In line, as the step is in the callback: where the verifier does not walk this code (the feature is off), it takes the callback for a call.
+ *
+ * Keeps the timer running, with the callback of the program that runs now: the first packet of a second that makes a session sees to it. */
+SG_INLINE void sg_st_wind(__u32 now)
 {
 	__u32 zero = 0;
 	struct sg_st_sweep *sweep = bpf_map_lookup_elem(&sg_st_sweep, &zero);
 	struct sg_st_clock *clock = bpf_map_lookup_elem(&sg_st_clock, &zero);
 
 	if (!sweep || !clock || sweep->armed == now)
-		return 0;
+		return;
 	sweep->armed = now;
 	bpf_timer_init(&clock->timer, &sg_st_clock, SG_CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&clock->timer, sg_st_tick);
 	if (bpf_ktime_get_ns() - sweep->ran_ns > 10 * SG_SWEEP_STEP_NS)
 		bpf_timer_start(&clock->timer, SG_SWEEP_STEP_NS, 0);
-	return 0;
 }
 
 #endif
