@@ -1,4 +1,4 @@
-"""The engine of stateful NAT under test: the shipped tc program in a network namespace of its own, packets by BPF_PROG_TEST_RUN.
+"""The engine of stateful NAT under test: the shipped tc program in a network namespace, packets by BPF_PROG_TEST_RUN.
 
     with NatLab() as lab:                                  # one NAT64 object, pool 192.0.2.1 and 192.0.2.2
         seen = lab.send(udp("2001:db8::1", 4000, "64:ff9b::c633:6401", 53))
@@ -121,13 +121,13 @@ def udp(src: str, sport: int, dst: str, dport: int, payload: bytes = b"sixgate!"
     return frame(src, dst, UDP, udp_body(src, sport, dst, dport, payload), ttl=ttl)
 
 
-def tcp_body(src: str, sport: int, dst: str, dport: int, flags: int, payload: bytes = b"") -> bytes:
+def tcp_body(src: str, sport: int, dst: str, dport: int, flags: int, *, payload: bytes = b"") -> bytes:
     body = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 0x50, flags, 8192, 0, 0) + payload
     return summed(src, dst, TCP, body, 16)
 
 
-def tcp(src: str, sport: int, dst: str, dport: int, flags: int, payload: bytes = b"") -> bytes:
-    return frame(src, dst, TCP, tcp_body(src, sport, dst, dport, flags, payload))
+def tcp(src: str, sport: int, dst: str, dport: int, flags: int, *, payload: bytes = b"") -> bytes:
+    return frame(src, dst, TCP, tcp_body(src, sport, dst, dport, flags, payload=payload))
 
 
 def echo_body(src: str, dst: str, ident: int, *, reply: bool = False, payload: bytes = b"ping") -> bytes:
@@ -143,7 +143,7 @@ def echo(src: str, dst: str, ident: int, *, reply: bool = False) -> bytes:
     return frame(src, dst, ICMP6 if ":" in src else ICMP, echo_body(src, dst, ident, reply=reply))
 
 
-def icmp_error(src: str, dst: str, kind: int, code: int, inner: bytes, info: int = 0) -> bytes:
+def icmp_error(src: str, dst: str, kind: int, code: int, inner: bytes, *, info: int = 0) -> bytes:
     """An ICMP error of `src` about `inner`, a frame whose link header is left out."""
     six = ":" in src
     body = struct.pack("!BBHI", kind, code, 0, info) + inner[14:]
@@ -260,7 +260,7 @@ class NatLab:
             Path("/proc/sys/net", path).write_text("1")
         self.v6, self.v4 = socket.if_nametoindex("v6"), socket.if_nametoindex("v4")
         blocks = sum(pool.n * 3 * BLOCKS for domain in domains for pool in domain.pools)
-        sizes = {name: ids for name in ("sg_st_fwd", "sg_st_map", "sg_st_find", "sg_st_sess", "sg_st_seen")}
+        sizes = dict.fromkeys(("sg_st_fwd", "sg_st_map", "sg_st_find", "sg_st_sess", "sg_st_seen"), ids)
         sizes |= {"sg_st_sids": ids // 512, "sg_st_mids": ids // 512}
         sizes |= {"sg_st_port": blocks, "sg_st_resv": blocks}
         sizes |= {"sg_st_half": sum(domain.half_size for domain in domains)}
