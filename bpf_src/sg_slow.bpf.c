@@ -12,6 +12,7 @@
 #include "lib/nat.h"
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
+#include "lib/observe.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
 #include "lib/st_nat.h"
@@ -64,8 +65,7 @@ SG_GLOBAL int sg_slow_stateless(struct __sk_buff *ctx, const struct sg_nat_table
 	return w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 }
 
-SEC("tc")
-int sg_slow_tc(struct __sk_buff *ctx)
+SG_INLINE int sg_slow(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
@@ -98,6 +98,17 @@ int sg_slow_tc(struct __sk_buff *ctx)
 	}
 	sg_metric(reason, 1, bytes);
 	return w->act;
+}
+
+SEC("tc")
+int sg_slow_tc(struct __sk_buff *ctx)
+{
+	bool seen = sg_observed() && sg_obs_begin(ctx);
+	int act = sg_slow(ctx);
+
+	if (unlikely(seen))
+		sg_obs_end(ctx, act, SG_AT_SLOW);
+	return act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

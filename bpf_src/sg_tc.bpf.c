@@ -10,6 +10,7 @@
 #include "lib/big.h"
 #include "lib/fast_nops.h"
 #include "lib/event.h"
+#include "lib/observe.h"
 #include "lib/flow_skb.h"
 #include "lib/flow.h"
 #include "lib/lb_send_skb.h"
@@ -70,8 +71,7 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	return sg_tc_done(ctx, w, reason, segs, bytes);
 }
 
-SEC("tc")
-int sg_uplink_tc(struct __sk_buff *ctx)
+SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t;
@@ -102,6 +102,17 @@ int sg_uplink_tc(struct __sk_buff *ctx)
 			return act;
 	}
 	return sg_tc_general(ctx);
+}
+
+SEC("tc")
+int sg_uplink_tc(struct __sk_buff *ctx)
+{
+	bool seen = sg_observed() && sg_obs_begin(ctx);
+	int act = sg_uplink(ctx);
+
+	if (unlikely(seen))
+		sg_obs_end(ctx, act, SG_AT_TC);
+	return act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

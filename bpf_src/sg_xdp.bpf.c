@@ -8,6 +8,7 @@
 #include "sg/ctx_xdp.h"
 #include "lib/send_xdp.h"
 #include "lib/fast_nops.h"
+#include "lib/observe.h"
 #include "lib/flow_xdp.h"
 #include "lib/flow.h"
 #include "lib/lb_send_xdp.h"
@@ -44,8 +45,7 @@ SG_GLOBAL int sg_lb_common(struct xdp_md *ctx)
 	return proto == bpf_htons(ETH_P_IPV6) ? sg_lb_fast6(ctx) : SG_LB_FOREIGN;
 }
 
-SEC("xdp")
-int sg_uplink_xdp(struct xdp_md *ctx)
+SG_INLINE int sg_uplink(struct xdp_md *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t;
@@ -67,6 +67,17 @@ int sg_uplink_xdp(struct xdp_md *ctx)
 	if (likely(act != SG_FLOW_GENERAL))
 		return act;
 	return sg_xdp_general(ctx);
+}
+
+SEC("xdp")
+int sg_uplink_xdp(struct xdp_md *ctx)
+{
+	bool seen = sg_observed() && sg_obs_begin(ctx);
+	int act = sg_uplink(ctx);
+
+	if (unlikely(seen))
+		sg_obs_end(ctx, act, SG_AT_XDP);
+	return act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

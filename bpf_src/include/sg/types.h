@@ -149,5 +149,6 @@ struct sg_event {
 #include "types_lb.h"
 #include "types_nat.h"
 #include "types_egress.h"
+#include "types_observe.h"
 
 #endif

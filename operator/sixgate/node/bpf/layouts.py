@@ -99,6 +99,14 @@ class SgMapKind(IntEnum):
     SG_MAP_RANGE = 1
 
 
+class SgObsHook(IntEnum):
+    SG_AT_XDP = 0
+    SG_AT_TC = 1
+    SG_AT_SLOW = 2
+    SG_AT_POD = 3
+    SG_AT_TUN = 4
+
+
 class SgOwnFlag(IntEnum):
     SG_OWN_HOST = 1
     SG_OWN_STATIC = 2
@@ -915,6 +923,53 @@ SG_NEXTHOP = Record(
         Field("smac", 58, Array(Int("__u8", 1), 6)),
         Field("tos", 64, Int("__u8", 1)),
         Field("pad", 65, Array(Int("__u8", 1), 7)),
+    ),
+)
+
+SG_OBS_CONF = Record(
+    "sg_obs_conf",
+    88,
+    (
+        Field("sample", 0, Int("__u32", 4)),
+        Field("budget", 4, Int("__u32", 4)),
+        Field("until_ns", 8, Int("__u64", 8)),
+        Field("addr", 16, Address()),
+        Field("mask", 32, Address()),
+        Field("reasons", 48, Array(Int("__u64", 8), 4)),
+        Field("by_addr", 80, Int("__u32", 4)),
+        Field("pad", 84, Int("__u32", 4)),
+    ),
+)
+
+SG_OBS_EVENT = Record(
+    "sg_obs_event",
+    288,
+    (
+        Field("time_ns", 0, Int("__u64", 8)),
+        Field("ifindex", 8, Ifindex()),
+        Field("before_size", 12, Int("__u32", 4)),
+        Field("after_size", 16, Int("__u32", 4)),
+        Field("verdict", 20, Int("__s32", 4, signed=True)),
+        Field("reason", 24, Int("__u16", 2)),
+        Field("hook", 26, Int("__u8", 1)),
+        Field("before_len", 27, Int("__u8", 1)),
+        Field("after_len", 28, Int("__u8", 1)),
+        Field("pad", 29, Array(Int("__u8", 1), 3)),
+        Field("before", 32, Array(Int("__u8", 1), 128)),
+        Field("after", 160, Array(Int("__u8", 1), 128)),
+    ),
+)
+
+SG_OBS_CPU = Record(
+    "sg_obs_cpu",
+    2368,
+    (
+        Field("counts", 0, Array(Int("__u64", 8), 256)),
+        Field("tick", 2048, Int("__u64", 8)),
+        Field("withheld", 2056, Int("__u64", 8)),
+        Field("lost", 2064, Int("__u64", 8)),
+        Field("left", 2072, Int("__u64", 8)),
+        Field("event", 2080, SG_OBS_EVENT),
     ),
 )
 
@@ -1906,6 +1961,30 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_NEXTHOP,
         max_entries=1024,
+        flags=0,
+    ),
+    "sg_obs_conf": MapSpec(
+        name="sg_obs_conf",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_OBS_CONF,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_obs_cpu": MapSpec(
+        name="sg_obs_cpu",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_OBS_CPU,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_obs_ring": MapSpec(
+        name="sg_obs_ring",
+        type=27,
+        key=Raw(0),
+        value=Raw(0),
+        max_entries=1048576,
         flags=0,
     ),
     "sg_opt_buf": MapSpec(
