@@ -32,6 +32,7 @@ nft nftables
 iperf3 iperf3
 ping iputils-ping
 traceroute traceroute
+tcpdump tcpdump
 git git
 setpriv util-linux
 unbound unbound
