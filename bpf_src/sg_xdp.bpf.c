@@ -45,10 +45,19 @@ SG_GLOBAL int sg_lb_common(struct xdp_md *ctx)
 	return proto == bpf_htons(ETH_P_IPV6) ? sg_lb_fast6(ctx) : SG_LB_FOREIGN;
 }
 
+/* The same for the translator. */
+SG_GLOBAL int sg_nat_common(struct xdp_md *ctx)
+{
+	const struct sg_nat_table *t = sg_nat_table();
+
+	if (!t)
+		return SG_ACT_PASS;
+	return sg_eth_proto(ctx) == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
+}
+
 SG_INLINE int sg_uplink(struct xdp_md *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
-	const struct sg_nat_table *t;
 	int act;
 
 	if (sg_feature(SG_F_LB)) {
@@ -60,10 +69,7 @@ SG_INLINE int sg_uplink(struct xdp_md *ctx)
 	}
 	if (!sg_feature(SG_F_NAT) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return SG_ACT_PASS;
-	t = sg_nat_table();
-	if (!t)
-		return SG_ACT_PASS;
-	act = proto == bpf_htons(ETH_P_IPV6) ? sg_flow64(ctx, t->version) : sg_flow46(ctx, t->version);
+	act = sg_nat_common(ctx);
 	if (likely(act != SG_FLOW_GENERAL))
 		return act;
 	return sg_xdp_general(ctx);
