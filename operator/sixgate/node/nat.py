@@ -210,11 +210,9 @@ class NatState:
             raise ApplyError(
                 "Sessions can be ended by object, client, pool address, remote and protocol, not by state."
             )
-        if not self.present():
-            return 0
-        order = self._order(wanted)
-        if order is None:
-            return 0
+        order = self._order(wanted) if self.present() else None
+        if order is None or not self._in_use():
+            return 0  # the sweeper begins with the first session
         before = self.sweeper()
         seq = (int(time.time_ns() // 1_000_000) & 0xFFFFFFFF) or 1
         with self._map("sg_st_flush", layouts.SG_ST_FLUSH) as table:
@@ -231,6 +229,10 @@ class NatState:
         raise ApplyError(
             f"The data plane has not ended these sessions within {FLUSH_SECONDS:g} s: does its sweeper run?"
         )
+
+    def _in_use(self) -> bool:
+        with self._map("sg_st_use", layouts.SG_ST_USE) as table:
+            return any(any(value) for _, value in table.lookup_batch())
 
     def _order(self, wanted: Filter) -> dict[str, object] | None:
         """`struct sg_st_flush` of a filter; None where nothing can fit it."""
