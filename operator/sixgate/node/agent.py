@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
-from sixgate.node.discard_log import DiscardLog
+from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
 from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.netfilter import RuleEvents
 from sixgate.node.reconcile import Around, Reconciler
+from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
     from sixgate.node.egress.pods import PodSource
@@ -139,6 +140,7 @@ class NodeAgent:
             KernelEvents() as events,
             RuleEvents() as rules,
             DiscardLog(self._options.bpffs, loop, self._clock) as discards,
+            BlockLog(self._options.bpffs, loop, self._clock, self._object_name) as blocks,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool,
         ):
 
@@ -150,7 +152,7 @@ class NodeAgent:
             for source_of_events in heard_of:
                 loop.add_reader(source_of_events.fileno(), heard, source_of_events)
             try:
-                await self._serve(reader, latest, wake, pool, discards=discards, on_status=on_status)
+                await self._serve(reader, latest, wake, pool, logs=(discards, blocks), on_status=on_status)
             finally:
                 for source_of_events in heard_of:
                     loop.remove_reader(source_of_events.fileno())
@@ -171,7 +173,7 @@ class NodeAgent:
         wake: asyncio.Event,
         pool: ThreadPoolExecutor,
         *,
-        discards: DiscardLog,
+        logs: tuple[DiscardLog, ...],
         on_status: StatusSink | None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -192,7 +194,8 @@ class NodeAgent:
                     applied = latest[0]
                     await loop.run_in_executor(pool, self.apply, applied)
                     if self._lock.held:
-                        discards.follow()
+                        for each in logs:
+                            each.follow()
                         await egress.follow(applied)
                 told.clear()
                 self._status = self._status.model_copy(update={"egress": egress.reports()})
@@ -204,6 +207,12 @@ class NodeAgent:
                     return
         finally:
             await egress.stop()
+
+    def _object_name(self, number: int) -> str:
+        """The gateway whose stateful object has this number."""
+        space = StateDir(self._options.state_dir).numbers().get("obj")
+        given = space.given if space is not None else {}
+        return next((name for name, (first, _) in given.items() if first == number), f"object {number}")
 
     def _pause(self) -> float:
         due = BROKEN_RETRY_S if self._broken else self._reconciler.next_retry_s()

@@ -1,4 +1,4 @@
-"""Logs what the data plane tells of discarded packets while an agent runs (RFC 7915 4.5, 5.1.1).
+"""Logs what the data plane tells while an agent runs: discarded packets (RFC 7915 4.5, 5.1.1), port blocks (RFC 7422).
 
 The data plane never waits for this: a ring buffer that nobody empties fills up, and what comes then is only counted.
 """
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
 from sixgate.node import names
+from sixgate.node.blocks import BlockEvent, read_block
 from sixgate.node.bpf.ringbuf import RingBuffer
-from sixgate.node.discards import LineBound, read_discard
+from sixgate.node.discards import Discard, LineBound, read_discard
 from sixgate.node.observe import open_raw
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVENTS = "sg_events"
+BLOCKS = "sg_st_log"
 _AT_ONCE = 256  # records of one turn of the loop; it turns again where more wait
 
 
@@ -32,6 +34,8 @@ class DiscardLog:
 
     All methods belong to the thread of `loop`. `clock` is monotonic seconds.
     """
+
+    name = EVENTS
 
     def __init__(
         self, bpffs: Path, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], bound: LineBound | None = None
@@ -53,7 +57,7 @@ class DiscardLog:
     def follow(self) -> None:
         """Open what is pinned now and close what is not any more. For the one process that keeps the node: a second
         reader would take records away from the first."""
-        pinned = {self._open(self._bpffs / path) for path in (names.map_path(EVENTS), names.new_map_path(EVENTS))}
+        pinned = {self._open(self._bpffs / path) for path in (names.map_path(self.name), names.new_map_path(self.name))}
         for map_id in set(self._rings) - pinned:
             self._read(map_id)
             self._drop(map_id)
@@ -89,18 +93,30 @@ class DiscardLog:
 
     def _tell(self, record: bytes) -> None:
         now_s = self._clock()
+        if not self._is_bounded():
+            self._say(record, now_s)
+            return
         if self._bound.rest_s(now_s) == 0:
             self._settle()
         if not self._bound.admit(now_s):
             if self._timer is None:
                 self._timer = self._loop.call_later(self._bound.rest_s(now_s), self._settle)
             return
+        self._say(record, now_s)
+
+    def _say(self, record: bytes, now_s: float) -> None:
         try:
-            discard = read_discard(record, _device_name, now_s)
+            told = self._read_record(record, now_s)
         except BpfError as error:
             self._complain(error)
             return
-        log.info("%s", discard, extra=discard.fields())
+        log.info("%s", told, extra=told.fields())
+
+    def _read_record(self, record: bytes, now_s: float) -> Discard | BlockEvent:
+        return read_discard(record, _device_name, now_s)
+
+    def _is_bounded(self) -> bool:
+        return True
 
     def _settle(self) -> None:
         """Say how many lines there are not."""
@@ -124,7 +140,30 @@ class DiscardLog:
     def _complain(self, error: BpfError) -> None:
         if str(error) not in self._complaints:
             self._complaints.add(str(error))
-            log.warning("Discarded packets are not logged: %s", error)
+            log.warning("What the data plane tells is not logged: %s", error)
+
+
+class BlockLog(DiscardLog):
+    """The same for port blocks, every one of them: who had a port when is to be found in the log."""
+
+    name = BLOCKS
+
+    def __init__(
+        self,
+        bpffs: Path,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        object_name: Callable[[int], str],
+    ) -> None:
+        super().__init__(bpffs, loop, clock)
+        self._object_name = object_name
+
+    def _read_record(self, record: bytes, now_s: float) -> Discard | BlockEvent:
+        del now_s
+        return read_block(record, self._object_name)
+
+    def _is_bounded(self) -> bool:
+        return False
 
 
 def _device_name(ifindex: int) -> str:

@@ -19,6 +19,7 @@ from sixgate.node.execute import Executor
 from sixgate.node.lb.engine import Engine, environment
 from sixgate.node.lb.store import ALL as BALANCER_MAPS
 from sixgate.node.memo import TableMemo
+from sixgate.node.nat_watch import NatWatch
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
 from sixgate.node.report import Failure, report, sizes_report
@@ -67,6 +68,7 @@ class Reconciler:
         self._retries: dict[Action, _Retry] = {}
         self._revision = ""
         self.balancer = Engine(options.bpffs, options.objects, clock_ns)
+        self._nat = NatWatch(options.bpffs, clock)
 
     def next_retry_s(self) -> float | None:
         """Seconds until a failed action is due again or a drain is over; None where there is neither."""
@@ -178,6 +180,8 @@ class Reconciler:
             for action in unsettled
             if action not in self._retries
         ]
+        problems, notes = self._nat.look(want.numbers)
+        want = replace(want, problems=(*want.problems, *problems), notes=(*want.notes, *notes))
         rows = sizes_report(want, have)
         if rows:
             self._state.write(SIZES_REPORT, [row.model_dump(mode="json", by_alias=True) for row in rows])
