@@ -35,7 +35,7 @@ class DiscardLog:
     All methods belong to the thread of `loop`. `clock` is monotonic seconds.
     """
 
-    name = EVENTS
+    name, what = EVENTS, "Discarded packets"
 
     def __init__(
         self, bpffs: Path, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], bound: LineBound | None = None
@@ -140,13 +140,13 @@ class DiscardLog:
     def _complain(self, error: BpfError) -> None:
         if str(error) not in self._complaints:
             self._complaints.add(str(error))
-            log.warning("What the data plane tells is not logged: %s", error)
+            log.warning("%s are not logged: %s", self.what, error)
 
 
 class BlockLog(DiscardLog):
     """The same for port blocks, every one of them: who had a port when is to be found in the log."""
 
-    name = BLOCKS
+    name, what = BLOCKS, "Port blocks"
 
     def __init__(
         self,
