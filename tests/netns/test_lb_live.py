@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -83,3 +84,68 @@ def test_flows_are_spread_over_all_backends(site: Site, family: int) -> None:
     told = Counter(site.net.answers(60, vip(family)))
     assert set(told) == set(BACKENDS)
     assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W2", vip(family)]).returncode == 0
+
+
+def open_line(site: Site, family: int = 4) -> subprocess.Popen[str]:
+    """A connection that stays: bash's own, which says each line of its input and what came back."""
+    each = 'echo "$line" >&3; read -r -t 3 said <&3; echo "$said"'
+    script = f"exec 3<>/dev/tcp/{vip(family)}/80; while read -r line; do {each}; done"
+    words = site.net.lab.command(CLIENT, ["bash", "-c", script])
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
+def say(line: subprocess.Popen[str]) -> str:
+    assert line.stdin is not None
+    assert line.stdout is not None
+    line.stdin.write("x\n")
+    line.stdin.flush()
+    return line.stdout.readline().strip()
+
+
+def test_established_connections_survive_drain_removal_and_restart(site: Site) -> None:
+    site.put()
+    lines = [open_line(site) for _ in range(12)]
+    try:
+        before = [say(line).split()[0] for line in lines]
+        assert set(before) == set(BACKENDS)
+        site.put(backends=[{"address": address(role, 4), "maintenance": role == "b1"} for role in BACKENDS])
+        assert "b1" not in site.net.answers(20)
+        assert [say(line) for line in lines] == [f"{name} 2" for name in before]
+        site.sixgate.kill()
+        site.sixgate.start()
+        site.sixgate.wait_ready()
+        site.put(backends=[{"address": address("b3", 4)}])
+        assert set(site.net.answers(10)) == {"b3"}
+        assert [say(line) for line in lines] == [f"{name} 3" for name in before]
+        states = {row["address"]: row["state"] for row in site.report()["notActive"]}
+        assert states == {address("b1", 4): "Draining", address("b2", 4): "Draining"}
+    finally:
+        for line in lines:
+            line.kill()
+            line.wait()
+
+
+CHECK = {"type": "HTTP", "intervalMilliseconds": 100, "timeoutMilliseconds": 90, "rise": 2, "fall": 2}
+
+
+def test_a_backend_that_does_not_answer_is_quarantined_and_comes_back(site: Site) -> None:
+    site.put(healthCheck=CHECK)
+    assert set(site.net.answers(20)) == set(BACKENDS)
+    site.net.stop("b2")
+    site.wait(lambda: site.report()["quarantined"] == 1, "b2 is not quarantined")
+    (row,) = site.report()["notActive"]
+    assert row == {"address": address("b2", 4), "state": "Quarantined", "message": "port 80: connection refused"}
+    assert set(site.net.answers(20)) == {"b1", "b3"}
+    site.net.serve("b2")
+    site.wait(lambda: site.report()["active"] == 3, "b2 does not come back")
+    assert set(site.net.answers(20)) == set(BACKENDS)
+
+
+@pytest.mark.parametrize("policy", ["Open", "Closed"])
+def test_what_happens_when_no_backend_answers(site: Site, policy: str) -> None:
+    site.put(healthCheck={**CHECK, "path": "/nothing", "statusCodes": [404], "whenAllFail": policy})
+    site.wait(lambda: site.report()["quarantined"] == 3, "not all are quarantined")
+    assert not site.sixgate.status()["ready"]
+    assert "No backend answers" in site.report()["message"]
+    told = set(site.net.answers(6))
+    assert told == set(BACKENDS) if policy == "Open" else told == {""}

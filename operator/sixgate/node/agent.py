@@ -17,6 +17,7 @@ from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
+from sixgate.node.lb.balancing import Balancing
 from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.netfilter import RuleEvents
@@ -181,6 +182,7 @@ class NodeAgent:
         applied: NodeConfigSpec | None = None
         told = asyncio.Event()  # egress has something to say, and nothing is to be applied
         egress = EgressKeeper(self._options, self._pods, self._clock, told.set)
+        balancing = Balancing(self._reconciler.balancer, self._options.node, wake.set, self._clock)
         try:
             while True:
                 waiters = [asyncio.create_task(event.wait()) for event in (wake, told)]
@@ -197,6 +199,7 @@ class NodeAgent:
                         for each in logs:
                             each.follow()
                         await egress.follow(applied)
+                        balancing.follow(applied)
                 told.clear()
                 self._status = self._status.model_copy(update={"egress": egress.reports()})
                 if latest and on_status is not None and self._status != reported:
@@ -207,6 +210,7 @@ class NodeAgent:
                     return
         finally:
             await egress.stop()
+            await balancing.stop()
 
     def _object_name(self, number: int) -> str:
         """The gateway whose stateful object has this number."""

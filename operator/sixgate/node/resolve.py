@@ -39,7 +39,7 @@ from sixgate.node.shapes import layout, map_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sixgate.api.nodeconfig import Attachment, BpfObject, NodeConfigSpec
+    from sixgate.api.nodeconfig import Attachment, BpfObject, Link, NodeConfigSpec
     from sixgate.node.bpf.ctype import MapSpec, Record
     from sixgate.node.resolve_passage import Passages
 
@@ -106,7 +106,8 @@ def resolve(
         numbers=numbers,
         floating=frozenset(
             address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
-        ),
+        )
+        | frozenset(vip.address for item in spec.balancers for vip in item.vips if vip.announcers),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),
@@ -246,7 +247,13 @@ def _occupied(want: HookWant, device: Device, have: Observed) -> str | None:
 
 
 def _links(spec: NodeConfigSpec, have: Observed, found: Findings) -> Iterator[LinkWant]:
-    for item in spec.links:
+    """Two features may want the same device: it is one, for the objects of both."""
+    asked: dict[tuple[str, str, str | None, int, bool], Link] = {}
+    for each in spec.links:
+        key = (each.name, each.kind, each.peer, each.mtu, each.offloads)
+        both = (*asked[key].owners, *each.owners) if key in asked else each.owners
+        asked[key] = each.model_copy(update={"owners": tuple(dict.fromkeys(both))})
+    for item in asked.values():
         foreign = [n for n in (item.name, item.peer) if n and n in have.devices and not have.devices[n].ours]
         if foreign:
             found.problem(

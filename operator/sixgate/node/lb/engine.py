@@ -52,7 +52,12 @@ class Env:
 def environment(have: Observed) -> Env:
     """What the balancer must know of this node's devices."""
     default = devices.device_table(have).get(0, {})
-    seen = (address for device in have.devices.values() for address in device.addresses if not address.ours)
+    seen = (
+        address
+        for device in have.devices.values()
+        for address in device.addresses
+        if not (address.ours or address.floating)
+    )
     return Env(
         source4=str(default.get("addr4", "")),
         source6=str(default.get("addr6", "")),
@@ -100,7 +105,8 @@ class Engine:
         self.wanted: tuple[Balancer, ...] = ()
         self.health = Health()
         self.env = Env()
-        self.announced: dict[str, tuple[str, ...]] = {}
+        self.announced: frozenset[str] = frozenset()  # addresses that this node announces
+        self.trouble = ""  # why it cannot announce one
         self.problems: tuple[Problem, ...] = ()
 
     # What is to be done, and when
@@ -399,7 +405,11 @@ class Engine:
             if state is not None and not state.table.steady():
                 named = {self._backends[number].addr for number in state.table.formers() if number in self._backends}
                 leaving = frozenset(named - {layout.mapped(backend.address) for backend in item.backends})
-            made.append(report_of(item, self.health, leaving, self.announced.get(item.name, ())))
+            made.append(
+                report_of(
+                    item, self.health, leaving, tuple(vip.address for vip in item.vips if vip.address in self.announced)
+                )
+            )
         return bounded(made)
 
     def faults(self) -> tuple[Problem, ...]:
@@ -408,6 +418,12 @@ class Engine:
         return (
             *self.problems,
             *(problem for item, text in dead if text for problem in _problems(item, "NoBackend", text)),
+            *(
+                problem
+                for item in self.wanted
+                if self.trouble and any(vip.announcers for vip in item.vips)
+                for problem in _problems(item, "NotAnnounced", self.trouble)
+            ),
         )
 
     def notes(self) -> tuple[Problem, ...]:
