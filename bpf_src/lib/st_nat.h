@@ -192,6 +192,8 @@ SG_INLINE enum sg_reason sg_st_refuse(struct sg_work *w, const struct sg_nat_gw 
 		return SG_DROP_ST_FILTERED;
 	case SG_DROP_ST_SYN:
 		return SG_DROP_ST_SYN;
+	case SG_DROP_ST_HAIRPIN:
+		return sg_refuse(w, gw, SG_DROP_ST_HAIRPIN);
 	default:
 		return SG_DROP_STALE;
 	}

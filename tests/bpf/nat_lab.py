@@ -17,7 +17,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -406,6 +406,35 @@ class NatLab:
         """Lets time pass for every session and for every port that rests."""
         for index, session in self.sessions().items():
             self.map("sg_st_sess").set(index, session | {"expires": session["expires"] - seconds})
+
+    def rest(self, seconds: int) -> None:
+        """Lets time pass for every port that rests."""
+        blocks = self.map("sg_st_port")
+        for index, block in list(blocks.items()):
+            if block["resting"]:
+                slots = [s - seconds if block["resting"] >> i & 1 else s for i, s in enumerate(block["slot"])]
+                blocks.set(index, block | {"slot": slots, "rest_next": 0})
+
+    def bind(self, proto: int, out: str, out_port: int, client: str, port: int) -> None:
+        """A static binding of object 0, and its port reserved."""
+        inside = Frozen(addr=client, port=port, proto=proto, side=0, obj=0)
+        outside = Frozen(addr=mapped(out), port=out_port, proto=proto, side=1, obj=0)
+        self.loaded.fill("sg_st_bind", {inside: {"addr": mapped(out), "port": out_port}})
+        self.loaded.fill("sg_st_bind", {outside: {"addr": client, "port": port, "obj": 0}})
+        number = {TCP: 0, UDP: 1}.get(proto, 2)
+        index = self.bases[out] + number * BLOCKS + out_port // 64 - 16
+        known = self.map("sg_st_resv").get(index)
+        self.loaded.fill("sg_st_resv", {index: known | 1 << out_port % 64})
+
+    def context(self, packet: bytes) -> SkbContext:
+        return SkbContext(ifindex=self.v6 if packet[12:14] == b"\x86\xdd" else self.v4)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Waits until the sweeper has brought something about."""
+        deadline = time.monotonic() + 30
+        while not done():
+            assert time.monotonic() < deadline, f"the sweeper did not do it: {self.map('sg_st_sweep').get(0)}"
+            time.sleep(0.05)
 
     def life_left(self) -> int:
         """Seconds that the only session has."""
