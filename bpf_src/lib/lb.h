@@ -314,7 +314,7 @@ SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, s
 	*id = sg_lb_decide(ctx, vip, w, &reason);
 	if (!*id)
 		return reason;
-	if (vip->port_delta && !sg_lb_inner_port(ctx, p, port_off, w->ask.key.dport, vip->port_delta))
+	if (vip->port_delta && !sg_lb_inner_port(ctx, p, &w->ask.key, port_off, vip->port_delta))
 		return SG_DROP_RESIZE;
 	return SG_OK_LB_ICMP;
 }

@@ -93,22 +93,35 @@ class Balancer(Tables):
     """One loaded object, `sg_xdp`, `sg_tc` or `sg_slow`, for packets that are said to come from `device`."""
 
     def __init__(
-        self, name: str = "sg_xdp", device: str = "lo", features: int = SgFeature.SG_F_LB, l2_len: int = 14
+        self,
+        name: str = "sg_xdp",
+        device: str = "lo",
+        features: int = SgFeature.SG_F_LB,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.name, self.device = name, device
         config = {
-            "features": int(features), "l2_len": l2_len, "slow_dev": SLOW, "icmp_rate": 1000, "icmp_burst": 100,
+            "features": int(features), "l2_len": 14, "slow_dev": SLOW, "icmp_rate": 1000, "icmp_burst": 100,
         }  # fmt: skip
-        self.loaded = Loaded(name, constants={"sg_cfg": config})
+        self.loaded = Loaded(name, constants={"sg_cfg": config}, sizes=sizes)
         super().__init__(self.loaded.maps)
 
-    def run(self, packet: bytes, *, repeat: int = 1, gso_size: int = 0, gso_segs: int = 0) -> Outcome:
+    def run(self, packet: bytes, *, repeat: int = 1) -> Outcome:
         """One packet from `device`."""
         index = socket.if_nametoindex(self.device)
-        if self.name == "sg_xdp":
-            return self.loaded.run(packet, XdpContext(ingress_ifindex=index), repeat=repeat)
-        context = SkbContext(ifindex=index, gso_size=gso_size, gso_segs=gso_segs)
+        context = XdpContext(ingress_ifindex=index) if self.name == "sg_xdp" else SkbContext(ifindex=index)
         return self.loaded.run(packet, context, repeat=repeat)
+
+    def send(self, packet: bytes) -> int:
+        """One packet from `device`, without a look at the counters; the verdict."""
+        return self.verdict_and_packet(packet)[0]
+
+    def verdict_and_packet(self, packet: bytes) -> tuple[int, bytes]:
+        """As `send`, with the packet afterwards."""
+        index = socket.if_nametoindex(self.device)
+        context = XdpContext(ingress_ifindex=index) if self.name == "sg_xdp" else SkbContext(ifindex=index)
+        result = self.loaded.program.test_run(packet, context=context)
+        return result.retval, result.data
 
     def close(self) -> None:
         self.loaded.close()
