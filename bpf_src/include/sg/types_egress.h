@@ -50,12 +50,18 @@ enum sg_eg_own_flag {
 	SG_EG_OWNER = 1 << 0, /* new connections are taken; without it only those that are there already */
 };
 
-/* A pair whose packets this node takes out, as owner or while it drains. */
+/* A pair whose packets this node takes out just now, as owner or while it drains. */
 struct sg_eg_own {
-	__u32 obj;   /* of the NAT engine: index in sg_st_obj */
 	__u32 flags; /* enum sg_eg_own_flag */
 	__u32 epoch; /* how often the pair has changed hands; kept here for an agent that is started again */
-	__u32 stat;  /* index in sg_eg_stats */
+};
+
+/* The NAT engine's objects of a pair on a gateway, whoever owns it: indexes in sg_st_obj. */
+struct sg_eg_obj {
+	__u16 obj4;
+	__u16 obj6;
+	__u32 families; /* 1: obj4 is set, 2: obj6 is */
+	__u32 stat;	/* index in sg_eg_stats */
 };
 
 /* The node of a pod, learnt from its packets. */

@@ -14,10 +14,12 @@ from ipaddress import ip_address
 from sixgate.api.base import LabelSelector
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.errors import Ref
+from sixgate.plan.egress_nat import with_nat
 from sixgate.plan.nodeplan import (
     AttachmentPlan,
     ConfigPlan,
     EgressMemberPlan,
+    EgressNatPlan,
     EgressPairPlan,
     EgressPlan,
     EgressPodsPlan,
@@ -28,11 +30,12 @@ from sixgate.plan.nodeplan import (
 )
 from sixgate.plan.select import NodeIndex, NodeSet
 from sixgate.plan.snapshot import NodeInfo
+from sixgate.plan.stateful import lifetimes
 
 TUNNEL_DEVICE = "sg-egress0"
 SLOW_DEVICE = "sg-eslow0"
 SLOW_PEER = "sg-eslow1"
-OBJECTS = ("sg_egress",)
+OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow")
 MAX_PAIR = 0x7FFFFF
 MAX_STAT = 4095
 ICMP_RATE = 100
@@ -101,6 +104,7 @@ def parts(  # noqa: PLR0917 - what the planner knows, each of a type of its own
         if (address := node_address(nodes[name], family))
     )
     groups: dict[tuple[int, ...], NodeSet] = {(): index.everything}
+    serving = index.everything & sum(index.only(member.node) for member in members)
     for number, pods in enumerate(item.spec.pods):
         selected = index.everything if pods.node_selector is None else index.select(pods.node_selector)
         split: dict[tuple[int, ...], NodeSet] = {}
@@ -110,9 +114,10 @@ def parts(  # noqa: PLR0917 - what the planner knows, each of a type of its own
                     split[key] = rest
         groups = split
     for chosen, group in groups.items():
-        held = group if chosen else group & gateways
-        if held:
-            yield EgressPart(item.ref, _plan(item, chosen, stat, pairs, members)), held
+        for gateway, held in ((True, group & serving), (False, group & ~serving if chosen else 0)):
+            if held:
+                made = _plan(item, chosen, stat, pairs, members)
+                yield EgressPart(item.ref, replace(made, gateway=gateway and bool(pairs))), held
 
 
 def _plan(
@@ -142,6 +147,16 @@ def _plan(
         heartbeat_ms=spec.failover.heartbeat_milliseconds,
         missed=spec.failover.missed_heartbeats,
         drain_s=spec.failover.drain_seconds,
+        gateway=False,
+        nat=EgressNatPlan(
+            max_sessions=spec.nat.max_sessions,
+            block_size=spec.nat.port_block_size,
+            lifetimes=lifetimes(spec.nat.lifetimes),
+            client_ports=spec.nat.client_limits.ports,
+            client_sessions=spec.nat.client_limits.sessions,
+            client_rate=spec.nat.client_limits.new_sessions_per_second,
+            client_len=spec.nat.client_limits.prefix_length,
+        ),
     )
 
 
@@ -172,15 +187,21 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
         (
             AttachmentPlan("sg_pod_tc", "tc-ingress", ("pods",)),
             AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
-            AttachmentPlan("sg_eg_slow_tc", "tc-ingress", (SLOW_PEER,)),
             AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
         ),
         constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
     )
-    config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)
-    return replace(
-        made,
-        objects=(*made.objects, egress),
-        config=replace(config, features=config.features | Feature.EGRESS, tunnel_device=TUNNEL_DEVICE),
-        egress=tuple(part.plan for part in found),
+    slow = ObjectPlan(
+        "sg_eslow", digests["sg_eslow"], owners, (AttachmentPlan("sg_eslow_tc", "tc-ingress", (SLOW_PEER,)),)
     )
+    found_plans = tuple(part.plan for part in found)
+    config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)
+    # First of all: where another program wants a pod's device, too, egress has it.
+    with_pods = replace(
+        made,
+        objects=(egress, slow, *made.objects),
+        config=replace(config, features=config.features | Feature.EGRESS, tunnel_device=TUNNEL_DEVICE),
+        egress=found_plans,
+    )
+    serving = tuple(plan for plan in found_plans if plan.gateway)
+    return with_nat(with_pods, serving, digests) if serving else with_pods

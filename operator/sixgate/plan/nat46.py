@@ -119,7 +119,7 @@ def _nat(gateways: tuple[NAT46Gateway, ...], stats: tuple[int, ...], stateful: S
     )
     mappings.extend(_range_mapping(network, index) for network, index in cidrs[MAX_RANGES:])
     ordered = tuple(sorted(mappings, key=lambda m: (m.addr, m.length)))
-    generation = _number_of(ordered) if ordered else 0
+    generation = number_of(ordered) if ordered else 0
     has = has_bits(stateful) if stateful else 0
     return NatPlan(
         owners=tuple(gateway.ref for gateway in gateways),
@@ -127,7 +127,7 @@ def _nat(gateways: tuple[NAT46Gateway, ...], stats: tuple[int, ...], stateful: S
         ranges=ranges,
         mappings=ordered,
         generation=generation,
-        version=_number_of((tuple(planned), ranges, generation, has)),
+        version=number_of((tuple(planned), ranges, generation, has)),
         has=has,
     )
 
@@ -188,7 +188,7 @@ def _bits128(network: IPv4Network | IPv6Network) -> int:
     return network.prefixlen + (96 if network.version == 4 else 0)
 
 
-def _number_of(contents: tuple[object, ...]) -> int:
+def number_of(contents: tuple[object, ...]) -> int:
     """A number of 32 bits for these very contents (frozen dataclasses); never 0, which means none."""
     return int.from_bytes(hashlib.sha256(repr(contents).encode()).digest()[:4], "big") or 1
 

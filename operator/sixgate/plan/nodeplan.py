@@ -343,8 +343,21 @@ class EgressMemberPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressNatPlan:
+    """Of `struct sg_st_obj`, what an object says of its source NAT; lifetimes in the order of `enum sg_st_life`."""
+
+    max_sessions: int
+    block_size: int
+    lifetimes: tuple[int, ...]
+    client_ports: int
+    client_sessions: int
+    client_rate: int
+    client_len: int
+
+
+@dataclass(frozen=True, slots=True)
 class EgressPlan:
-    """One EgressGateway on one node; `pods` are only those that the node may have."""
+    """One EgressGateway on one node; `pods` are only those that the node may have, `gateway`: the node is one."""
 
     owner: Ref
     stat: int
@@ -359,6 +372,8 @@ class EgressPlan:
     heartbeat_ms: int
     missed: int
     drain_s: int
+    gateway: bool
+    nat: EgressNatPlan
 
 
 @dataclass(frozen=True, slots=True)

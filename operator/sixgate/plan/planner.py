@@ -31,6 +31,7 @@ from sixgate.plan.egress import (
     transport_missing,
     with_egress,
 )
+from sixgate.plan.egress import OBJECTS as EGRESS_OBJECTS
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported, services_of
 from sixgate.plan.nat46 import gateway_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
@@ -338,8 +339,9 @@ class _Run:
             self._blame(item, COVERS, text, field)
         if covered or not_supported(item):
             return
-        if "sg_egress" not in self.snapshot.digests:
-            self._blame(item, OBJECT_MISSING, "needs the BPF object sg_egress, which is not among the built ones")
+        missing = [name for name in EGRESS_OBJECTS if name not in self.snapshot.digests]
+        if missing:
+            self._blame(item, OBJECT_MISSING, f"needs the BPF object {missing[0]}, which is not among the built ones")
             return
         usable = gateways if mine and not transport_missing(item) else 0
         for name in self.index.names_of(usable):

@@ -95,9 +95,9 @@ def stateful_plan(parts: tuple[StatefulPart, ...], writers: tuple[GatewayPlan, .
         bindings=bindings,
         reservations=_reservations(bindings),
         services=tuple(service for part in parts for service in _services(part)),
-        ids=_rounded(sessions, IDS_STEP),
-        port_entries=_roomy(sum(space.count for space in spaces)),
-        half_entries=_roomy(sum(item.half_size for item in objects)),
+        ids=rounded(sessions, IDS_STEP),
+        port_entries=roomy(sum(space.count for space in spaces)),
+        half_entries=roomy(sum(item.half_size for item in objects)),
     )
 
 
@@ -115,8 +115,8 @@ def state_maps(plan: StatefulPlan) -> tuple[MapPlan, ...]:
         "sg_st_port": plan.port_entries,
         "sg_st_half": plan.half_entries,
         "sg_st_use": 0,
-        "sg_st_client": _roomy(plan.ids) if any(item.flags & StatefulFlag.CLIENTS for item in plan.objects) else 0,
-        "sg_st_blk": _roomy(blocks * PROTOCOLS) if blocks else 0,
+        "sg_st_client": roomy(plan.ids) if any(item.flags & StatefulFlag.CLIENTS for item in plan.objects) else 0,
+        "sg_st_blk": roomy(blocks * PROTOCOLS) if blocks else 0,
     }
     state = tuple(MapPlan(name, size, True) for name, size in sizes.items())
     return (*state, MapPlan("sg_st_resv", plan.port_entries, False))
@@ -131,7 +131,7 @@ def has_bits(plan: StatefulPlan) -> int:
     for service in plan.services:
         found |= Has.SVC6 if ":" in service.vip else Has.SVC4
     for space in plan.spaces:
-        found |= Has.OWN6 if space.address == OWN[6] else Has.OWN4
+        found |= Has.OWN6 if space.address == OWN[6] or ":" in space.address else Has.OWN4
     return int(found)
 
 
@@ -268,7 +268,7 @@ def _object(source: _Source, how: GatewayPlan, spaces: tuple[PortSpacePlan, ...]
         gateway=how,
         flags=int(_flags(given)),
         max_sessions=sessions,
-        lifetimes=_lifetimes(given.lifetimes if given else LifetimesSpec()),
+        lifetimes=lifetimes(given.lifetimes if given else LifetimesSpec()),
         client_ports=limits.ports if limits else 0,
         client_sessions=limits.sessions if limits else 0,
         client_rate=limits.new_sessions_per_second if limits else 0,
@@ -294,7 +294,7 @@ def _flags(spec: StatefulSpec | None) -> StatefulFlag:
     return StatefulFlag(sum(flag for flag, is_set in wanted.items() if is_set))
 
 
-def _lifetimes(spec: LifetimesSpec) -> tuple[int, ...]:
+def lifetimes(spec: LifetimesSpec) -> tuple[int, ...]:
     """In the order of `enum sg_st_life`."""
     return (
         spec.udp,
@@ -359,12 +359,12 @@ def _backends(service: NatServiceSpec) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(item.address), item.port, item.weight) for item in service.backends)
 
 
-def _rounded(number: int, step: int) -> int:
+def rounded(number: int, step: int) -> int:
     return max(step, -(-number // step) * step)
 
 
 @lru_cache(maxsize=1024)
-def _roomy(count: int) -> int:
+def roomy(count: int) -> int:
     """Room for `count` entries and some to come: a map that has to be made anew carries all its entries over."""
     step = max(4096, 1 << max(0, count.bit_length() - 3))
-    return _rounded(count, step)
+    return rounded(count, step)

@@ -308,7 +308,7 @@ class EgressKeeper:
         number = effect.pair
         known = self._pairs[number]
         self._drains.pop(number, None)
-        self._maps.set_own(number, Own(_object_of(known), OWNER, effect.epoch, known.policy.stat))
+        self._maps.set_own(number, Own(OWNER, effect.epoch))
         self._refresh_ways(frozenset((number,)))
         self._repeat[number] = REPEATS
         self._heart.beat(self._peers())
@@ -324,7 +324,7 @@ class EgressKeeper:
         known = self._pairs[number]
         log.warning("Gives %s of %s up: %s.", " and ".join(known.addresses), known.policy.name, effect.reason)
         epoch = self._owners.epoch(number)
-        self._maps.set_own(number, Own(_object_of(known), 0, epoch, known.policy.stat))
+        self._maps.set_own(number, Own(0, epoch))
         self._drains[number] = self.clock() + known.policy.drain_s
         self._refresh_ways(frozenset((number,)))
         await self._floating.take_off(known.addresses)
@@ -385,7 +385,3 @@ class EgressKeeper:
 
 def _names(policy: EgressPolicy) -> tuple[str, ...]:
     return tuple(member.node for member in policy.members)
-
-
-def _object_of(known: _Pair) -> int:
-    return 0

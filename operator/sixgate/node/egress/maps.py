@@ -30,10 +30,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    obj: int
     flags: int
     epoch: int
-    stat: int
 
 
 @dataclass(slots=True)
@@ -108,8 +106,7 @@ class EgressMaps:
         return found
 
     def set_own(self, pair: int, own: Own) -> None:
-        value = {"obj": own.obj, "flags": own.flags, "epoch": own.epoch, "stat": own.stat}
-        self._maps["sg_eg_own"].set(pair, value)
+        self._maps["sg_eg_own"].set(pair, {"flags": own.flags, "epoch": own.epoch})
 
     def drop_own(self, pair: int) -> None:
         self._maps["sg_eg_own"].delete(pair)
