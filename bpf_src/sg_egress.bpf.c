@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Egress: tc at pod devices, at the tunnel, at the uplinks' egress, and at the far end of the slow device. */
+/* Egress: tc at pod devices, at the tunnel, and at the uplinks' egress. */
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_eg
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
-#include "lib/rewrite.h"
-#include "lib/icmp_send.h"
 #include "lib/mss.h"
 #include "lib/egress.h"
 #include "lib/egress_gw.h"
@@ -109,7 +107,7 @@ SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
 		sg_metric(SG_DROP_EGRESS_NO_POD, segs, bytes);
 		return TC_ACT_SHOT;
 	}
-	reason = sg_hop_find(ctx, &w->hop, &p->saddr, &p->daddr, p->version == 4, p->proto, p->tos, 0);
+	reason = sg_hop_route(ctx, &w->hop, &p->saddr, &p->daddr, p->version == 4, p->proto, p->tos, 0);
 	if (!reason) {
 		reason = SG_OK_EGRESS_POD;
 		w->act = sg_hop_send(ctx, &w->hop, &reason);
@@ -151,41 +149,6 @@ int sg_guard_tc(struct __sk_buff *ctx)
 		return SG_ACT_PASS;
 	sg_metric(SG_DROP_EGRESS_YOUNG, sg_segments(ctx), ctx->len);
 	return TC_ACT_SHOT;
-}
-
-/* The far end of the slow device: plain packets of pods that are too large for the tunnel, to be told so. */
-SEC("tc")
-int sg_eg_slow_tc(struct __sk_buff *ctx)
-{
-	struct sg_work *w = sg_new_work(ctx);
-	const struct sg_eg_pod *pod;
-	const struct sg_eg_dst *dst;
-	const struct sg_eg_way *way;
-	enum sg_reason answer;
-	__u32 bytes = ctx->len;
-	struct sg_pkt *p;
-
-	if (!w || !sg_feature(SG_F_EGRESS))
-		return TC_ACT_SHOT;
-	p = &w->pkt;
-	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || (p->version == 6 && sg_parse_exthdrs(ctx, p)))
-		return TC_ACT_SHOT;
-	pod = bpf_map_lookup_elem(&sg_eg_pod, &p->saddr);
-	dst = pod ? sg_eg_covers(pod->set, &p->daddr) : NULL;
-	way = dst ? bpf_map_lookup_elem(&sg_eg_way, &dst->pair) : NULL;
-	if (!way) {
-		sg_metric(SG_DROP_STALE, 1, bytes);
-		return TC_ACT_SHOT;
-	}
-	if (p->version == 4)
-		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, way->mtu);
-	else
-		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, way->mtu);
-	sg_metric(SG_DROP_TOO_BIG, 1, bytes);
-	answer = sg_send_icmp(ctx, w);
-	if (answer)
-		sg_metric(answer, 1, bytes);
-	return w->act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

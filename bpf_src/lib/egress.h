@@ -3,7 +3,7 @@
 #ifndef SG_EGRESS_H
 #define SG_EGRESS_H
 
-#include "sg/maps.h"
+#include "egress_home.h"
 #include "sg/parse.h"
 
 struct {
@@ -53,13 +53,6 @@ struct {
 	__type(value, struct sg_eg_stat);
 	__uint(max_entries, SG_EG_MAX_STAT);
 } sg_eg_stats SEC(".maps");
-
-/* Destination and source of the frame inside the tunnel: every sg-egress0 has the first address, so whoever gets the frame is meant. The
- * other must differ: VXLAN takes a frame from its own address for a loop. */
-#define SG_EG_MACS                                                                                                                 \
-	{                                                                                                                          \
-		0x02, 0x53, 0x47, 0x45, 0x47, 0x01, 0x02, 0x53, 0x47, 0x45, 0x47, 0x02                                             \
-	}
 
 SG_INLINE struct sg_eg_stat *sg_eg_stat(__u32 stat)
 {
@@ -136,27 +129,6 @@ SG_INLINE enum sg_reason sg_eg_claim(const struct sg_pkt *p, __u32 ifindex, cons
 	if (role && *role == SG_EG_BRIDGE && pod->set == SG_EG_SET_NONE)
 		return 0;
 	return SG_DROP_EGRESS_SPOOFED;
-}
-
-/* Into the tunnel, to the node with this address. */
-SG_INLINE int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_addr *node, __u8 tos)
-{
-	struct bpf_tunnel_key key = {.tunnel_id = id, .tunnel_ttl = 64, .tunnel_tos = tos & 0xfc};
-	__u64 flags = 0;
-	__u8 macs[12] = SG_EG_MACS;
-
-	if (!node->d[0] && node->w[2] == bpf_htonl(0xffff)) {
-		key.remote_ipv4 = bpf_ntohl(node->w[3]);
-		flags = BPF_F_ZERO_CSUM_TX;
-	} else {
-		__builtin_memcpy(key.remote_ipv6, node, 16);
-		flags = BPF_F_TUNINFO_IPV6;
-	}
-	if (bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0))
-		return TC_ACT_SHOT;
-	if (bpf_skb_set_tunnel_key(ctx, &key, sizeof(key), flags))
-		return TC_ACT_SHOT;
-	return bpf_redirect(sg_cfg.tunnel_dev, 0);
 }
 
 #endif

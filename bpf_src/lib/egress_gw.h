@@ -6,13 +6,14 @@
 #include "egress.h"
 #include "xlat.h"
 
-/* Pods that are heard from; an entry that is pushed out costs a detour by the kernel's own routes. */
+/* The engine's objects of every pair that this node is a gateway of. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct sg_addr);
-	__type(value, struct sg_eg_home);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32); /* pair */
+	__type(value, struct sg_eg_obj);
 	__uint(max_entries, 65536);
-} sg_eg_home SEC(".maps");
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} sg_eg_obj SEC(".maps");
 
 /* Remembers where the sender of this packet lives. */
 SG_INLINE void sg_eg_learn(struct __sk_buff *ctx, __u32 pair, const struct sg_addr *node)
@@ -38,7 +39,7 @@ SG_GLOBAL int sg_eg_out(struct __sk_buff *ctx, __u32 pair)
 	enum sg_reason reason;
 	struct sg_pkt *p;
 
-	if (!own || !w) {
+	if (!own || !w || !bpf_map_lookup_elem(&sg_eg_obj, &pair)) {
 		sg_metric(SG_DROP_EGRESS_NOT_OWN, segs, bytes);
 		return TC_ACT_SHOT;
 	}

@@ -4,6 +4,7 @@
 #define SG_SEND_H
 
 #include "big_dev.h"
+#include "egress_home.h"
 
 SG_INLINE void sg_redir_neigh(const struct sg_route *rt, struct bpf_redir_neigh *nh)
 {
@@ -22,15 +23,37 @@ SG_INLINE void sg_set_eth_proto(sg_ctx *ctx, __be16 proto)
 		bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
 }
 
-SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
-				     bool v4, __u8 proto, __u8 tos, __be32 ports)
+SG_INLINE enum sg_reason sg_hop_route(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
+				      bool v4, __u8 proto, __u8 tos, __be32 ports)
 {
 	enum sg_reason reason = sg_route(ctx, &hop->rt, saddr, daddr, v4, proto, tos, ports);
 
 	hop->mtu = hop->rt.mtu;
 	hop->local = hop->rt.local;
 	hop->peer = 0;
+	hop->home = 0;
 	return reason;
+}
+
+/* The same, and for pods of egress the way that their packets came. */
+SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
+				     bool v4, __u8 proto, __u8 tos, __be32 ports)
+{
+	const struct sg_eg_home *home = sg_feature(SG_F_EGRESS) ? sg_eg_home_of(daddr) : NULL;
+	struct sg_addr any = {};
+	enum sg_reason reason;
+
+	if (likely(!home))
+		return sg_hop_route(ctx, hop, saddr, daddr, v4, proto, tos, ports);
+	hop->node = home->node;
+	v4 = sg_eg_is_v4(&hop->node);
+	reason = sg_hop_route(ctx, hop, &any, &hop->node, v4, IPPROTO_UDP, 0, 0);
+	if (reason)
+		return reason;
+	hop->home = home->pair | SG_EG_REPLY;
+	hop->local = false;
+	hop->mtu -= v4 ? SG_EG_OVERHEAD4 : SG_EG_OVERHEAD6;
+	return 0;
 }
 
 /* The verdict for a packet that is ready to go. */
@@ -40,6 +63,8 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason 
 	long ret;
 
 	sg_set_eth_proto(ctx, ctx->protocol);
+	if (sg_feature(SG_F_EGRESS) && hop->home)
+		return sg_eg_encap(ctx, hop->home, &hop->node, 0);
 	if (hop->local)
 		return SG_ACT_PASS;
 	if (unlikely(hop->peer)) {

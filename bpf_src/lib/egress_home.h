@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Egress: where pods live, as gateways learn it, and the tunnel there. */
+#ifndef SG_EGRESS_HOME_H
+#define SG_EGRESS_HOME_H
+
+#include "sg/maps.h"
+
+/* Bytes before the inner IP header: outer IP, UDP, VXLAN, Ethernet. */
+#define SG_EG_OVERHEAD4 50
+#define SG_EG_OVERHEAD6 70
+
+/* Pods that are heard from; an entry that is pushed out costs a detour by the kernel's own routes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct sg_addr);
+	__type(value, struct sg_eg_home);
+	__uint(max_entries, 65536);
+} sg_eg_home SEC(".maps");
+
+/* Destination and source of the frame inside the tunnel: every sg-egress0 has the first address, so whoever gets the frame is meant. The
+ * other must differ: VXLAN takes a frame from its own address for a loop. */
+#define SG_EG_MACS                                                                                                                 \
+	{                                                                                                                          \
+		0x02, 0x53, 0x47, 0x45, 0x47, 0x01, 0x02, 0x53, 0x47, 0x45, 0x47, 0x02                                             \
+	}
+
+SG_INLINE bool sg_eg_is_v4(const struct sg_addr *a)
+{
+	return !a->d[0] && a->w[2] == bpf_htonl(0xffff);
+}
+
+SG_INLINE const struct sg_eg_home *sg_eg_home_of(const struct sg_addr *pod)
+{
+	return bpf_map_lookup_elem(&sg_eg_home, pod);
+}
+
+/* Into the tunnel, to the node with this address. */
+SG_INLINE int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_addr *node, __u8 tos)
+{
+	struct bpf_tunnel_key key = {.tunnel_id = id, .tunnel_ttl = 64, .tunnel_tos = tos & 0xfc};
+	__u64 flags = 0;
+	__u8 macs[12] = SG_EG_MACS;
+
+	if (sg_eg_is_v4(node)) {
+		key.remote_ipv4 = bpf_ntohl(node->w[3]);
+		flags = BPF_F_ZERO_CSUM_TX;
+	} else {
+		__builtin_memcpy(key.remote_ipv6, node, 16);
+		flags = BPF_F_TUNINFO_IPV6;
+	}
+	if (bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	if (bpf_skb_set_tunnel_key(ctx, &key, sizeof(key), flags))
+		return TC_ACT_SHOT;
+	return bpf_redirect(sg_cfg.tunnel_dev, 0);
+}
+
+#endif

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The slow path of egress: tc at the far end of the device that sg_pod_tc redirects to. What arrives here is whole and summed, as in sg_slow. */
+#include "sg/bpf.h"
+
+#define SG_WORK_MAP sg_work_eslow
+
+#include "sg/ctx_skb.h"
+#include "lib/send_skb.h"
+#include "lib/rewrite.h"
+#include "lib/icmp_send.h"
+#include "lib/egress.h"
+
+/* Packets of pods that are too large for the tunnel: their sender is told so. */
+SEC("tc")
+int sg_eslow_tc(struct __sk_buff *ctx)
+{
+	struct sg_work *w = sg_new_work(ctx);
+	const struct sg_eg_pod *pod;
+	const struct sg_eg_dst *dst;
+	const struct sg_eg_way *way;
+	enum sg_reason answer;
+	__u32 bytes = ctx->len;
+	struct sg_pkt *p;
+
+	if (!w || !sg_feature(SG_F_EGRESS))
+		return TC_ACT_SHOT;
+	p = &w->pkt;
+	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || (p->version == 6 && sg_parse_exthdrs(ctx, p)))
+		return TC_ACT_SHOT;
+	pod = bpf_map_lookup_elem(&sg_eg_pod, &p->saddr);
+	dst = pod ? sg_eg_covers(pod->set, &p->daddr) : NULL;
+	way = dst ? bpf_map_lookup_elem(&sg_eg_way, &dst->pair) : NULL;
+	if (!way) {
+		sg_metric(SG_DROP_STALE, 1, bytes);
+		return TC_ACT_SHOT;
+	}
+	if (p->version == 4)
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, way->mtu);
+	else
+		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, way->mtu);
+	sg_metric(SG_DROP_TOO_BIG, 1, bytes);
+	answer = sg_send_icmp(ctx, w);
+	if (answer)
+		sg_metric(answer, 1, bytes);
+	return w->act;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
