@@ -7,10 +7,12 @@
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/mss.h"
+#include "lib/fast_nops.h"
 #include "lib/egress.h"
-#include "lib/egress_gw.h"
 
 const volatile sg_ifindex_t sg_eg_slow_dev = 0;
+
+#include "lib/egress_gw.h"
 
 /* Layer-3 length of what the kernel will make of the packet. */
 SG_INLINE __u32 sg_eg_len(sg_ctx *ctx, const struct sg_pkt *p)
@@ -44,6 +46,9 @@ SG_INLINE int sg_eg_drop(enum sg_reason reason, const struct sg_eg_dst *dst, __u
 	return TC_ACT_SHOT;
 }
 
+/* Instead of a verdict: out from here, by the pair in the lower bits. A call of sg_eg_out() at this depth would be one too many. */
+#define SG_EG_GO 0x1000000
+
 SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 {
 	__u32 segs = sg_segments(ctx), bytes = ctx->len, pair;
@@ -52,7 +57,7 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	struct sg_eg_stat *stat;
 	struct sg_pkt p = {};
 	enum sg_reason reason;
-	struct sg_addr gateway;
+	struct sg_eg_node gateway;
 	__u32 mtu, flags;
 
 	if (!sg_eg_parse(ctx, &p, sg_eth_proto(ctx)))
@@ -66,7 +71,7 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	way = bpf_map_lookup_elem(&sg_eg_way, &pair);
 	if (unlikely(!way))
 		return sg_eg_drop(SG_DROP_EGRESS_NO_GW, dst, segs, bytes);
-	gateway = way->gateway;
+	__builtin_memcpy(&gateway, &way->gateway, sizeof(gateway));
 	mtu = way->mtu;
 	flags = way->flags;
 	stat = sg_eg_stat(dst->stat);
@@ -75,9 +80,10 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 		stat->out_bytes += p.end - p.l3;
 	}
 	if (flags & SG_EG_HERE)
-		return sg_eg_out(ctx, pair);
+		return SG_EG_GO | (int)pair;
 	if (unlikely(!sg_eg_fits(ctx, &p, mtu))) {
 		sg_metric(SG_SLOW_ICMP, segs, bytes);
+		ctx->mark = 0;
 		return bpf_redirect(sg_eg_slow_dev, 0);
 	}
 	if (p.proto == IPPROTO_TCP && !p.fragment && flags & SG_EG_MSS_CLAMP)
@@ -89,7 +95,12 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 SEC("tc")
 int sg_pod_tc(struct __sk_buff *ctx)
 {
-	return sg_feature(SG_F_EGRESS) ? sg_eg_from_pod(ctx) : SG_ACT_PASS;
+	int act;
+
+	if (!sg_feature(SG_F_EGRESS))
+		return SG_ACT_PASS;
+	act = sg_eg_from_pod(ctx);
+	return act >= SG_EG_GO ? sg_eg_out(ctx, (__u32)act & SG_EG_PAIRS) : act;
 }
 
 /* A reply that came through the tunnel, into the pod. */
@@ -116,24 +127,34 @@ SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
 	return w->act;
 }
 
-SEC("tc")
-int sg_tunnel_tc(struct __sk_buff *ctx)
+/* The tunnel id of a packet, whose sender is remembered if it is a pod's; negative where it has none. */
+SG_GLOBAL int sg_eg_arrived(struct __sk_buff *ctx)
 {
 	struct bpf_tunnel_key key = {};
 	struct sg_addr node = {};
 
-	if (!sg_feature(SG_F_EGRESS))
-		return SG_ACT_PASS;
 	if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
 		node = sg_addr4(bpf_htonl(key.remote_ipv4));
 	else if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
 		__builtin_memcpy(&node, key.remote_ipv6, 16);
 	else
+		return -1;
+	if (!(key.tunnel_id & (SG_EG_REPLY | SG_EG_RELAYED)))
+		sg_eg_learn(ctx, key.tunnel_id, &node);
+	return (int)(key.tunnel_id & 0xffffff);
+}
+
+SEC("tc")
+int sg_tunnel_tc(struct __sk_buff *ctx)
+{
+	int id;
+
+	if (!sg_feature(SG_F_EGRESS))
+		return SG_ACT_PASS;
+	id = sg_eg_arrived(ctx);
+	if (id < 0)
 		return TC_ACT_SHOT;
-	if (key.tunnel_id & SG_EG_REPLY)
-		return sg_eg_into_pod(ctx);
-	sg_eg_learn(ctx, key.tunnel_id, &node);
-	return sg_eg_out(ctx, key.tunnel_id);
+	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx) : sg_eg_out(ctx, (__u32)id);
 }
 
 /* At an uplink's egress: what comes from a device that nobody guards does not get to a covered destination. */

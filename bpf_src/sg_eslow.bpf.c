@@ -8,13 +8,46 @@
 #include "lib/send_skb.h"
 #include "lib/rewrite.h"
 #include "lib/icmp_send.h"
+#include "lib/icmp_xlat.h"
 #include "lib/egress.h"
+
+const volatile sg_ifindex_t sg_eg_slow_dev = 0;
+
+#include "lib/egress_gw.h"
+
+/* What a gateway has to read or rewrite of a pod's packet. */
+SG_GLOBAL int sg_eslow_out(struct __sk_buff *ctx, __u32 pair)
+{
+	const struct sg_nat_table *t = sg_nat_table();
+	struct sg_work *w = sg_new_work(ctx);
+	__u32 bytes = ctx->len;
+	int reason, answer;
+
+	if (!t || !w)
+		return TC_ACT_SHOT;
+	reason = sg_eg_object(ctx, w, pair);
+	if (!reason)
+		reason = sg_st_nat(ctx, t, w);
+	if (reason == SG_SLOW_REWRITE) {
+		reason = sg_st_error(ctx, w);
+		if (!reason)
+			reason = sg_icmp_xlat(ctx, t, w);
+	}
+	if (w->icmp.send) {
+		answer = sg_send_icmp(ctx, w);
+		if (answer)
+			sg_metric(answer, 1, bytes);
+	}
+	sg_metric(reason, 1, bytes);
+	return w->act;
+}
 
 /* Packets of pods that are too large for the tunnel: their sender is told so. */
 SEC("tc")
 int sg_eslow_tc(struct __sk_buff *ctx)
 {
-	struct sg_work *w = sg_new_work(ctx);
+	__u32 mark = ctx->mark;
+	struct sg_work *w;
 	const struct sg_eg_pod *pod;
 	const struct sg_eg_dst *dst;
 	const struct sg_eg_way *way;
@@ -22,7 +55,14 @@ int sg_eslow_tc(struct __sk_buff *ctx)
 	__u32 bytes = ctx->len;
 	struct sg_pkt *p;
 
-	if (!w || !sg_feature(SG_F_EGRESS))
+	if (!sg_feature(SG_F_EGRESS))
+		return TC_ACT_SHOT;
+	if ((mark & ~SG_EG_PAIRS) == SG_EG_MARK) {
+		ctx->mark = 0;
+		return sg_eslow_out(ctx, mark & SG_EG_PAIRS);
+	}
+	w = sg_new_work(ctx);
+	if (!w)
 		return TC_ACT_SHOT;
 	p = &w->pkt;
 	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || (p->version == 6 && sg_parse_exthdrs(ctx, p)))

@@ -4,7 +4,7 @@
 #define SG_EGRESS_GW_H
 
 #include "egress.h"
-#include "xlat.h"
+#include "st_nat.h"
 
 /* The engine's objects of every pair that this node is a gateway of. */
 struct {
@@ -30,26 +30,75 @@ SG_INLINE void sg_eg_learn(struct __sk_buff *ctx, __u32 pair, const struct sg_ad
 	bpf_map_update_elem(&sg_eg_home, &p.saddr, &fresh, BPF_ANY);
 }
 
-/* A packet for the world, from a pod of `pair`. */
-SG_GLOBAL int sg_eg_out(struct __sk_buff *ctx, __u32 pair)
+/* The packet's object of the engine in `w`; 0, or why there is none. */
+SG_INLINE enum sg_reason sg_eg_object(sg_ctx *ctx, struct sg_work *w, __u32 pair)
 {
+	const struct sg_eg_obj *obj = bpf_map_lookup_elem(&sg_eg_obj, &pair);
+	__be16 proto = sg_eth_proto(ctx);
+	bool v4 = proto == bpf_htons(ETH_P_IP);
+
+	if (!obj || !(obj->families & (v4 ? 1 : 2)))
+		return SG_DROP_EGRESS_NOT_OWN;
+	if ((!v4 && proto != bpf_htons(ETH_P_IPV6)) || !sg_parse_ip(ctx, w, proto))
+		return SG_DROP_BAD_HEADER;
+	w->way = SG_WAY_OUT;
+	w->st.obj = v4 ? obj->obj4 : obj->obj6;
+	return 0;
+}
+
+/* Whether a connection is known here. ICMP errors and later fragments count by what they speak of. */
+SG_GLOBAL int sg_eg_known(struct __sk_buff *ctx, struct sg_work *w)
+{
+	__u16 obj;
+
+	if (!w)
+		return false;
+	obj = w->st.obj;
+	sg_st_peek(ctx, w);
+	w->st.proto = sg_st_proto(w->st.proto);
+	w->st.obj = obj;
+	return sg_st_map_find(&w->st) != NULL;
+}
+
+/* A packet for a pair that this node has no more, or not yet: to where it should have gone. */
+SG_INLINE int sg_eg_relay(struct __sk_buff *ctx, __u32 id, enum sg_reason *reason)
+{
+	__u32 pair = id & SG_EG_PAIRS;
+	const struct sg_eg_way *way = bpf_map_lookup_elem(&sg_eg_way, &pair);
+	struct sg_eg_node node;
+
+	*reason = SG_DROP_EGRESS_NOT_OWN;
+	if (!way || way->flags & SG_EG_HERE || id & SG_EG_RELAYED)
+		return TC_ACT_SHOT;
+	__builtin_memcpy(&node, &way->gateway, sizeof(node));
+	*reason = SG_OK_EGRESS;
+	return sg_eg_encap(ctx, pair | SG_EG_RELAYED, &node, 0);
+}
+
+/* A packet for the world, from a pod of the pair in `id`. */
+SG_GLOBAL int sg_eg_out(struct __sk_buff *ctx, __u32 id)
+{
+	__u32 segs = sg_segments(ctx), bytes = ctx->len, pair = id & SG_EG_PAIRS;
 	const struct sg_eg_own *own = bpf_map_lookup_elem(&sg_eg_own, &pair);
-	__u32 segs = sg_segments(ctx), bytes = ctx->len;
+	const struct sg_nat_table *t = sg_nat_table();
 	struct sg_work *w = sg_new_work(ctx);
 	enum sg_reason reason;
-	struct sg_pkt *p;
+	int act;
 
-	if (!own || !w || !bpf_map_lookup_elem(&sg_eg_obj, &pair)) {
-		sg_metric(SG_DROP_EGRESS_NOT_OWN, segs, bytes);
+	if (!w || !t)
 		return TC_ACT_SHOT;
+	reason = sg_eg_object(ctx, w, pair);
+	if (!reason && (!own || !(own->flags & SG_EG_OWNER)) && (!own || !sg_eg_known(ctx, w))) {
+		act = sg_eg_relay(ctx, id, &reason);
+		sg_metric(reason, segs, bytes);
+		return act;
 	}
-	p = &w->pkt;
-	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)))
-		return TC_ACT_SHOT;
-	reason = sg_hop_find(ctx, &w->hop, &p->saddr, &p->daddr, p->version == 4, p->proto, p->tos, 0);
-	if (!reason) {
-		reason = SG_OK_EGRESS_OUT;
-		w->act = sg_hop_send(ctx, &w->hop, &reason);
+	if (!reason)
+		reason = sg_st_nat(ctx, t, w);
+	if (w->icmp.send || reason == SG_SLOW_REWRITE) {
+		reason = SG_SLOW_REWRITE;
+		ctx->mark = SG_EG_MARK | pair;
+		w->act = bpf_redirect(sg_eg_slow_dev, 0);
 	}
 	sg_metric(reason, segs, bytes);
 	return w->act;

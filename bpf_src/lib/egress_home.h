@@ -5,6 +5,8 @@
 
 #include "sg/maps.h"
 
+const struct sg_addr sg_eg_any = {};
+
 /* Bytes before the inner IP header: outer IP, UDP, VXLAN, Ethernet. */
 #define SG_EG_OVERHEAD4 50
 #define SG_EG_OVERHEAD6 70
@@ -24,24 +26,26 @@ struct {
 		0x02, 0x53, 0x47, 0x45, 0x47, 0x01, 0x02, 0x53, 0x47, 0x45, 0x47, 0x02                                             \
 	}
 
-SG_INLINE bool sg_eg_is_v4(const struct sg_addr *a)
-{
-	return !a->d[0] && a->w[2] == bpf_htonl(0xffff);
-}
-
 SG_INLINE const struct sg_eg_home *sg_eg_home_of(const struct sg_addr *pod)
 {
 	return bpf_map_lookup_elem(&sg_eg_home, pod);
 }
 
-/* Into the tunnel, to the node with this address. */
-SG_INLINE int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_addr *node, __u8 tos)
+SG_INLINE bool sg_eg_by4(const struct sg_addr *node)
 {
-	struct bpf_tunnel_key key = {.tunnel_id = id, .tunnel_ttl = 64, .tunnel_tos = tos & 0xfc};
+	return !node->d[0] && node->w[2] == bpf_htonl(0xffff);
+}
+
+/* Into the tunnel, to the node with this address. */
+SG_GLOBAL int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_eg_node *node, __u32 tos)
+{
+	struct bpf_tunnel_key key = {.tunnel_id = id, .tunnel_ttl = 64, .tunnel_tos = (__u8)tos & 0xfc};
 	__u64 flags = 0;
 	__u8 macs[12] = SG_EG_MACS;
 
-	if (sg_eg_is_v4(node)) {
+	if (!node)
+		return TC_ACT_SHOT;
+	if (!(node->w[0] | node->w[1]) && node->w[2] == bpf_htonl(0xffff)) {
 		key.remote_ipv4 = bpf_ntohl(node->w[3]);
 		flags = BPF_F_ZERO_CSUM_TX;
 	} else {

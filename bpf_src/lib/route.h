@@ -20,7 +20,7 @@ struct sg_hop {
 	__u32 peer;  /* tc: handed to the other end of the device, for it must not be transmitted */
 	__u32 home;  /* tc: a tunnel id, to the node of a pod, `node` */
 	__u32 pad;
-	struct sg_addr node;
+	struct sg_eg_node node;
 };
 
 /* The part of a hop that is remembered: tc needs the address and asks for the neighbour every time, XDP needs the link header. */

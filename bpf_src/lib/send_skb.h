@@ -40,16 +40,15 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 				     bool v4, __u8 proto, __u8 tos, __be32 ports)
 {
 	const struct sg_eg_home *home = sg_feature(SG_F_EGRESS) ? sg_eg_home_of(daddr) : NULL;
-	struct sg_addr any = {};
 	enum sg_reason reason;
 
 	if (likely(!home))
 		return sg_hop_route(ctx, hop, saddr, daddr, v4, proto, tos, ports);
-	hop->node = home->node;
-	v4 = sg_eg_is_v4(&hop->node);
-	reason = sg_hop_route(ctx, hop, &any, &hop->node, v4, IPPROTO_UDP, 0, 0);
+	v4 = sg_eg_by4(&home->node);
+	reason = sg_hop_route(ctx, hop, &sg_eg_any, &home->node, v4, IPPROTO_UDP, 0, 0);
 	if (reason)
 		return reason;
+	__builtin_memcpy(&hop->node, &home->node, sizeof(hop->node));
 	hop->home = home->pair | SG_EG_REPLY;
 	hop->local = false;
 	hop->mtu -= v4 ? SG_EG_OVERHEAD4 : SG_EG_OVERHEAD6;

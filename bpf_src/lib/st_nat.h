@@ -122,6 +122,13 @@ SG_INLINE __u32 sg_st_svc_at(const struct sg_addr *addr, __be16 port, __u8 proto
 	return svc ? *svc + 1 : 0;
 }
 
+SG_INLINE bool sg_st_is_neighbour(sg_ctx *ctx, const struct sg_pkt *p)
+{
+	__u8 type = 0;
+
+	return p->version == 6 && p->ttl == 255 && !sg_load(ctx, p->l4, &type, 1) && (type == 135 || type == 136);
+}
+
 /* Whose packet is this: sets `w->way`, and in `w->st` obj and svc. */
 SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
@@ -152,7 +159,8 @@ SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_w
 		}
 		if (sg_st_has(t, p, SG_ST_HAS_OWN4, SG_ST_HAS_OWN6)) {
 			own = bpf_map_lookup_elem(&sg_st_own, &p->daddr);
-			if (own) {
+			/* Whoever has the address answers for it: neighbours ask it directly, too (RFC 4861 7.3.3). */
+			if (own && !(p->proto == IPPROTO_ICMPV6 && sg_st_is_neighbour(ctx, p))) {
 				w->way = SG_WAY_IN;
 				w->st.obj = own->obj;
 				return true;

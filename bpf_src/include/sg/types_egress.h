@@ -3,10 +3,12 @@
 #ifndef SG_TYPES_EGRESS_H
 #define SG_TYPES_EGRESS_H
 
-#define SG_EG_REPLY 0x800000 /* bit of the tunnel id: from the gateway to the pod's node */
-#define SG_EG_PAIRS 0x7fffff /* bits of it that are the pair's number */
-#define SG_EG_SET_NONE 0     /* a pod that no policy selects */
-#define SG_EG_SET_UNKNOWN 1  /* the union of all policies, for senders that are not known */
+#define SG_EG_REPLY 0x800000   /* bit of the tunnel id: from the gateway to the pod's node */
+#define SG_EG_RELAYED 0x400000 /* from a gateway that does not have the pair any more; not to be sent on once more */
+#define SG_EG_PAIRS 0x3fffff   /* bits of it that are the pair's number */
+#define SG_EG_MARK 0x53000000  /* mark of a packet between sg_tunnel_tc and sg_eslow_tc, above the pair's number */
+#define SG_EG_SET_NONE 0       /* a pod that no policy selects */
+#define SG_EG_SET_UNKNOWN 1    /* the union of all policies, for senders that are not known */
 #define SG_EG_MAX_STAT 4096
 
 /* What a device is to egress. */
@@ -62,6 +64,11 @@ struct sg_eg_obj {
 	__u16 obj6;
 	__u32 families; /* 1: obj4 is set, 2: obj6 is */
 	__u32 stat;	/* index in sg_eg_stats */
+};
+
+/* An address in words, for structs that must not be aligned to more. */
+struct sg_eg_node {
+	__be32 w[4];
 };
 
 /* The node of a pod, learnt from its packets. */

@@ -198,7 +198,7 @@ class EgressPods(Model):
 class EgressPair(Model):
     """Source addresses that go to the same pods. `id` is the tunnel id of their packets."""
 
-    id: int = Field(ge=1, le=0x7FFFFF, description="Number of the pair, the same on every node.")
+    id: int = Field(ge=1, le=0x3FFFFF, description="Number of the pair, the same on every node.")
     ipv4: str | None = Field(default=None, description="IPv4 source address.")
     ipv6: str | None = Field(default=None, description="IPv6 source address.")
 

@@ -36,7 +36,7 @@ TUNNEL_DEVICE = "sg-egress0"
 SLOW_DEVICE = "sg-eslow0"
 SLOW_PEER = "sg-eslow1"
 OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow")
-MAX_PAIR = 0x7FFFFF
+MAX_PAIR = 0x3FFFFE
 MAX_STAT = 4095
 ICMP_RATE = 100
 ETHERNET_HEADER_BYTES = 14
@@ -192,7 +192,11 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
         constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
     )
     slow = ObjectPlan(
-        "sg_eslow", digests["sg_eslow"], owners, (AttachmentPlan("sg_eslow_tc", "tc-ingress", (SLOW_PEER,)),)
+        "sg_eslow",
+        digests["sg_eslow"],
+        owners,
+        (AttachmentPlan("sg_eslow_tc", "tc-ingress", (SLOW_PEER,)),),
+        constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
     )
     found_plans = tuple(part.plan for part in found)
     config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)

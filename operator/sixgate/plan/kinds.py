@@ -16,7 +16,7 @@ from sixgate.plan.claims import Claim
 from sixgate.plan.nat46 import objects_needed
 from sixgate.plan.snapshot import ServiceKey
 
-EGRESS_MISSING = "the kind EgressGateway"
+EGRESS_MISSING = ""
 
 
 def claims_of(item: UserObject) -> Iterator[Claim]:

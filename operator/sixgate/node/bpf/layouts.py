@@ -179,7 +179,19 @@ class SgReason(IntEnum):
     SG_OK_DECAP = 63
     SG_DROP_DECAP_ECN = 64
     SG_DROP_DECAP_INNER = 65
-    SG_REASON_MAX = 66
+    SG_DROP_ST_FULL = 66
+    SG_DROP_ST_NO_PORT = 67
+    SG_DROP_ST_CLIENT = 68
+    SG_DROP_ST_NO_STATE = 69
+    SG_DROP_ST_FILTERED = 70
+    SG_DROP_ST_SYN = 71
+    SG_DROP_ST_PROTO = 72
+    SG_DROP_ST_BACKEND = 73
+    SG_DROP_ST_FRAGMENT = 74
+    SG_DROP_ST_HAIRPIN = 75
+    SG_OK_ST_HELD = 76
+    SG_OK_44 = 77
+    SG_REASON_MAX = 78
 
 
 class SgStFlag(IntEnum):
@@ -291,6 +303,18 @@ REASONS: dict[SgReason, str] = {
     SgReason.SG_OK_DECAP: "unpacked at a backend",
     SgReason.SG_DROP_DECAP_ECN: "congestion marked on the way, in a packet that cannot say so (RFC 6040)",
     SgReason.SG_DROP_DECAP_INNER: "unpacked packet malformed or not for a VIP",
+    SgReason.SG_DROP_ST_FULL: "stateful: as many sessions as allowed, or no room in a table",
+    SgReason.SG_DROP_ST_NO_PORT: "stateful: no free port for the client",
+    SgReason.SG_DROP_ST_CLIENT: "stateful: a limit per client is reached",
+    SgReason.SG_DROP_ST_NO_STATE: "stateful: belongs to no mapping or session",
+    SgReason.SG_DROP_ST_FILTERED: "RFC 4787 REQ-8: from an address that the client has not sent to",
+    SgReason.SG_DROP_ST_SYN: "RFC 6146 3.5.2.2: unexpected SYN, kept in mind for a simultaneous open",
+    SgReason.SG_DROP_ST_PROTO: "RFC 6146 3.4: neither TCP, UDP nor ICMP",
+    SgReason.SG_DROP_ST_BACKEND: "stateful: a service without backends",
+    SgReason.SG_DROP_ST_FRAGMENT: "stateful: a fragment whose first one was not seen in time",
+    SgReason.SG_DROP_ST_HAIRPIN: "stateful: from client to client, which the object forbids",
+    SgReason.SG_OK_ST_HELD: "stateful: a fragment that waits for its first one",
+    SgReason.SG_OK_44: "source or destination changed within IPv4",
 }
 
 SG_BIG_DEV = Record("sg_big_dev", 4, (Field("flags", 0, Int("__u32", 4)),))
@@ -983,6 +1007,417 @@ SG_SEEN = Record(
     ),
 )
 
+SG_ST_BIND = Record(
+    "sg_st_bind",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("side", 19, Int("__u8", 1)),
+        Field("obj", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_BOUND = Record(
+    "sg_st_bound",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("obj", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_BLK_KEY = Record(
+    "sg_st_blk_key",
+    8,
+    (
+        Field("block", 0, Int("__u32", 4)),
+        Field("obj", 4, Int("__u16", 2)),
+        Field("proto", 6, Int("__u8", 1)),
+        Field("pad", 7, Int("__u8", 1)),
+    ),
+)
+
+SG_ST_BLK = Record(
+    "sg_st_blk",
+    24,
+    (
+        Field("client", 0, Address()),
+        Field("ports", 16, Int("__u32", 4)),
+        Field("released", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_BROOM = Record(
+    "sg_st_broom",
+    32,
+    (
+        Field("word", 0, Int("__u64", 8)),
+        Field("base", 8, Int("__u32", 4)),
+        Field("at", 12, Int("__u32", 4)),
+        Field("now", 16, Int("__u32", 4)),
+        Field("flush", 20, Int("__u32", 4)),
+        Field("removed", 24, Int("__u32", 4)),
+        Field("flushed", 28, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT = Record(
+    "sg_st_client",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("obj", 16, Int("__u16", 2)),
+        Field("pad", 18, Int("__u16", 2)),
+        Field("pad2", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_USE = Record(
+    "sg_st_client_use",
+    32,
+    (
+        Field("ports", 0, Int("__u32", 4)),
+        Field("sessions", 4, Int("__u32", 4)),
+        Field("since_ns", 8, Int("__u64", 8)),
+        Field("tokens_ns", 16, Int("__u64", 8)),
+        Field("refused", 24, Int("__u32", 4)),
+        Field("pad", 28, Int("__u32", 4)),
+    ),
+)
+
+BPF_TIMER = Record("bpf_timer", 16, ())
+
+SG_ST_CLOCK = Record("sg_st_clock", 16, (Field("timer", 0, BPF_TIMER),))
+
+SG_ST_PEER = Record(
+    "sg_st_peer",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("map", 16, Int("__u32", 4)),
+        Field("port", 20, Int("__be16", 2, big=True)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_FLUSH = Record(
+    "sg_st_flush",
+    96,
+    (
+        Field("seq", 0, Int("__u32", 4)),
+        Field("fields", 4, Int("__u32", 4)),
+        Field("client", 8, Address()),
+        Field("client_mask", 24, Address()),
+        Field("out", 40, Address()),
+        Field("remote", 56, Address()),
+        Field("remote_mask", 72, Address()),
+        Field("obj", 88, Int("__u16", 2)),
+        Field("svc", 90, Int("__u16", 2)),
+        Field("proto", 92, Int("__u8", 1)),
+        Field("pad", 93, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_FRAG_KEY = Record(
+    "sg_st_frag_key",
+    40,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("id", 32, Int("__u32", 4)),
+        Field("proto", 36, Int("__u8", 1)),
+        Field("pad", 37, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_FRAG = Record(
+    "sg_st_frag",
+    8,
+    (
+        Field("ports", 0, Int("__be32", 4, big=True)),
+        Field("until", 4, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_CLIENT_PORT = Record(
+    "sg_st_client_port",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("by_svc", 19, Int("__u8", 1)),
+        Field("dom", 20, Int("__u16", 2)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_MAP = Record(
+    "sg_st_map",
+    56,
+    (
+        Field("in", 0, Address()),
+        Field("out", 16, Address()),
+        Field("in_port", 32, Int("__be16", 2, big=True)),
+        Field("out_port", 34, Int("__be16", 2, big=True)),
+        Field("obj", 36, Int("__u16", 2)),
+        Field("svc", 38, Int("__u16", 2)),
+        Field("refs", 40, Int("__u32", 4)),
+        Field("last", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("proto", 52, Int("__u8", 1)),
+        Field("flags", 53, Int("__u8", 1)),
+        Field("pad", 54, Array(Int("__u8", 1), 2)),
+    ),
+)
+
+SG_ST_IDS = Record("sg_st_ids", 64, (Field("used", 0, Array(Int("__u64", 8), 8)),))
+
+SG_ST_OBJ = Record(
+    "sg_st_obj",
+    152,
+    (
+        Field("gw", 0, SG_NAT_GW),
+        Field("flags", 80, Int("__u32", 4)),
+        Field("max_sessions", 84, Int("__u32", 4)),
+        Field("life", 88, Array(Int("__u32", 4), 7)),
+        Field("client_ports", 116, Int("__u32", 4)),
+        Field("client_sessions", 120, Int("__u32", 4)),
+        Field("client_rate", 124, Int("__u32", 4)),
+        Field("half_base", 128, Int("__u32", 4)),
+        Field("half_size", 132, Int("__u32", 4)),
+        Field("n_addrs", 136, Int("__u32", 4)),
+        Field("pool", 140, Int("__u16", 2)),
+        Field("n_pools", 142, Int("__u16", 2)),
+        Field("block_size", 144, Int("__u16", 2)),
+        Field("client_len", 146, Int("__u8", 1)),
+        Field("pad", 147, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_OWN = Record(
+    "sg_st_own",
+    12,
+    (
+        Field("base", 0, Int("__u32", 4)),
+        Field("first_block", 4, Int("__u16", 2)),
+        Field("blocks", 6, Int("__u16", 2)),
+        Field("flags", 8, Int("__u16", 2)),
+        Field("obj", 10, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_PICK = Record(
+    "sg_st_pick",
+    64,
+    (
+        Field("base", 0, Int("__u32", 4)),
+        Field("blocks", 4, Int("__u32", 4)),
+        Field("begin", 8, Int("__u32", 4)),
+        Field("at", 12, Int("__u32", 4)),
+        Field("low", 16, Int("__u32", 4)),
+        Field("high", 20, Int("__u32", 4)),
+        Field("now", 24, Int("__u32", 4)),
+        Field("rest", 28, Int("__u32", 4)),
+        Field("parity", 32, Int("__u64", 8)),
+        Field("random", 40, Int("__u32", 4)),
+        Field("found", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("bit", 52, Int("__u32", 4)),
+        Field("seen", 56, Int("__u32", 4)),
+        Field("next", 60, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_POOL = Record(
+    "sg_st_pool",
+    32,
+    (
+        Field("addr", 0, Address()),
+        Field("n_addrs", 16, Int("__u32", 4)),
+        Field("base", 20, Int("__u32", 4)),
+        Field("first_block", 24, Int("__u16", 2)),
+        Field("blocks", 26, Int("__u16", 2)),
+        Field("first", 28, Int("__u16", 2)),
+        Field("last", 30, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_PORTS = Record(
+    "sg_st_ports",
+    280,
+    (
+        Field("used", 0, Int("__u64", 8)),
+        Field("resting", 8, Int("__u64", 8)),
+        Field("rest_next", 16, Int("__u32", 4)),
+        Field("pad", 20, Int("__u32", 4)),
+        Field("slot", 24, Array(Int("__u32", 4), 64)),
+    ),
+)
+
+SG_ST_SEARCH = Record(
+    "sg_st_search",
+    16,
+    (
+        Field("at", 0, Int("__u32", 4)),
+        Field("found", 4, Int("__u32", 4)),
+        Field("maps", 8, Int("__u32", 4)),
+        Field("pad", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_SESS = Record(
+    "sg_st_sess",
+    80,
+    (
+        Field("remote", 0, Address()),
+        Field("rport", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Int("__u8", 1)),
+        Field("state", 20, Int("__u32", 4)),
+        Field("map", 24, Int("__u32", 4)),
+        Field("expires", 28, Int("__u32", 4)),
+        Field("created", 32, Int("__u32", 4)),
+        Field("half", 36, Int("__u32", 4)),
+        Field("obj", 40, Int("__u16", 2)),
+        Field("pad2", 42, Array(Int("__u16", 2), 3)),
+        Field("out", 48, SG_COUNT),
+        Field("in", 64, SG_COUNT),
+    ),
+)
+
+SG_ST_STAT = Record(
+    "sg_st_stat",
+    144,
+    (
+        Field("out", 0, SG_COUNT),
+        Field("in", 16, SG_COUNT),
+        Field("sessions", 32, Int("__u64", 8)),
+        Field("maps", 40, Int("__u64", 8)),
+        Field("full", 48, Int("__u64", 8)),
+        Field("no_port", 56, Int("__u64", 8)),
+        Field("client_ports", 64, Int("__u64", 8)),
+        Field("client_sessions", 72, Int("__u64", 8)),
+        Field("client_rate", 80, Int("__u64", 8)),
+        Field("half_out", 88, Int("__u64", 8)),
+        Field("no_state", 96, Int("__u64", 8)),
+        Field("filtered", 104, Int("__u64", 8)),
+        Field("hairpin", 112, Int("__u64", 8)),
+        Field("expired", 120, Int("__u64", 8)),
+        Field("overflow", 128, Int("__u64", 8)),
+        Field("fragments", 136, Int("__u64", 8)),
+    ),
+)
+
+SG_ST_VIP = Record(
+    "sg_st_vip",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_ST_SVC = Record(
+    "sg_st_svc",
+    32,
+    (
+        Field("vip", 0, SG_ST_VIP),
+        Field("obj", 24, Int("__u16", 2)),
+        Field("pad", 26, Array(Int("__u16", 2), 3)),
+    ),
+)
+
+SG_ST_SWEEP = Record(
+    "sg_st_sweep",
+    72,
+    (
+        Field("ran_ns", 0, Int("__u64", 8)),
+        Field("spent_ns", 8, Int("__u64", 8)),
+        Field("steps", 16, Int("__u64", 8)),
+        Field("passes", 24, Int("__u64", 8)),
+        Field("removed", 32, Int("__u64", 8)),
+        Field("flush_removed", 40, Int("__u64", 8)),
+        Field("at", 48, Int("__u32", 4)),
+        Field("flush_at", 52, Int("__u32", 4)),
+        Field("flushing", 56, Int("__u32", 4)),
+        Field("flushed", 60, Int("__u32", 4)),
+        Field("armed", 64, Int("__u32", 4)),
+        Field("pad", 68, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_SYN = Record(
+    "sg_st_syn",
+    24,
+    (
+        Field("out", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("pad", 18, Int("__u16", 2)),
+        Field("until", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_BACKEND = Record(
+    "sg_st_backend",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("weight", 18, Int("__u16", 2)),
+        Field("pad", 20, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_TABLE = Record(
+    "sg_st_table",
+    19464,
+    (
+        Field("n", 0, Int("__u32", 4)),
+        Field("pad", 4, Int("__u32", 4)),
+        Field("backend", 8, Array(SG_ST_BACKEND, 128)),
+        Field("ring", 3080, Array(Int("__u8", 1), 16381)),
+        Field("pad2", 19461, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_USE = Record(
+    "sg_st_use",
+    16,
+    (
+        Field("sessions", 0, Int("__u32", 4)),
+        Field("half", 4, Int("__u32", 4)),
+        Field("maps", 8, Int("__u32", 4)),
+        Field("next", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_WANT = Record(
+    "sg_st_want",
+    64,
+    (
+        Field("client", 0, Address()),
+        Field("out", 16, Address()),
+        Field("low", 32, Int("__u32", 4)),
+        Field("high", 36, Int("__u32", 4)),
+        Field("nr", 40, Int("__u32", 4)),
+        Field("now", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("port", 52, Int("__u32", 4)),
+        Field("in_port", 56, Int("__u16", 2)),
+        Field("obj", 58, Int("__u16", 2)),
+        Field("proto", 60, Int("__u8", 1)),
+        Field("pad", 61, Array(Int("__u8", 1), 3)),
+    ),
+)
+
 SG_MATCH = Record(
     "sg_match",
     24,
@@ -995,7 +1430,7 @@ SG_MATCH = Record(
 
 SG_L4 = Record(
     "sg_l4",
-    16,
+    28,
     (
         Field("hdr_len", 0, Int("__u32", 4)),
         Field("ports", 4, Int("__be32", 4, big=True)),
@@ -1005,7 +1440,13 @@ SG_L4 = Record(
         Field("syn", 12, Int("__u8", 1)),
         Field("error", 13, Int("__u8", 1)),
         Field("zero", 14, Int("__u8", 1)),
-        Field("pad", 15, Int("__u8", 1)),
+        Field("tcp", 15, Int("__u8", 1)),
+        Field("id", 16, Int("__be16", 2, big=True)),
+        Field("pad", 18, Int("__u16", 2)),
+        Field("new_ports", 20, Int("__be32", 4, big=True)),
+        Field("new_id", 24, Int("__be16", 2, big=True)),
+        Field("renumber", 26, Int("__u8", 1)),
+        Field("pad2", 27, Int("__u8", 1)),
     ),
 )
 
@@ -1057,6 +1498,8 @@ SG_ROUTE = Record(
     ),
 )
 
+SG_EG_NODE = Record("sg_eg_node", 16, (Field("w", 0, Array(Int("__be32", 4, big=True), 4)),))
+
 SG_HOP = Record(
     "sg_hop",
     112,
@@ -1068,25 +1511,51 @@ SG_HOP = Record(
         Field("peer", 84, Int("__u32", 4)),
         Field("home", 88, Int("__u32", 4)),
         Field("pad", 92, Int("__u32", 4)),
-        Field("node", 96, Address()),
+        Field("node", 96, SG_EG_NODE),
+    ),
+)
+
+SG_ST = Record(
+    "sg_st",
+    88,
+    (
+        Field("near", 0, Address()),
+        Field("far", 16, Address()),
+        Field("to", 32, Address()),
+        Field("near_port", 48, Int("__be16", 2, big=True)),
+        Field("far_port", 50, Int("__be16", 2, big=True)),
+        Field("to_port", 52, Int("__be16", 2, big=True)),
+        Field("obj", 54, Int("__u16", 2)),
+        Field("svc", 56, Int("__u16", 2)),
+        Field("proto", 58, Int("__u8", 1)),
+        Field("tcp", 59, Int("__u8", 1)),
+        Field("now", 60, Int("__u32", 4)),
+        Field("map", 64, Int("__u32", 4)),
+        Field("sess", 68, Int("__u32", 4)),
+        Field("unseen", 72, Int("__u32", 4)),
+        Field("evict", 76, Int("__u32", 4)),
+        Field("pad", 80, Int("__u32", 4)),
+        Field("wish", 84, Int("__u32", 4)),
     ),
 )
 
 SG_WORK = Record(
     "sg_work",
-    272,
+    376,
     (
         Field("pkt", 0, SG_PKT),
         Field("dst", 64, SG_MATCH),
         Field("src", 88, SG_MATCH),
         Field("l4", 112, SG_L4),
-        Field("icmp", 128, SG_ICMP_REQ),
-        Field("hop", 136, SG_HOP),
-        Field("header_sum", 248, Int("__u64", 8)),
-        Field("frame_len", 256, Int("__u32", 4)),
-        Field("seg_len", 260, Int("__u32", 4)),
-        Field("src_unmapped", 264, Int("__u32", 4)),
-        Field("act", 268, Int("int", 4, signed=True)),
+        Field("icmp", 140, SG_ICMP_REQ),
+        Field("hop", 148, SG_HOP),
+        Field("way", 260, Int("__u32", 4)),
+        Field("st", 264, SG_ST),
+        Field("header_sum", 352, Int("__u64", 8)),
+        Field("frame_len", 360, Int("__u32", 4)),
+        Field("seg_len", 364, Int("__u32", 4)),
+        Field("src_unmapped", 368, Int("__u32", 4)),
+        Field("act", 372, Int("int", 4, signed=True)),
     ),
 )
 
@@ -1116,293 +1585,6 @@ SG_DECAP_CONFIG = Record(
     ),
 )
 
-SG_ST_OBJ = Record(
-    "sg_st_obj",
-    152,
-    (
-        Field("gw", 0, SG_NAT_GW),
-        Field("flags", 80, Int("__u32", 4)),
-        Field("max_sessions", 84, Int("__u32", 4)),
-        Field("life", 88, Array(Int("__u32", 4), 7)),
-        Field("client_ports", 116, Int("__u32", 4)),
-        Field("client_sessions", 120, Int("__u32", 4)),
-        Field("client_rate", 124, Int("__u32", 4)),
-        Field("half_base", 128, Int("__u32", 4)),
-        Field("half_size", 132, Int("__u32", 4)),
-        Field("n_addrs", 136, Int("__u32", 4)),
-        Field("pool", 140, Int("__u16", 2)),
-        Field("n_pools", 142, Int("__u16", 2)),
-        Field("block_size", 144, Int("__u16", 2)),
-        Field("client_len", 146, Int("__u8", 1)),
-        Field("pad", 147, Array(Int("__u8", 1), 5)),
-    ),
-)
-
-SG_ST_POOL = Record(
-    "sg_st_pool",
-    32,
-    (
-        Field("addr", 0, Address()),
-        Field("n_addrs", 16, Int("__u32", 4)),
-        Field("base", 20, Int("__u32", 4)),
-        Field("first_block", 24, Int("__u16", 2)),
-        Field("blocks", 26, Int("__u16", 2)),
-        Field("first", 28, Int("__u16", 2)),
-        Field("last", 30, Int("__u16", 2)),
-    ),
-)
-
-SG_ST_OWN = Record(
-    "sg_st_own",
-    12,
-    (
-        Field("base", 0, Int("__u32", 4)),
-        Field("first_block", 4, Int("__u16", 2)),
-        Field("blocks", 6, Int("__u16", 2)),
-        Field("flags", 8, Int("__u16", 2)),
-        Field("obj", 10, Int("__u16", 2)),
-    ),
-)
-
-SG_ST_VIP = Record(
-    "sg_st_vip",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("pad", 19, Array(Int("__u8", 1), 5)),
-    ),
-)
-
-SG_ST_SVC = Record(
-    "sg_st_svc",
-    32,
-    (
-        Field("vip", 0, SG_ST_VIP),
-        Field("obj", 24, Int("__u16", 2)),
-        Field("pad", 26, Array(Int("__u16", 2), 3)),
-    ),
-)
-
-SG_ST_BACKEND = Record(
-    "sg_st_backend",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("weight", 18, Int("__u16", 2)),
-        Field("pad", 20, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_TABLE = Record(
-    "sg_st_table",
-    19464,
-    (
-        Field("n", 0, Int("__u32", 4)),
-        Field("pad", 4, Int("__u32", 4)),
-        Field("backend", 8, Array(SG_ST_BACKEND, 128)),
-        Field("ring", 3080, Array(Int("__u8", 1), 16381)),
-        Field("pad2", 19461, Array(Int("__u8", 1), 3)),
-    ),
-)
-
-SG_ST_BIND = Record(
-    "sg_st_bind",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("side", 19, Int("__u8", 1)),
-        Field("obj", 20, Int("__u16", 2)),
-        Field("pad", 22, Int("__u16", 2)),
-    ),
-)
-
-SG_ST_BOUND = Record(
-    "sg_st_bound",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("obj", 18, Int("__u16", 2)),
-        Field("pad", 20, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_CLIENT_PORT = Record(
-    "sg_st_client_port",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("by_svc", 19, Int("__u8", 1)),
-        Field("dom", 20, Int("__u16", 2)),
-        Field("pad", 22, Int("__u16", 2)),
-    ),
-)
-
-SG_ST_MAP = Record(
-    "sg_st_map",
-    56,
-    (
-        Field("in", 0, Address()),
-        Field("out", 16, Address()),
-        Field("in_port", 32, Int("__be16", 2, big=True)),
-        Field("out_port", 34, Int("__be16", 2, big=True)),
-        Field("obj", 36, Int("__u16", 2)),
-        Field("svc", 38, Int("__u16", 2)),
-        Field("refs", 40, Int("__u32", 4)),
-        Field("last", 44, Int("__u32", 4)),
-        Field("block", 48, Int("__u32", 4)),
-        Field("proto", 52, Int("__u8", 1)),
-        Field("flags", 53, Int("__u8", 1)),
-        Field("pad", 54, Array(Int("__u8", 1), 2)),
-    ),
-)
-
-SG_ST_PEER = Record(
-    "sg_st_peer",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("map", 16, Int("__u32", 4)),
-        Field("port", 20, Int("__be16", 2, big=True)),
-        Field("pad", 22, Int("__u16", 2)),
-    ),
-)
-
-SG_ST_SESS = Record(
-    "sg_st_sess",
-    72,
-    (
-        Field("remote", 0, Address()),
-        Field("rport", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("state", 19, Int("__u8", 1)),
-        Field("map", 20, Int("__u32", 4)),
-        Field("expires", 24, Int("__u32", 4)),
-        Field("created", 28, Int("__u32", 4)),
-        Field("half", 32, Int("__u32", 4)),
-        Field("obj", 36, Int("__u16", 2)),
-        Field("pad", 38, Int("__u16", 2)),
-        Field("out", 40, SG_COUNT),
-        Field("in", 56, SG_COUNT),
-    ),
-)
-
-SG_ST_PORTS = Record(
-    "sg_st_ports",
-    280,
-    (
-        Field("used", 0, Int("__u64", 8)),
-        Field("resting", 8, Int("__u64", 8)),
-        Field("rest_next", 16, Int("__u32", 4)),
-        Field("pad", 20, Int("__u32", 4)),
-        Field("slot", 24, Array(Int("__u32", 4), 64)),
-    ),
-)
-
-SG_ST_IDS = Record("sg_st_ids", 64, (Field("used", 0, Array(Int("__u64", 8), 8)),))
-
-SG_ST_USE = Record(
-    "sg_st_use",
-    16,
-    (
-        Field("sessions", 0, Int("__u32", 4)),
-        Field("half", 4, Int("__u32", 4)),
-        Field("maps", 8, Int("__u32", 4)),
-        Field("next", 12, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_STAT = Record(
-    "sg_st_stat",
-    144,
-    (
-        Field("out", 0, SG_COUNT),
-        Field("in", 16, SG_COUNT),
-        Field("sessions", 32, Int("__u64", 8)),
-        Field("maps", 40, Int("__u64", 8)),
-        Field("full", 48, Int("__u64", 8)),
-        Field("no_port", 56, Int("__u64", 8)),
-        Field("client_ports", 64, Int("__u64", 8)),
-        Field("client_sessions", 72, Int("__u64", 8)),
-        Field("client_rate", 80, Int("__u64", 8)),
-        Field("half_out", 88, Int("__u64", 8)),
-        Field("no_state", 96, Int("__u64", 8)),
-        Field("filtered", 104, Int("__u64", 8)),
-        Field("hairpin", 112, Int("__u64", 8)),
-        Field("expired", 120, Int("__u64", 8)),
-        Field("overflow", 128, Int("__u64", 8)),
-        Field("fragments", 136, Int("__u64", 8)),
-    ),
-)
-
-SG_ST_CLIENT = Record(
-    "sg_st_client",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("obj", 16, Int("__u16", 2)),
-        Field("pad", 18, Int("__u16", 2)),
-        Field("pad2", 20, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_CLIENT_USE = Record(
-    "sg_st_client_use",
-    32,
-    (
-        Field("ports", 0, Int("__u32", 4)),
-        Field("sessions", 4, Int("__u32", 4)),
-        Field("since_ns", 8, Int("__u64", 8)),
-        Field("tokens_ns", 16, Int("__u64", 8)),
-        Field("refused", 24, Int("__u32", 4)),
-        Field("pad", 28, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_FLUSH = Record(
-    "sg_st_flush",
-    96,
-    (
-        Field("seq", 0, Int("__u32", 4)),
-        Field("fields", 4, Int("__u32", 4)),
-        Field("client", 8, Address()),
-        Field("client_mask", 24, Address()),
-        Field("out", 40, Address()),
-        Field("remote", 56, Address()),
-        Field("remote_mask", 72, Address()),
-        Field("obj", 88, Int("__u16", 2)),
-        Field("svc", 90, Int("__u16", 2)),
-        Field("proto", 92, Int("__u8", 1)),
-        Field("pad", 93, Array(Int("__u8", 1), 3)),
-    ),
-)
-
-SG_ST_SWEEP = Record(
-    "sg_st_sweep",
-    72,
-    (
-        Field("ran_ns", 0, Int("__u64", 8)),
-        Field("spent_ns", 8, Int("__u64", 8)),
-        Field("steps", 16, Int("__u64", 8)),
-        Field("passes", 24, Int("__u64", 8)),
-        Field("removed", 32, Int("__u64", 8)),
-        Field("flush_removed", 40, Int("__u64", 8)),
-        Field("at", 48, Int("__u32", 4)),
-        Field("flush_at", 52, Int("__u32", 4)),
-        Field("flushing", 56, Int("__u32", 4)),
-        Field("flushed", 60, Int("__u32", 4)),
-        Field("owner", 64, Int("__u32", 4)),
-        Field("pad", 68, Int("__u32", 4)),
-    ),
-)
-
 SG_ST_BLOCK_EVENT = Record(
     "sg_st_block_event",
     48,
@@ -1415,27 +1597,6 @@ SG_ST_BLOCK_EVENT = Record(
         Field("obj", 44, Int("__u16", 2)),
         Field("proto", 46, Int("__u8", 1)),
         Field("given", 47, Int("__u8", 1)),
-    ),
-)
-
-SG_ST_BLK_KEY = Record(
-    "sg_st_blk_key",
-    8,
-    (
-        Field("block", 0, Int("__u32", 4)),
-        Field("obj", 4, Int("__u16", 2)),
-        Field("proto", 6, Int("__u8", 1)),
-        Field("pad", 7, Int("__u8", 1)),
-    ),
-)
-
-SG_ST_BLK = Record(
-    "sg_st_blk",
-    24,
-    (
-        Field("client", 0, Address()),
-        Field("ports", 16, Int("__u32", 4)),
-        Field("released", 20, Int("__u32", 4)),
     ),
 )
 
@@ -1870,6 +2031,270 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_SEEN,
         max_entries=2,
+        flags=0,
+    ),
+    "sg_st_bind": MapSpec(
+        name="sg_st_bind",
+        type=1,
+        key=SG_ST_BIND,
+        value=SG_ST_BOUND,
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_st_blk": MapSpec(
+        name="sg_st_blk",
+        type=1,
+        key=SG_ST_BLK_KEY,
+        value=SG_ST_BLK,
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_st_broom": MapSpec(
+        name="sg_st_broom",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_BROOM,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_client": MapSpec(
+        name="sg_st_client",
+        type=1,
+        key=SG_ST_CLIENT,
+        value=SG_ST_CLIENT_USE,
+        max_entries=131072,
+        flags=1,
+    ),
+    "sg_st_clock": MapSpec(
+        name="sg_st_clock",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_CLOCK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_find": MapSpec(
+        name="sg_st_find",
+        type=1,
+        key=SG_ST_PEER,
+        value=Int("__u32", 4),
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_st_flush": MapSpec(
+        name="sg_st_flush",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_FLUSH,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_frag": MapSpec(
+        name="sg_st_frag",
+        type=9,
+        key=SG_ST_FRAG_KEY,
+        value=SG_ST_FRAG,
+        max_entries=8192,
+        flags=0,
+    ),
+    "sg_st_fwd": MapSpec(
+        name="sg_st_fwd",
+        type=1,
+        key=SG_ST_CLIENT_PORT,
+        value=Int("__u32", 4),
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_st_half": MapSpec(
+        name="sg_st_half",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_st_hint": MapSpec(
+        name="sg_st_hint",
+        type=6,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
+        max_entries=2,
+        flags=0,
+    ),
+    "sg_st_log": MapSpec(
+        name="sg_st_log",
+        type=27,
+        key=Raw(0),
+        value=Raw(0),
+        max_entries=262144,
+        flags=0,
+    ),
+    "sg_st_map": MapSpec(
+        name="sg_st_map",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_MAP,
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_st_mids": MapSpec(
+        name="sg_st_mids",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_IDS,
+        max_entries=8,
+        flags=0,
+    ),
+    "sg_st_obj": MapSpec(
+        name="sg_st_obj",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_OBJ,
+        max_entries=256,
+        flags=0,
+    ),
+    "sg_st_own": MapSpec(
+        name="sg_st_own",
+        type=1,
+        key=Address(),
+        value=SG_ST_OWN,
+        max_entries=65536,
+        flags=1,
+    ),
+    "sg_st_pick": MapSpec(
+        name="sg_st_pick",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_PICK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_pool": MapSpec(
+        name="sg_st_pool",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_POOL,
+        max_entries=1024,
+        flags=0,
+    ),
+    "sg_st_port": MapSpec(
+        name="sg_st_port",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_PORTS,
+        max_entries=3072,
+        flags=0,
+    ),
+    "sg_st_resv": MapSpec(
+        name="sg_st_resv",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u64", 8),
+        max_entries=3072,
+        flags=0,
+    ),
+    "sg_st_search": MapSpec(
+        name="sg_st_search",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_SEARCH,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_seen": MapSpec(
+        name="sg_st_seen",
+        type=1,
+        key=SG_ST_PEER,
+        value=Int("__u32", 4),
+        max_entries=4096,
+        flags=1,
+    ),
+    "sg_st_sess": MapSpec(
+        name="sg_st_sess",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_SESS,
+        max_entries=4096,
+        flags=0,
+    ),
+    "sg_st_sids": MapSpec(
+        name="sg_st_sids",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_IDS,
+        max_entries=8,
+        flags=0,
+    ),
+    "sg_st_stats": MapSpec(
+        name="sg_st_stats",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_STAT,
+        max_entries=256,
+        flags=0,
+    ),
+    "sg_st_svcs": MapSpec(
+        name="sg_st_svcs",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_SVC,
+        max_entries=1024,
+        flags=0,
+    ),
+    "sg_st_sweep": MapSpec(
+        name="sg_st_sweep",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_SWEEP,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_syn": MapSpec(
+        name="sg_st_syn",
+        type=9,
+        key=SG_ST_BIND,
+        value=SG_ST_SYN,
+        max_entries=1024,
+        flags=0,
+    ),
+    "sg_st_table": MapSpec(
+        name="sg_st_table",
+        type=12,
+        key=Int("__u32", 4),
+        value=Int("map", 4),
+        max_entries=1024,
+        flags=0,
+        inner=MapSpec(
+            name="sg_st_table.inner",
+            type=2,
+            key=Int("__u32", 4),
+            value=SG_ST_TABLE,
+            max_entries=1,
+            flags=0,
+        ),
+    ),
+    "sg_st_use": MapSpec(
+        name="sg_st_use",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_USE,
+        max_entries=256,
+        flags=0,
+    ),
+    "sg_st_vip": MapSpec(
+        name="sg_st_vip",
+        type=1,
+        key=SG_ST_VIP,
+        value=Int("__u32", 4),
+        max_entries=1024,
+        flags=1,
+    ),
+    "sg_st_want": MapSpec(
+        name="sg_st_want",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_WANT,
+        max_entries=1,
         flags=0,
     ),
     "sg_tx": MapSpec(

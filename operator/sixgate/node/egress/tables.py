@@ -102,7 +102,7 @@ def contents(
     return Contents(entries, destinations, selected)
 
 
-_NO_PAIR = 0x7FFFFF  # of a policy without pairs: no gateway ever owns it, so its packets are dropped
+_NO_PAIR = 0x3FFFFF  # of a policy without pairs: no gateway ever owns it, so its packets are dropped
 
 
 def _set_number(table: Mapping[Prefix, Target], used: Set[int]) -> int:

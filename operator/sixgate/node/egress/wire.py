@@ -11,7 +11,7 @@ MAGIC = b"SGE1"
 _HEAD = struct.Struct("!4sBxHI")  # magic, kind, number of records, sequence
 _RECORD = struct.Struct("!II")  # flags in the upper 8 bits and the pair; epoch
 _RELEASED, _STATIC = 1 << 31, 1 << 30
-_PAIR_MASK = 0x7FFFFF
+_PAIR_MASK = 0x3FFFFF
 MAX_RECORDS = 150  # of one datagram, which fits an MTU of 1280
 
 
