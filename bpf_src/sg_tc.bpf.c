@@ -15,7 +15,7 @@
 #include "lib/flow.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
-#include "lib/st_nat.h"
+#include "lib/st_fast.h"
 
 /* What every path does at its end. */
 SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reason reason, __u32 segs, __u32 bytes)
@@ -90,6 +90,11 @@ SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 	}
 	t = sg_nat_table();
 	if (sg_feature(SG_F_STATEFUL) && t && t->stateful) {
+		if (likely(sg_cfg.l2_len == ETH_HLEN)) {
+			act = proto == bpf_htons(ETH_P_IPV6) ? sg_st_fast64(ctx, t) : sg_st_fast46(ctx, t);
+			if (likely(act != SG_FLOW_GENERAL))
+				return act;
+		}
 		act = sg_tc_stateful(ctx);
 		if (act != SG_FLOW_GENERAL)
 			return act;

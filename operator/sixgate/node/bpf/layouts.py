@@ -1260,6 +1260,22 @@ SG_ST_PORTS = Record(
     ),
 )
 
+SG_ST_ROUTE = Record(
+    "sg_st_route",
+    96,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("hop", 32, SG_FLOW_HOP),
+        Field("until", 72, Int("__u64", 8)),
+        Field("version", 80, Int("__u32", 4)),
+        Field("in_ifindex", 84, Int("__u32", 4)),
+        Field("mtu", 88, Int("__u32", 4)),
+        Field("tos", 92, Int("__u8", 1)),
+        Field("pad", 93, Array(Int("__u8", 1), 3)),
+    ),
+)
+
 SG_ST_SEARCH = Record(
     "sg_st_search",
     16,
@@ -2191,6 +2207,14 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=Int("__u64", 8),
         max_entries=3072,
+        flags=0,
+    ),
+    "sg_st_route": MapSpec(
+        name="sg_st_route",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_ROUTE,
+        max_entries=4096,
         flags=0,
     ),
     "sg_st_search": MapSpec(
