@@ -73,6 +73,10 @@ class NatWatch:
                 notes.append(Problem(ref, "TablePressure", f"{name} has {used} of {limit} sessions that it may have."))
         return problems, notes
 
+    def forget(self) -> None:
+        """What was refused was refused under another configuration."""
+        self._refused.clear()
+
     def _count(self, name: str, counter: str, now: int) -> int:
         """How many were refused since it began; 0 where nothing is refused lately."""
         key, at_s = (name, counter), self.clock()

@@ -83,6 +83,7 @@ class Reconciler:
         files = self._catalogue.files(spec)
         if spec.revision != self._revision:
             self._retries.clear()
+            self._nat.forget()
             self._revision = spec.revision
         bpffs.ensure(self._options.bpffs, self._state, mount=self._options.mount_bpffs)
         return self._converge(spec, files)
