@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sixgate.node.bpf.map import Map
 
 Fields = tuple[tuple[str, int, int], ...]  # name, offset, size; bytes
+Snapshot = dict[int, list[bytes]]  # values of an array, batch by batch, as a first pass found them
 ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
 
@@ -106,18 +107,19 @@ def _pieces(old: Fields, new: Fields) -> list[tuple[int, int, int]]:
     return pieces
 
 
-def carry_entries(source: Map, target: Map, old: MapFields, new: MapFields) -> tuple[int, int]:
+def carry_entries(source: Map, target: Map, old: MapFields, new: MapFields, first_pass: Snapshot) -> tuple[int, int]:
     """Puts every entry of `source` that `target` lacks into it: (how many were put, how many found no room).
 
-    Per-CPU values cannot be carried; a map of them is left as it is.
+    Every entry of an array is always there, so a second pass goes by `first_pass`, which the first one fills: what has
+    changed in `source` since is put where nobody has written to `target` since. Per-CPU values cannot be carried; a
+    map of them is left as it is.
     """
     if source.per_cpu or target.per_cpu:
         return 0, 0
     key_of = converter(old.key, new.key, old.key_size, new.key_size)
     value_of = converter(old.value, new.value, old.value_size, new.value_size)
     if source.type in ARRAYS:
-        pairs = [(key, value_of(value)) for key, value in source.lookup_batch() if any(value)]
-        return target.update_batch(pairs), 0
+        return _carry_array(source, target, value_of, first_pass)
     known = {key for batch in target.batches() for key, _ in batch}
     put = refused = 0
     for batch in source.batches():
@@ -125,6 +127,32 @@ def carry_entries(source: Map, target: Map, old: MapFields, new: MapFields) -> t
         todo = [(key, value_of(value)) for key, value in missing if key not in known]
         written, full = _put(target, todo)
         put, refused = put + written, refused + full
+    return put, refused
+
+
+def _carry_array(source: Map, target: Map, value_of: Callable[[bytes], bytes], first_pass: Snapshot) -> tuple[int, int]:
+    blank = bytes(source.codec.value.size)
+    nothing = value_of(blank)
+    again = bool(first_pass)
+    put = refused = 0
+    there = target.batches()
+    for number, batch in enumerate(source.batches()):
+        have = dict(next(there, ()))
+        values = [value for _, value in batch]
+        before = first_pass.get(number) or [blank] * len(values)
+        if not again:
+            first_pass[number] = values
+        if values == before:
+            continue
+        todo = []
+        for (key, now), was in zip(batch, before, strict=False):
+            if now == was:
+                continue
+            if key not in have:
+                refused += 1
+            elif have[key] in (nothing, value_of(was)):
+                todo.append((key, value_of(now)))
+        put += target.update_batch(todo)
     return put, refused
 
 

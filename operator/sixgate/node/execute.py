@@ -9,7 +9,7 @@ import errno
 import json
 import logging
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from sixgate.errors import ApplyError, BpfError
@@ -27,6 +27,7 @@ from sixgate.node.observe import open_raw
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sixgate.node.carry import Snapshot
     from sixgate.node.catalogue import Catalogue
     from sixgate.node.lb.engine import Engine
     from sixgate.node.statedir import StateDir
@@ -41,6 +42,7 @@ class Executor:
     state: StateDir
     catalogue: Catalogue
     balancer: Engine | None = None
+    first_pass: dict[str, Snapshot] = field(default_factory=dict)  # of arrays that are being carried over, by map
 
     def run(self, action: act.Action) -> None:
         try:
@@ -184,7 +186,9 @@ class Executor:
                     f"The entries of {action.map} cannot be carried over: the layout of the pinned map, "
                     f"{source.info.value_size} bytes per value, is not on record."
                 )
-            put, refused = carry_entries(source, target, old, action.fields)
+            seen = self.first_pass.get(action.map, {}) if action.again else {}
+            put, refused = carry_entries(source, target, old, action.fields, seen)
+            self.first_pass[action.map] = {} if action.again else seen
         log.info("Carried %d entries of %s over%s.", put, action.map, " after the switch" if action.again else "")
         if refused:
             log.warning(

@@ -88,6 +88,13 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
+	__type(value, struct t_state);
+	__uint(max_entries, 8192);
+} sg_rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
 	__type(value, __u64);
 	__uint(max_entries, 1);
 } sg_hits SEC(".maps");
@@ -105,6 +112,8 @@ static __always_inline int t_run(int verdict)
 	state = bpf_map_lookup_elem(&sg_state, &flow);
 	if (state)
 		state->packets++;
+	if (bpf_map_lookup_elem(&sg_rows, &key))
+		verdict += 0;
 	if (bpf_map_lookup_elem(&sg_tab, &key) || bpf_map_lookup_elem(&sg_dev, &key))
 		return verdict;
 	return inner && bpf_map_lookup_elem(inner, &zero) ? verdict : verdict + t_cfg.peer * 0;
