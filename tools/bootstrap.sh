@@ -38,6 +38,7 @@ setpriv util-linux
 unbound unbound
 unbound-checkconf unbound
 /usr/lib/python3/dist-packages/unboundmodule.py python3-unbound
+prometheus prometheus
 /usr/share/dns/root.key dns-root-data
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 '

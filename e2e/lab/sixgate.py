@@ -23,8 +23,11 @@ READY_SECONDS = 30.0
 class Sixgate:
     """One gateway process of a lab; its bpffs, state directory and log belong to the lab."""
 
-    def __init__(self, lab: LabRun, manifests: Path, *, role: str = GATEWAY, node: str = NODE) -> None:
-        self._lab, self._role, self._node = lab, role, node
+    def __init__(
+        self, lab: LabRun, manifests: Path, *, role: str = GATEWAY, node: str = NODE, more: Sequence[str] = ()
+    ) -> None:
+        """`more` are further words of its command line."""
+        self._lab, self._role, self._node, self._more = lab, role, node, tuple(more)
         self.manifests = manifests
         self.bpffs = lab.add_bpffs() / "sixgate"
         self.state_dir = lab.workdir / "state"
@@ -39,7 +42,7 @@ class Sixgate:
         """The command line of the gateway process."""
         words = [str(SIXGATE), "standalone", "--manifests", str(self.manifests), "--node", self._node]
         words += ["--run-dir", str(self._lab.workdir / "run")]
-        return [*words, *self._directories(), "--objects", str(ROOT / "build" / "bpf")]
+        return [*words, *self._directories(), "--objects", str(ROOT / "build" / "bpf"), *self._more]
 
     def start(self) -> None:
         """Starts the process; it is ready some time later, see `wait_ready`."""

@@ -1,13 +1,19 @@
-"""The endpoint that Prometheus scrapes."""
+"""The endpoint that Prometheus scrapes.
+
+Of the process itself prometheus_client tells. Families of sixgate are written here as text: a node with thousands of
+virtual addresses and backends has tens of thousands of samples, which prometheus_client takes five times as long for.
+"""
 
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, ThreadingWSGIServer
 
 from sixgate import __version__
 from sixgate.errors import SixgateError
@@ -15,74 +21,114 @@ from sixgate.metrics import Family, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from sixgate.metrics import Source
 
 log = logging.getLogger(__name__)
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
-class _Adapter(Collector):
+class _Part:
     """Asks `source` at every scrape. One that fails costs its own metrics, not those of others, and is counted."""
 
-    def __init__(self, source: Source, part: str) -> None:
-        self._source, self._part, self._failures, self._said = source, part, 0, ""
+    def __init__(self, source: Source, name: str) -> None:
+        self._source, self.name, self.failures, self._said = source, name, 0, ""
 
-    def collect(self) -> Iterator[Metric]:
+    def families(self) -> list[Family | Timing]:
         try:
-            metrics = [_metric(item) for item in self._source()]
+            return list(self._source())
         except (SixgateError, OSError) as error:
-            self._failures += 1
-            metrics = []
+            self.failures += 1
             if str(error) != self._said:
                 self._said = str(error)
-                log.warning("The metrics of %s could not be read: %s", self._part, error)
-        yield from metrics
-        name, text = "sixgate_scrape_errors", "Scrapes that could not read a part of the metrics."
-        failed = CounterMetricFamily(name, text, labels=("part",))
-        failed.add_metric((self._part,), self._failures)
-        yield failed
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: names are checked by the tests, not by a scrape at start-up, when there is nothing to ask yet."""
-        return ()
+                log.warning("The metrics of %s could not be read: %s", self.name, error)
+            return []
 
 
-def _metric(item: Family | Timing) -> Metric:
+class Exposition:
+    """All `sources` by the name of the part they tell of, with the version and the process itself."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+        self._parts = tuple(_Part(source, name) for name, source in sources.items())
+
+    def families(self) -> Iterator[Family | Timing]:
+        """What a scrape of now has to tell, but for the process."""
+        yield Family("gauge", "sixgate_build_info", "Version of this process.", ("version",), (((__version__,), 1),))
+        for part in self._parts:
+            yield from part.families()
+        failed = tuple(((part.name,), float(part.failures)) for part in self._parts)
+        yield Family(
+            "counter", "sixgate_scrape_errors", "Scrapes that could not read a part of the metrics.", ("part",), failed
+        )
+
+    def text(self) -> bytes:
+        """In the text format, version 0.0.4."""
+        lines = [line for family in self.families() for line in _lines(family)]
+        return generate_latest(self._process) + "\n".join(lines).encode() + b"\n"
+
+    def wsgi(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One scrape."""
+        if environ["PATH_INFO"] not in {"/", "/metrics"}:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"Metrics are at /metrics.\n"]
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
+        return [self.text()]
+
+
+def _lines(item: Family | Timing) -> Iterator[str]:
     if isinstance(item, Timing):
-        histogram = HistogramMetricFamily(item.name, item.text)
-        histogram.add_metric((), buckets=item.buckets(), sum_value=item.sum_s)
-        return histogram
-    family = (CounterMetricFamily if item.kind == "counter" else GaugeMetricFamily)(
-        item.name, item.text, labels=item.labels
-    )
+        yield from _head(item.name, item.text, "histogram")
+        buckets = item.buckets()
+        for bound, count in buckets:
+            yield f'{item.name}_bucket{{le="{bound}"}} {count!r}'
+        yield f"{item.name}_count {buckets[-1][1]!r}"
+        yield f"{item.name}_sum {item.sum_s!r}"
+        return
+    name = f"{item.name}_total" if item.kind == "counter" else item.name
+    yield from _head(name, item.text, item.kind)
+    if not item.labels:
+        for _, value in item.samples:
+            yield f"{name} {float(value)!r}"
+        return
+    form = name + "{" + ",".join(f'{label}="%s"' for label in item.labels) + "} "
     for labels, value in item.samples:
-        family.add_metric(labels, value)
-    return family
+        row = form % labels
+        if "\\" in row or "\n" in row or row.count('"') != 2 * len(labels):
+            row = form % tuple(label.translate(_ESCAPES) for label in labels)
+        yield row + repr(float(value))
 
 
-def registry(sources: Mapping[str, Source]) -> CollectorRegistry:
-    """A registry of `sources` by the name of the part they tell of, with the version and the process itself."""
-    made = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=made)
-    PlatformCollector(registry=made)
-    GCCollector(registry=made)
-    info = Family("gauge", "sixgate_build_info", "Version of this process.", ("version",), (((__version__,), 1),))
-    made.register(_Adapter(lambda: (info,), "the build"))
-    for part, source in sources.items():
-        made.register(_Adapter(source, part))
-    return made
+def _head(name: str, text: str, kind: str) -> tuple[str, str]:
+    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Scrapes are no news."""
+
+
+class _Server6(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
 
 
 class MetricsServer:
     """Serves /metrics on one address from a thread until closed. Port 0 takes a free one; `port` says which."""
 
-    def __init__(self, host: str, port: int, served: CollectorRegistry) -> None:
+    def __init__(self, host: str, port: int, served: Exposition) -> None:
         """SixgateError where the address cannot be taken."""
+        kind = _Server6 if ":" in host else ThreadingWSGIServer
         try:
-            self._server, self._thread = start_http_server(port, host, served)
+            self._server = make_server(host, port, served.wsgi, kind, handler_class=_Silent)
         except OSError as error:
             raise SixgateError(f"Metrics should be served at {host} port {port}, which failed: {error}.") from error
         self.port = int(self._server.server_port)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._server.shutdown()

@@ -89,13 +89,15 @@ class Stage:
 
 
 @contextmanager
-def staged(*objects: dict[str, Any], hosts: tuple[NatHost, ...] = natlab.NAT_HOSTS) -> Iterator[Stage]:
-    """A stage with sixgate ready on `objects`."""
+def staged(
+    *objects: dict[str, Any], hosts: tuple[NatHost, ...] = natlab.NAT_HOSTS, more: tuple[str, ...] = ()
+) -> Iterator[Stage]:
+    """A stage with sixgate ready on `objects`; `more` are further words of its command line."""
     with LabRun() as lab:
         natlab.build(lab, hosts)
         manifests = lab.workdir / "manifests"
         manifests.mkdir()
-        stage = Stage(lab, Sixgate(lab, manifests))
+        stage = Stage(lab, Sixgate(lab, manifests, more=more))
         stage.apply(*objects)
         stage.sixgate.start()
         stage.revision = stage.sixgate.wait_ready()

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sixgate import __version__
 from sixgate.api.nodeconfig import BigTcpReport, DeviceReport, ItemResult, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import BpfError, SixgateError
-from sixgate.exposition import MetricsServer, registry
+from sixgate.exposition import Exposition, MetricsServer
 from sixgate.metrics import Family, Timing
 from sixgate.node.bpf.layouts import SgReason
 from sixgate.node.metrics import Meter, NodeMetrics, object_counters
@@ -23,7 +22,6 @@ from sixgate.node.verdicts import meaning_of, verdict_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prometheus_client import CollectorRegistry
 
 STATUS = NodeConfigStatus(
     ready=True,
@@ -33,8 +31,8 @@ STATUS = NodeConfigStatus(
 )
 
 
-def samples(served: CollectorRegistry) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    families = text_string_to_metric_families(generate_latest(served).decode())
+def samples(served: Exposition) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(served.text().decode())
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
@@ -54,7 +52,7 @@ def test_a_node_tells_its_report(tmp_path: Path) -> None:
     metrics = NodeMetrics(tmp_path, Meter(), NodeConfigSpec(format_version=1), STATUS)
     metrics.meter.applied(0.2, True)
     metrics.meter.applied(0.4, False)
-    found = samples(registry({"the node": metrics}))
+    found = samples(Exposition({"the node": metrics}))
     assert value(found, "sixgate_build_info", version=__version__) == 1
     assert value(found, "sixgate_node_ready") == 1
     assert value(found, "sixgate_node_reconcile_failures_total") == 1
@@ -71,7 +69,7 @@ def test_a_part_that_cannot_be_read_costs_only_its_own_metrics() -> None:
         raise BpfError("The map sg_metrics cannot be read.")
 
     whole = Family("gauge", "sixgate_whole", "Whole.", (), (((), 2.0),))
-    served = registry({"the maps": broken, "the rest": lambda: (whole,)})
+    served = Exposition({"the maps": broken, "the rest": lambda: (whole,)})
     found = samples(served)
     assert value(found, "sixgate_half") is None
     assert value(found, "sixgate_whole") == 2
@@ -80,13 +78,11 @@ def test_a_part_that_cannot_be_read_costs_only_its_own_metrics() -> None:
 
 
 def test_names_follow_the_conventions(tmp_path: Path) -> None:
-    served = registry({"the node": NodeMetrics(tmp_path, Meter(), None, STATUS)})
-    for family in served.collect():
-        if not family.name.startswith("sixgate_"):
-            continue
+    served = Exposition({"the node": NodeMetrics(tmp_path, Meter(), None, STATUS)})
+    for family in served.families():
         assert re.fullmatch(r"sixgate_[a-z]+(_[a-z0-9]+)*", family.name), family.name
-        assert family.documentation.endswith("."), family.name
-        assert family.type in {"counter", "gauge", "histogram"}, family.name
+        assert not family.name.endswith("_total"), family.name
+        assert family.text.endswith("."), family.name
 
 
 def test_every_reason_has_a_verdict_and_a_meaning() -> None:
@@ -119,7 +115,7 @@ def test_counters_of_gateways_get_the_names_of_their_owners() -> None:
 
 
 def test_the_endpoint_serves_and_a_taken_address_is_said_in_a_sentence() -> None:
-    served = registry({})
+    served = Exposition({})
     server = MetricsServer("127.0.0.1", 0, served)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
@@ -128,3 +124,10 @@ def test_the_endpoint_serves_and_a_taken_address_is_said_in_a_sentence() -> None
             MetricsServer("127.0.0.1", server.port, served)
     finally:
         server.close()
+
+
+def test_labels_are_escaped_and_nothing_else() -> None:
+    odd = Family("counter", "sixgate_odd", "Odd.", ("a", "b"), ((('say "hi"', "x\\y\nz"), 1.0), (("plain", ""), 2.5)))
+    found = samples(Exposition({"odd": lambda: (odd,)}))
+    assert value(found, "sixgate_odd_total", a='say "hi"', b="x\\y\nz") == 1
+    assert value(found, "sixgate_odd_total", a="plain", b="") == 2.5

@@ -88,9 +88,9 @@ def require_permission() -> None:
 
 def serve_metrics(address: tuple[str, int] | None, sources: Mapping[str, Source]) -> MetricsServer | None:
     """The endpoint of `sources` by the part they tell of, to be closed by the caller; None without an address."""
-    from sixgate.exposition import MetricsServer, registry  # noqa: PLC0415 - costs memory that not everybody needs
+    from sixgate.exposition import Exposition, MetricsServer  # noqa: PLC0415 - costs memory that not everybody needs
 
-    return MetricsServer(*address, registry(sources)) if address else None
+    return MetricsServer(*address, Exposition(sources)) if address else None
 
 
 class _Dumper(yaml.SafeDumper):

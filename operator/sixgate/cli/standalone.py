@@ -99,7 +99,7 @@ def _once(service: Standalone) -> int:
 
 async def _serve(service: Standalone, agent: NodeAgent, down_on_exit: bool, metrics: tuple[str, int] | None) -> int:
     """Until a signal, then 0."""
-    scraped = common.serve_metrics(metrics, {"the node": agent.metrics})
+    scraped = common.serve_metrics(metrics, {"the node": agent.metrics, "the manifests": service.metrics})
     work = asyncio.create_task(service.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -39,6 +39,15 @@ class OperatorMetrics:
         problems = tuple((labels, float(count)) for labels, count in sorted(found.items()))
         yield Family("gauge", "sixgate_operator_problems", text, ("kind", "reason"), problems)
 
+        reports = sorted(self.reconciler.reports.items(), key=lambda item: item[0].name)
+        text = "Pods of the DNS64 resolver of a NAT46Gateway: all of them, and those that answer."
+        pods = tuple(
+            ((ref.name, state), float(count))
+            for ref, report in reports
+            for state, count in (("all", report.pods), ("ready", report.ready))
+        )
+        yield Family("gauge", "sixgate_dns64_resolver_pods", text, ("name", "state"), pods)
+
     def _objects(self) -> Iterator[Family]:
         kinds = Counter(entry.ref.kind for entry in self.store.users())
         text = "Objects of users that the operator knows."

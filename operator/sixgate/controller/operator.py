@@ -28,7 +28,7 @@ from sixgate.controller.surroundings import Surroundings
 from sixgate.controller.trigger import Trigger
 from sixgate.controller.writer import Limits, Writer
 from sixgate.errors import SixgateError
-from sixgate.exposition import MetricsServer, registry
+from sixgate.exposition import Exposition, MetricsServer
 from sixgate.health import HealthServer, Pulse
 from sixgate.kube import ApiError, Backoff, KubeClient
 from sixgate.render.renderer import Renderer
@@ -107,7 +107,7 @@ class _Operator:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
         address = self.options.metrics
-        served = MetricsServer(*address, registry({"the operator": self.metrics})) if address else None
+        served = MetricsServer(*address, Exposition({"the operator": self.metrics})) if address else None
         heart = asyncio.create_task(self.pulse.keep())
         try:
             if not await self._until_stopped(self._listed()):

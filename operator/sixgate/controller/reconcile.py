@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from sixgate.controller.store import ConfigEntry, Store
     from sixgate.controller.trigger import Trigger
     from sixgate.controller.writer import Writer
-    from sixgate.errors import Problem
+    from sixgate.errors import Problem, Ref
     from sixgate.health import Pulse
     from sixgate.plan.snapshot import Snapshot
+    from sixgate.plan.status import ResolverReport
     from sixgate.render.renderer import Renderer
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class Reconciler:
     )
     _desired: Desired | None = field(default=None, init=False)
     _idle: bool = field(default=False, init=False)
+    reports: Mapping[Ref, ResolverReport] = field(default_factory=dict, init=False)
+    """Resolvers of the gateways that want some, as the last look found them."""
     _told: float = field(default=float("-inf"), init=False)
 
     async def run(self) -> None:
@@ -104,7 +107,7 @@ class Reconciler:
             return
         self._told = started
         users, stored = self.store.users(), self.store.configs()
-        resolvers = {ref: self.resolvers.report(ref) for ref in desired.resolved}
+        self.reports = resolvers = {ref: self.resolvers.report(ref) for ref in desired.resolved}
         writes = await asyncio.to_thread(self.statuses.writes, desired, users, stored, resolvers, _now())
         statuses = await self.writer.write_all(writes, hurry)
         written, failed = configs.written + statuses.written, configs.failed + statuses.failed

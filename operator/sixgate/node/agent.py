@@ -58,7 +58,9 @@ class NodeAgent:
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
         self._broken = False
-        self.metrics = NodeMetrics(options.bpffs, Meter())
+        self.metrics = NodeMetrics(
+            options.bpffs, Meter(), state_dir=options.state_dir, balancer=self._reconciler.balancer
+        )
 
     @property
     def status(self) -> NodeConfigStatus:
@@ -202,6 +204,7 @@ class NodeAgent:
                         balancing.follow(applied)
                 told.clear()
                 self._status = self._status.model_copy(update={"egress": egress.reports()})
+                self.metrics.status = self._status
                 if latest and on_status is not None and self._status != reported:
                     await on_status(self._status)
                 reported = self._status

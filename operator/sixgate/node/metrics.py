@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from sixgate.metrics import Family, Timing
 from sixgate.node.inspect import read_reasons, read_traffic
+from sixgate.node.lb.metrics import families as balancer_families
+from sixgate.node.state_metrics import egress_families, nat_families
+from sixgate.node.statedir import StateDir
 from sixgate.node.verdicts import verdict_of
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
     from sixgate.node.inspect import Count
+    from sixgate.node.lb.engine import Engine
 
 
 @dataclass(slots=True)
@@ -122,9 +126,17 @@ class NodeMetrics:
     meter: Meter
     spec: NodeConfigSpec | None = None
     status: NodeConfigStatus | None = None
+    state_dir: Path | None = None  # knows the names of stateful objects
+    balancer: Engine | None = None
 
     def __call__(self) -> Iterator[Family | Timing]:
         if self.status is None:
             yield self.meter.took
             return
         yield from node_families(self.bpffs, self.spec, self.status, self.meter)
+        if self.state_dir is not None:
+            yield from nat_families(self.bpffs, StateDir(self.state_dir).numbers())
+        if self.balancer is not None:
+            yield from balancer_families(self.bpffs, self.balancer)
+        if self.spec is not None:
+            yield from egress_families(self.bpffs, self.spec, self.status.egress)

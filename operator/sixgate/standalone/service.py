@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from sixgate.dns64.pool import ResolverPool
 from sixgate.errors import ManifestError, Problem, Ref
+from sixgate.metrics import Family
 from sixgate.node.egress.pods import read_signature
 from sixgate.standalone.directory import BROKEN_FILE, Located, Manifests
 from sixgate.standalone.pipeline import DNS64, RUN_DIR, Compiled, compile_node, read_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
     from sixgate.node.agent import NodeAgent
@@ -151,6 +152,23 @@ class Standalone:
                 "resolvers": [asdict(status) for status in self._resolvers.statuses] if self._resolvers else [],
             },
         )
+
+    def metrics(self) -> Iterator[Family]:
+        """What the files and the resolvers beside the node tell Prometheus."""
+        problems = len(self._compiled.problems) if self._compiled is not None else 0
+        text = "Problems of manifests as the last look found them."
+        yield Family("gauge", "sixgate_manifest_problems", text, (), (((), float(problems)),))
+        statuses = self._resolvers.statuses if self._resolvers is not None else ()
+        names = [(status.owner.rpartition("/")[2], status) for status in statuses]
+        text = "Whether the DNS64 resolver of a NAT46Gateway answers."
+        ready = tuple(((name,), float(status.state == "Ready")) for name, status in names)
+        yield Family("gauge", "sixgate_dns64_resolver_ready", text, ("name",), ready)
+        for what, text in (
+            ("restarts", "Times that the resolver was started anew."),
+            ("reloads", "Times that the resolver was given another configuration."),
+        ):
+            rows = tuple(((name,), float(getattr(status, what))) for name, status in names)
+            yield Family("counter", f"sixgate_dns64_resolver_{what}", text, ("name",), rows)
 
     def _announce(self, problems: tuple[Located, ...]) -> None:
         """Each problem is said once, when it comes, and once more when it has gone."""

@@ -181,6 +181,21 @@ class Map:
             return [(key, value) for key, value in found if value is not None]
         return list(pairs.items())
 
+    def first_values(self, count: int) -> bytes:
+        """Values of the first `count` entries of an array, one behind the other, in one call. BpfError with an
+        errno of NO_BATCH where the kernel (before 5.13 for per-CPU arrays) has no batches of it."""
+        if not count:
+            return b""
+        keys, values = (c_char * (4 * count))(), (c_char * (self._value_bytes * count))()
+        got, following = c_uint32(count), (c_char * 8)()
+        opts = BatchOpts(sz=ctypes.sizeof(BatchOpts))
+        result = libbpf().bpf_map_lookup_batch(
+            self._fd, None, following, keys, values, ctypes.byref(got), ctypes.byref(opts)
+        )
+        if result not in (0, -errno.ENOENT):
+            check(result, f"reading map {self.name}")
+        return ctypes.string_at(values, self._value_bytes * got.value)
+
     def update_batch(self, pairs: Iterable[tuple[bytes, bytes]], flags: MapFlag = MapFlag.ANY) -> int:
         """Puts entries of bytes in as few calls as the kernel allows; how many there were. See `set_many` for values.
 

@@ -397,6 +397,15 @@ class Engine:
 
     # What is said of it
 
+    def numbered(self) -> dict[tuple[str, str], int]:
+        """Balancer and address of its backends to their numbers in the maps. May be asked from any thread."""
+        named = {number: name for name, number in self._keys.given.copy().items()}
+        return {
+            (named[table], layout.unmapped(address)): number
+            for (table, address), number in self._ids.given.copy().items()
+            if table in named
+        }
+
     def reports(self) -> tuple[BalancerReport, ...]:
         made = []
         for item in self.wanted:
