@@ -1,0 +1,51 @@
+"""The XDP balancer: nanoseconds per packet, live frames, and what it keeps.
+
+    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep]
+
+The exit code is 0 when every goal is met, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import harness, lb_keep, lb_live, lb_ns
+from bench.harness import Report
+from e2e.lab.run import LabError
+
+PARTS = ("nanoseconds", "live", "keep")
+
+
+def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
+    """All rows of this benchmark."""
+    report = Report("XDP load balancer")
+    if "nanoseconds" in parts:
+        lb_ns.measure(report, rounds)
+    if "live" in parts:
+        lb_live.measure(report, rounds)
+    if "keep" in parts:
+        lb_keep.measure(report)
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the balancer.")
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    args = parser.parse_args()
+    try:
+        report = run(rounds=args.rounds, parts=tuple(args.only.split(",")))
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    harness.print_report(report)
+    if args.json:
+        harness.write_json([report], args.json)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
