@@ -149,3 +149,27 @@ def test_what_happens_when_no_backend_answers(site: Site, policy: str) -> None:
     assert "No backend answers" in site.report()["message"]
     told = set(site.net.answers(6))
     assert told == set(BACKENDS) if policy == "Open" else told == {""}
+
+
+def test_lb_commands_say_what_is_counted(site: Site) -> None:
+    site.put(ports=[{"port": 80}, {"port": 8000, "endPort": 8099}])
+    assert set(site.net.answers(30)) == set(BACKENDS)
+    site.net.ask(port=81)
+
+    def told(*words: str) -> Any:
+        return json.loads(site.sixgate.command(["lb", *words, "-o", "json"]).stdout)
+
+    (row,) = told("list")
+    assert (row["name"], row["vips"], row["ports"]) == ("LoadBalancer/web", [VIP4], ["80/TCP", "8000-8099/TCP"])
+    shown = told("show", "web")
+    assert shown["total"]["flows"] == sum(backend["counted"]["flows"] for backend in shown["backends"]) == 30
+    assert shown["total"]["packets"] == sum(backend["counted"]["packets"] for backend in shown["backends"]) >= 30 * 5
+    assert shown["vips"][0]["drops"]["LB_PORT"] >= 1
+    assert sum(backend["slots"] for backend in told("maglev", "web")["backends"]) == 2039
+    assert len(told("maglev", "web", "--slots")) == 2039
+    assert told("flows") == []
+    texts = {("list",): "web", ("show", "web"): "LB_PORT", ("flows",): "client", ("maglev", "web"): "33"}
+    for words, text in texts.items():
+        assert text in site.sixgate.command(["lb", *words]).stdout
+    missing = site.sixgate.command(["lb", "show", "other"], check=False)
+    assert (missing.returncode, "called other" in missing.stderr) == (1, True)

@@ -24,7 +24,7 @@ from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
 from sixgate.node.report import Failure, report, sizes_report
 from sixgate.node.resolve import ObjectFile, resolve
-from sixgate.node.statedir import SIZES_REPORT, StateDir
+from sixgate.node.statedir import BALANCERS, SIZES_REPORT, StateDir
 
 if TYPE_CHECKING:
     from sixgate.node.model import Desired, Observed
@@ -188,6 +188,11 @@ class Reconciler:
             self._state.write(SIZES_REPORT, [row.model_dump(mode="json", by_alias=True) for row in rows])
         else:
             self._state.remove(SIZES_REPORT)
+        named = self.balancer.tables()
+        if named:
+            self._state.write(BALANCERS, named)
+        else:
+            self._state.remove(BALANCERS)
         want = replace(
             want,
             problems=(*want.problems, *self.balancer.faults()),

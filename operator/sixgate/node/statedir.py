@@ -28,6 +28,7 @@ SIZES_REPORT = "bigtcp.json"  # of all devices, for `sixgate bigtcp status`
 _TESTED = "bigtcp-test.json"
 _FIELDS = "map-fields.json"
 NUMBERS = "numbers.json"  # `sixgate nat` reads names of objects from it
+BALANCERS = "balancers.json"  # name of each balancer to its table, for `sixgate lb`
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -115,6 +116,7 @@ class StateDir:
         self.remove(_FIELDS)
         self.remove(NUMBERS)
         self.remove(SIZES_REPORT)
+        self.remove(BALANCERS)
 
     def original_sizes(self) -> dict[SizeKey, Sizes]:
         """Packet sizes of devices before they were changed; nothing after a reboot, when they have them again."""

@@ -421,6 +421,10 @@ class Engine:
             )
         return bounded(made)
 
+    def tables(self) -> dict[str, int]:
+        """Names of balancers and the keys of their tables."""
+        return {name: state.key for name, state in sorted(self._states.items())}
+
     def faults(self) -> tuple[Problem, ...]:
         """What could not be done, and balancers without a backend that answers."""
         dead = ((item, use_of(item, self.health).fallback) for item in self.wanted if item.check is not None)

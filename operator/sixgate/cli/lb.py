@@ -1,0 +1,189 @@
+"""`sixgate lb`: what balances on this node, how, and what it has counted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sixgate.cli import common
+from sixgate.cli.common import BPFFS, STATE_DIR
+
+if TYPE_CHECKING:
+    from sixgate.node.lb.inspect import BalancerRow, Counted
+
+OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer.")]
+AnyNameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer; left out, all of them.")]
+
+
+def list_(
+    bpffs: common.BpffsOption = BPFFS, state_dir: common.StateOption = STATE_DIR, output: OutputOption = "table"
+) -> None:
+    """List the balancers of this node with what they have counted."""
+    rows = _balancers(bpffs, state_dir)
+    if output == "json":
+        _json([_short(row) for row in rows])
+        return
+    if not rows:
+        typer.echo("This node balances nothing.")
+        return
+    table = _table("balancer", "VIPs", "ports", "mode", "backends", "slots", "packets", "bytes", "new flows", "drops")
+    for row in rows:
+        modes = {backend.mode for backend in row.backends}
+        ports = tuple(dict.fromkeys(port for vip in row.vips for port in vip.ports)) or ("all",)
+        table.add_row(
+            row.name,
+            " ".join(vip.address for vip in row.vips),
+            " ".join(ports),
+            " ".join(sorted(modes)) or "-",
+            str(sum(backend.state == "Active" for backend in row.backends)),
+            str(row.size),
+            *_counts(row.total),
+            f"{row.total.drops:,}",
+        )
+    _print(table)
+
+
+def show(
+    name: NameArgument,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+) -> None:
+    """Show one balancer: packets, bytes and new flows of each VIP and each backend, and drops by reason."""
+    row = _one(name, bpffs, state_dir)
+    if output == "json":
+        _json(asdict(row))
+        return
+    table = _table("VIP", "ports", "packets", "bytes", "new flows", "drops by reason")
+    for vip in row.vips:
+        drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(vip.drops.items()))
+        table.add_row(vip.address, " ".join(vip.ports) or "all", *_counts(vip.counted), drops or "-")
+    _print(table)
+    typer.echo()
+    table = _table("backend", "mode", "state", "slots", "share", "draining", "packets", "bytes", "new flows")
+    for backend in row.backends:
+        share = f"{100 * backend.share:.2f} %"
+        former = str(backend.former) if backend.former else "-"
+        table.add_row(
+            backend.address, backend.mode, backend.state, str(backend.slots), share, former, *_counts(backend.counted)
+        )
+    _print(table)
+    if row.drain_s:
+        typer.echo(f"\nFormer backends keep their flows for {row.drain_s:.0f} more seconds.")
+
+
+def flows(
+    name: AnyNameArgument = "",
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+) -> None:
+    """List tracked flows: those that began while backends were changing. All others need no tracking."""
+    from sixgate.node.lb.inspect import read_flows  # noqa: PLC0415
+
+    common.require_permission()
+    wanted = _known_as(name)
+    rows = [row for row in read_flows(bpffs.absolute(), state_dir.absolute()) if not name or row.balancer in wanted]
+    if output == "json":
+        _json([asdict(row) for row in rows])
+        return
+    table = _table("balancer", "protocol", "client", "VIP", "backend", "idle s")
+    for row in rows:
+        table.add_row(row.balancer, row.protocol, row.client, row.vip, row.backend, f"{row.idle_s:.0f}")
+    _print(table)
+
+
+def maglev(
+    name: NameArgument,
+    slots: Annotated[bool, typer.Option("--slots", help="Print every slot, with its former backend.")] = False,
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+) -> None:
+    """Show how the slots of a balancer's table are spread over its backends."""
+    row = _one(name, bpffs, state_dir)
+    if slots:
+        from sixgate.node.lb.inspect import read_slots  # noqa: PLC0415
+
+        pairs = read_slots(bpffs.absolute(), row.table)
+        if output == "json":
+            _json([{"backend": now, "former": before} for now, before in pairs])
+            return
+        for number, (now, before) in enumerate(pairs):
+            typer.echo(f"{number}\t{now or '-'}\t{before or '-'}")
+        return
+    if output == "json":
+        _json({"name": row.name, "size": row.size, "backends": [asdict(backend) for backend in row.backends]})
+        return
+    most = max((backend.slots for backend in row.backends), default=0)
+    mean = row.size / max(1, sum(backend.slots > 0 for backend in row.backends))
+    typer.echo(f"{row.name}: {row.size} slots, {mean:.1f} on average, {most} at most.")
+    table = _table("backend", "slots", "share", "draining")
+    for backend in row.backends:
+        table.add_row(backend.address, str(backend.slots), f"{100 * backend.share:.2f} %", str(backend.former))
+    _print(table)
+
+
+def _balancers(bpffs: common.BpffsOption, state_dir: common.StateOption) -> tuple[BalancerRow, ...]:
+    from sixgate.node.lb.inspect import read_balancers  # noqa: PLC0415
+
+    common.require_permission()
+    return read_balancers(bpffs.absolute(), state_dir.absolute())
+
+
+def _one(name: str, bpffs: common.BpffsOption, state_dir: common.StateOption) -> BalancerRow:
+    rows = _balancers(bpffs, state_dir)
+    found = next((row for row in rows if row.name in _known_as(name)), None)
+    if found is None:
+        known = ", ".join(row.name for row in rows) or "none"
+        common.complain(f"No balancer on this node is called {name}; there is {known}.")
+        raise typer.Exit(common.FAILED)
+    return found
+
+
+def _known_as(name: str) -> frozenset[str]:
+    return frozenset((name, f"LoadBalancer/{name}"))
+
+
+def _short(row: BalancerRow) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "vips": [vip.address for vip in row.vips],
+        "ports": list(dict.fromkeys(port for vip in row.vips for port in vip.ports)),
+        "size": row.size,
+        "backends": len(row.backends),
+        "drain_s": row.drain_s,
+        **asdict(row.total),
+    }
+
+
+def _counts(counted: Counted) -> tuple[str, str, str]:
+    return (f"{counted.packets:,}", f"{counted.bytes:,}", f"{counted.flows:,}")
+
+
+def _json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False)
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False, markup=False)
+    console.print(table) if console.is_terminal else Console(width=200, highlight=False, markup=False).print(table)
+
+
+def register(app: typer.Typer) -> None:
+    part = typer.Typer(help="Balancing on this node: VIPs, backends, tables and counters.")
+    part.command(name="list")(list_)
+    part.command(name="show")(show)
+    part.command(name="flows")(flows)
+    part.command(name="maglev")(maglev)
+    app.add_typer(part, name="lb")
