@@ -77,6 +77,36 @@ CASES: dict[str, tuple[UserObject, ...]] = {
             "BIGTCPPolicy", "base", {"nodeSelector": on("gw-1"), "ipv4": {"enabled": True}, "ipv6": {}, "priority": 1}
         ),
     ),
+    "balancer": (
+        make(
+            "LoadBalancer",
+            "web",
+            {
+                "nodeSelector": on("gw-1"),
+                "vips": ["192.0.2.80", "2001:db8:80::80"],
+                "ports": [
+                    {"port": 80, "targetPort": 8080},
+                    {"port": 8000, "endPort": 8099},
+                    {"port": 443, "protocol": "UDP"},
+                ],
+                "backends": [
+                    {"address": "203.0.113.11", "weight": 100},
+                    {"address": "2001:db8:5::12", "maintenance": True},
+                ],
+                "devices": ["eth0"],
+                "acceleration": "Native",
+                "forwarding": {"outerSourceIPv4CIDR": "10.9.0.0/16", "outerSourceIPv6CIDR": "2001:db8:9::/64"},
+                "healthCheck": {"type": "HTTP", "port": 8081, "path": "/healthz", "host": "web.example"},
+                "drainSeconds": 60,
+                "sourceRanges": {"allow": ["0.0.0.0/0"], "deny": ["198.51.100.0/24"]},
+                "sessionAffinity": {"timeoutSeconds": 600},
+                "quic": {"offset": 1, "length": 4},
+                "newFlowsPerSecond": 10000,
+                "icmpEcho": False,
+                "announce": "L2",
+            },
+        ),
+    ),
     "nothing": (),
 }
 

@@ -163,7 +163,7 @@ def _header(headers: list[tuple[bytes | str, bytes | str]], wanted: bytes) -> st
 
 @cache
 def _unverified() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

@@ -1,0 +1,224 @@
+"""LoadBalancers as plans: backends, ports of Services, sizes, announcers, what is wrong with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sixgate.api import UserObject
+from sixgate.errors import Problem, Ref
+from sixgate.plan import NodeInfo, PlanResult, Snapshot, plan
+from sixgate.plan.balancer import MAX_ANNOUNCERS, default_size, preference
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan, PortPlan
+from sixgate.plan.nodeplan import Feature
+from sixgate.plan.snapshot import Endpoint, EndpointPort, Endpoints, ServiceKey
+from tests.unit.objects import DIGESTS, gateway, make, nodes, on, planned
+
+WEB = Ref("LoadBalancer", "web")
+KEY = ServiceKey("shop", "web")
+HTTP = EndpointPort("http", "TCP", 8080)
+
+
+def lb(name: str = "web", *where: str, age: int = 0, **spec: Any) -> UserObject:
+    base = {
+        "nodeSelector": on(*(where or ("a",))),
+        "vips": ["192.0.2.80"],
+        "ports": [{"port": 80}],
+        "backends": [{"address": "203.0.113.11"}],
+    }
+    base.update(spec)
+    return make("LoadBalancer", name, {key: value for key, value in base.items() if value is not None}, age=age)
+
+
+def of_service(**spec: Any) -> UserObject:
+    service = {"namespace": KEY.namespace, "name": KEY.name}
+    return lb(service=service, backends=None, ports=[{"port": 80, "name": "http"}], **spec)
+
+
+def with_endpoints(item: UserObject, *endpoints: Endpoint) -> PlanResult:
+    known = {KEY: Endpoints(KEY, endpoints)} if endpoints else {}
+    return plan(Snapshot((item,), nodes("a", "b"), endpoints=known, digests=DIGESTS))
+
+
+def the_plan(result: PlanResult, node: str = "a") -> BalancerPlan:
+    (found,) = result.nodes[node].balancers
+    return found
+
+
+def the_problem(result: PlanResult) -> Problem:
+    (problem,) = result.problems
+    return problem
+
+
+def test_a_balancer_with_defaults() -> None:
+    result = planned(lb())
+    assert not result.problems
+    made = the_plan(result)
+    assert made.backends == (BackendPlan("203.0.113.11", 1, "Active", ""),)
+    assert made.ports == (PortPlan("TCP", 80, 80, 80),)
+    assert (made.table_size, made.mode, made.drain_s, made.check) == (2039, "DSR", 300, None)
+    node = result.nodes["a"]
+    assert node.config is not None
+    assert node.config.features == Feature.LB
+    assert [item.name for item in node.objects] == ["sg_tc", "sg_slow", "sg_xdp"]
+    assert not result.nodes["b"].balancers
+
+
+def test_gateways_and_balancers_share_objects() -> None:
+    cidrs = {"prefix": "2001:db8:1::/96", "ipv4CIDRs": ["198.51.100.0/24"]}
+    result = planned(
+        gateway("g", devices=["eth0"], acceleration="BestEffort", **cidrs),
+        lb(devices=["eth0", "eth1"], acceleration="Native"),
+    )
+    assert not result.problems
+    node = result.nodes["a"]
+    assert node.config is not None
+    assert node.config.features & (Feature.LB | Feature.NAT) == Feature.LB | Feature.NAT
+    objects = {item.name: item for item in node.objects}
+    assert len(objects) == len(node.objects)
+    assert set(objects["sg_tc"].owners) == {Ref("NAT46Gateway", "g"), WEB}
+    (uplink,) = objects["sg_tc"].attachments
+    assert uplink.devices == ("eth0", "eth1")
+    (xdp,) = objects["sg_xdp"].attachments  # what one requires is no acceleration of the other any more
+    assert (xdp.devices, xdp.required) == (("eth0", "eth1"), True)
+
+
+def test_the_same_object_is_the_same_on_every_node() -> None:
+    result = planned(lb("web", "a", "b"))
+    assert the_plan(result, "a") is the_plan(result, "b")
+    assert the_plan(planned(lb(age=5))).seed == the_plan(result).seed != the_plan(planned(lb("other"))).seed
+
+
+def test_maintenance_and_weights() -> None:
+    backends = [{"address": "203.0.113.12", "weight": 0}, {"address": "203.0.113.11", "maintenance": True}]
+    made = the_plan(planned(lb(backends=backends)))
+    assert made.backends == (
+        BackendPlan("203.0.113.11", 1, "Maintenance", ""),
+        BackendPlan("203.0.113.12", 0, "Active", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("backends", "of_a_service", "size"),
+    [
+        (1, False, 2039),
+        (20, False, 2039),
+        (21, False, 16381),
+        (1, True, 16381),
+        (161, True, 65537),
+        (4096, False, 65537),
+    ],
+)
+def test_default_sizes(backends: int, of_a_service: bool, size: int) -> None:
+    assert default_size(backends, of_service=of_a_service) == size
+
+
+def test_endpoints_of_a_service_are_backends() -> None:
+    result = with_endpoints(
+        of_service(),
+        Endpoint("10.0.0.2", "b", ports=(HTTP,)),
+        Endpoint("10.0.0.1", "a", ready=False, terminating=True, ports=(HTTP,)),
+        Endpoint("10.0.0.3", "b", ready=False, ports=(HTTP,)),
+    )
+    assert not result.problems
+    made = the_plan(result)
+    assert [(b.address, b.state) for b in made.backends] == [("10.0.0.1", "Terminating"), ("10.0.0.2", "Active")]
+    assert made.ports == (PortPlan("TCP", 80, 80, 8080),)
+
+
+def test_a_service_without_endpoints_refuses_flows_and_says_so() -> None:
+    result = with_endpoints(of_service())
+    assert (the_problem(result).reason, the_plan(result).backends) == ("NoEndpoints", ())
+    assert "the Service shop/web, which has no endpoints" in the_problem(result).message
+
+
+def test_a_port_that_the_service_has_not() -> None:
+    result = with_endpoints(of_service(), Endpoint("10.0.0.1", ports=(EndpointPort("grpc", "TCP", 9),)))
+    assert (the_problem(result).reason, the_plan(result).ports) == ("PortUnknown", ())
+
+
+def test_endpoints_with_another_number_of_a_named_port_are_left_out() -> None:
+    odd = Endpoint("10.0.0.9", ports=(EndpointPort("http", "TCP", 8081),))
+    result = with_endpoints(of_service(), *(Endpoint(f"10.0.0.{n}", ports=(HTTP,)) for n in (1, 2)), odd)
+    assert [b.address for b in the_plan(result).backends] == ["10.0.0.1", "10.0.0.2"]
+    assert "leaves out 1 endpoints" in the_problem(result).message
+
+
+def check(**more: Any) -> dict[str, Any]:
+    return {"healthCheck": {"type": "TCP", **more}}
+
+
+def test_the_port_of_a_check() -> None:
+    asked = the_plan(planned(lb(ports=[{"port": 80, "targetPort": 8080}], **check()))).check
+    assert asked is not None
+    assert asked.port == 8080
+    result = planned(lb(ports=None, allPorts=True, **check()))
+    assert (the_problem(result).reason, the_plan(result).check) == ("CheckPortMissing", None)
+
+
+def test_server_ids_are_ends_of_addresses() -> None:
+    backends = [{"address": "2001:db8::1:2"}, {"address": "2001:db8::1:3"}]
+    quic = {"quic": {"offset": 1, "length": 2}, "ports": [{"port": 443, "protocol": "UDP"}]}
+    assert [b.server_id for b in the_plan(planned(lb(backends=backends, **quic))).backends] == ["0002", "0003"]
+    result = planned(lb(backends=[*backends, {"address": "2001:db8::2:2"}], **quic))
+    assert [b.server_id for b in the_plan(result).backends] == ["", "0003", ""]
+    assert the_problem(result).reason == "ServerIdTwice"
+
+
+@pytest.mark.parametrize(
+    "spec", [{"ports": [{"port": 80, "targetPort": 8080}]}, {"backends": [{"address": "2001:db8::1"}]}]
+)
+def test_what_l2_cannot_do(spec: dict[str, Any]) -> None:
+    result = planned(lb(forwarding={"mode": "L2"}, **spec))
+    assert the_problem(result).reason == "ModeUnfit"
+
+
+def test_more_backends_than_slots() -> None:
+    backends = [{"address": f"2001:db8::{number:x}"} for number in range(1, 301)]
+    result = planned(lb(backends=backends, maglev={"tableSize": 251}))
+    assert (the_problem(result).reason, len(the_plan(result).backends)) == ("TableTooSmall", 251)
+
+
+def test_a_vip_that_an_older_object_has() -> None:
+    result = planned(lb("old", "a", age=2), lb("new", "b", age=1))
+    problem = the_problem(result)
+    assert (problem.ref.name, problem.reason) == ("new", "Conflicted")
+    assert "wants 192.0.2.80 port 80/TCP (spec.vips[0]), but LoadBalancer/old is older" in problem.message
+    assert not result.nodes["b"].balancers
+
+
+def test_two_objects_may_share_an_address_by_ports() -> None:
+    result = planned(lb("http", age=2), lb("https", age=1, ports=[{"port": 443}]))
+    assert not result.problems
+    assert len(result.nodes["a"].balancers) == 2
+
+
+def test_balancers_that_lead_to_each_other() -> None:
+    result = planned(lb("old", age=2), lb("new", age=1, vips=["203.0.113.11"], backends=[{"address": "192.0.2.80"}]))
+    problem = the_problem(result)
+    assert (problem.ref.name, problem.reason) == ("new", "Conflicted")
+    assert "would make a loop" in problem.message
+    assert len(result.nodes["a"].balancers) == 1
+    apart = planned(lb("old", "a"), lb("new", "b", vips=["203.0.113.11"], backends=[{"address": "203.0.113.99"}]))
+    assert not apart.problems  # a tier before another
+
+
+def test_only_nodes_that_work_announce() -> None:
+    ready = tuple(NodeInfo(name, {"name": name}, ready=name != "b") for name in "abcdef")
+    item = lb("web", *"abcdef", announce="L2")
+    made = the_plan(plan(Snapshot((item,), ready, digests=DIGESTS)))
+    (vip,) = made.vips
+    assert len(vip.announcers) == MAX_ANNOUNCERS
+    assert "b" not in vip.announcers
+    assert the_plan(planned(lb())).vips[0].announcers == ()
+
+
+def test_a_node_that_goes_moves_only_its_own_addresses() -> None:
+    names = [f"n{number}" for number in range(8)]
+    vips = [f"192.0.2.{number}" for number in range(200)]
+    before = {vip: preference(vip, names)[0] for vip in vips}
+    after = {vip: preference(vip, names[1:])[0] for vip in vips}
+    moved = {vip for vip in vips if before[vip] != after[vip]}
+    assert moved == {vip for vip in vips if before[vip] == "n0"}
+    assert all(preference(vip, names)[1] == after[vip] for vip in moved)
