@@ -45,16 +45,20 @@ SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
 /* A stateful object's packet; ICMP errors are matched here and written by sg_icmp_xlat(). */
 SG_GLOBAL int sg_slow_stateful(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
-	enum sg_reason reason;
-	int answer;
+	int reason, answer = 0;
+	struct sg_st_obj *obj;
 
 	if (!t || !w)
 		return SG_DROP_STALE;
 	reason = sg_st_nat(ctx, t, w);
-	if (reason != SG_SLOW_REWRITE)
-		return reason;
-	answer = sg_st_error(ctx, w);
-	return answer ? answer : SG_SLOW_REWRITE;
+	if (reason == SG_SLOW_REWRITE)
+		answer = sg_st_error(ctx, w);
+	if (answer)
+		return answer;
+	obj = sg_st_obj_of(w->st.obj);
+	if (obj)
+		w->gw = obj->gw;
+	return reason;
 }
 
 /* Stateless. */

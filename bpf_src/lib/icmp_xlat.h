@@ -6,7 +6,6 @@
 
 #include "icmp_build.h"
 #include "icmp_send.h"
-#include "st_gw.h"
 #include "xlat46.h"
 #include "xlat64.h"
 

@@ -5,6 +5,7 @@
 
 #include "sg/maps.h"
 #include "st_ask.h"
+#include "st_desk.h"
 
 /* Sizes here suit tests; the node sets those of its configuration before it loads. */
 #define SG_ST_IDS 4096
@@ -256,39 +257,17 @@ SG_INLINE __u32 sg_st_ffs(__u64 v)
 	return n + !(v & 1);
 }
 
-/* A search for an index that nobody has. */
-struct sg_st_search {
-	__u32 at;    /* entry of the bitmap */
-	__u32 found; /* index + 1 */
-	__u32 maps;  /* of mappings, else of sessions */
-	__u32 pad;
-};
-
-/* Where the last search of this CPU ended, for sessions and for mappings. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, 2);
-} sg_st_hint SEC(".maps");
-
-/* Loops' variables do not stand on the stack: the verifier would follow every value of theirs. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_st_search);
-	__uint(max_entries, 1);
-} sg_st_search SEC(".maps");
-
 static long sg_st_id_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_search *s = bpf_map_lookup_elem(&sg_st_search, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_search *s;
 	struct sg_st_ids *ids;
 	__u64 bit, free;
 	__u32 k, at, n;
 
-	if (!s)
+	if (!d)
 		return 1;
+	s = &d->search;
 	if (s->at >= sg_cfg.st_ids / 512)
 		s->at = 0;
 	at = s->at;
@@ -314,17 +293,16 @@ static long sg_st_id_try(__u32 i __attribute__((unused)), __u32 *key)
 SG_GLOBAL int sg_st_id_take(int maps)
 {
 	__u32 key = !!maps, zero = 0;
-	struct sg_st_search *s = bpf_map_lookup_elem(&sg_st_search, &zero);
-	__u32 *hint = bpf_map_lookup_elem(&sg_st_hint, &key);
+	struct sg_st_desk *d = sg_st_desk_of();
 
-	if (!hint || !s)
+	if (!d)
 		return 0;
-	s->maps = key;
-	s->found = 0;
-	s->at = *hint;
+	d->search.maps = key;
+	d->search.found = 0;
+	d->search.at = d->hint[key];
 	bpf_loop(sg_cfg.st_ids / 512 + 1, sg_st_id_try, &zero, 0);
-	*hint = s->at;
-	return (int)s->found;
+	d->hint[key] = d->search.at;
+	return (int)d->search.found;
 }
 
 SG_INLINE void sg_st_id_give(bool maps, __u32 i)

@@ -20,33 +20,6 @@ struct {
 	__uint(max_entries, 262144);
 } sg_st_log SEC(".maps");
 
-/* A walk over blocks of ports. */
-struct sg_st_pick {
-	__u32 base;   /* of the blocks of address and protocol */
-	__u32 blocks; /* that the walk visits, in a ring */
-	__u32 begin;  /* the first of them, relative to base */
-	__u32 at;     /* relative to begin */
-	__u32 low;    /* ports that will do, counted from the base's first */
-	__u32 high;
-	__u32 now;
-	__u32 rest;
-	__u64 parity; /* bits of ports that will do, the same in every block */
-	__u32 random;
-	__u32 found; /* port + 1, counted from the base's first */
-	__u32 block; /* index in sg_st_port */
-	__u32 bit;   /* of ports that rest: the next one to look at */
-	__u32 seen;  /* blocks looked through */
-	__u32 next;  /* the first second at which one of this block is free */
-};
-
-/* As sg_st_search: no loop's variables on the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_st_pick);
-	__uint(max_entries, 1);
-} sg_st_pick SEC(".maps");
-
 /* Bits of ports low to high in the block of ports 64 * n and on. */
 SG_INLINE __u64 sg_st_window(__u32 n, __u32 low, __u32 high)
 {
@@ -85,13 +58,15 @@ SG_INLINE bool sg_st_wake(struct sg_st_ports *b, __u32 bit, __u32 now, __u32 res
 
 static long sg_st_block_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_pick *p;
 	__u32 n, index, turn, k, bit;
 	__u64 mask, free, old, *resv;
 	struct sg_st_ports *b;
 
-	if (!p)
+	if (!d)
 		return 1;
+	p = &d->pick;
 	n = p->begin + p->at;
 	turn = p->random & 63;
 	if (++p->at >= p->blocks)
@@ -125,13 +100,15 @@ found:
 /* The same for ports that have rested long enough; one of them a turn. */
 static long sg_st_rest_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_pick *p;
 	__u32 n, index, bit;
 	__u64 mask, whole, left, *resv;
 	struct sg_st_ports *b;
 
-	if (!p)
+	if (!d)
 		return 1;
+	p = &d->pick;
 	n = p->begin + p->at;
 	index = p->base + n;
 	b = bpf_map_lookup_elem(&sg_st_port, &index);
@@ -193,41 +170,19 @@ SG_INLINE __u32 sg_st_proto_number(__u8 proto)
 	return proto == IPPROTO_TCP ? 0 : proto == IPPROTO_UDP ? 1 : 2;
 }
 
-/* What a port is wanted for, and what was found. */
-struct sg_st_want {
-	struct sg_addr client; /* as far as it counts: client_len bits */
-	struct sg_addr out;
-	__u32 low; /* ports of a client's block; 0 and 0: all of the pool */
-	__u32 high;
-	__u32 nr; /* number of the address among the object's */
-	__u32 now;
-	__u32 block;   /* index in sg_st_port */
-	__u32 port;    /* host order; 0: none */
-	__u16 in_port; /* host order */
-	__u16 obj;
-	__u8 proto;
-	__u8 pad[3];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_st_want);
-	__uint(max_entries, 1);
-} sg_st_want SEC(".maps");
-
 /* Finds the pool of address number `nr`, and in it a port. RFC 4787 REQ-3: range, then (RFC 6146 3.5.1.1, UDP) parity are kept. */
 SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
 {
-	__u32 zero = 0;
-	struct sg_st_pick *p = bpf_map_lookup_elem(&sg_st_pick, &zero);
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st_pick *p;
 	struct sg_st_pool *pool = NULL;
 	struct sg_st_obj *obj;
 	__u32 i, at, nr, low, high, parity;
 	bool dull;
 
-	if (!w || !p)
+	if (!w || !d)
 		return 0;
+	p = &d->pick;
 	obj = sg_st_obj_of(w->obj);
 	if (!obj)
 		return 0;

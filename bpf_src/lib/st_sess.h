@@ -326,8 +326,8 @@ SG_GLOBAL int sg_st_wish(struct sg_st *s, struct sg_st_want *w)
 SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 {
 	struct sg_st_client_port key = {};
-	__u32 zero = 0;
-	struct sg_st_want *w = bpf_map_lookup_elem(&sg_st_want, &zero);
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st_want *w;
 	struct sg_st_ports *b;
 	struct sg_st_obj *obj;
 	struct sg_st_use *use;
@@ -335,8 +335,9 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	__u32 id, value;
 	bool fixed;
 
-	if (!s || !w)
+	if (!s || !d)
 		return SG_DROP_STALE;
+	w = &d->want;
 	obj = sg_st_obj_of(s->obj);
 	use = sg_st_use_of(s->obj);
 	if (!obj || !use)

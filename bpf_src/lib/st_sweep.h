@@ -36,24 +36,6 @@ struct {
 	__uint(max_entries, 1);
 } sg_st_flush SEC(".maps");
 
-/* One step of the sweeper. */
-struct sg_st_broom {
-	__u64 word;
-	__u32 base; /* index of the word's first session */
-	__u32 at;   /* word of this step */
-	__u32 now;
-	__u32 flush; /* an order is carried out */
-	__u32 removed;
-	__u32 flushed;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_st_broom);
-	__uint(max_entries, 1);
-} sg_st_broom SEC(".maps");
-
 SG_INLINE bool sg_st_in_net(const struct sg_addr *a, const struct sg_addr *net, const struct sg_addr *mask)
 {
 	return !(((a->d[0] ^ net->d[0]) & mask->d[0]) | ((a->d[1] ^ net->d[1]) & mask->d[1]));
@@ -82,13 +64,17 @@ SG_GLOBAL int sg_st_flushes(const struct sg_st_flush *f, __u32 id)
 
 static long sg_st_sweep_bit(__u32 i, __u32 *key)
 {
-	struct sg_st_broom *b = bpf_map_lookup_elem(&sg_st_broom, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_broom *b;
 	struct sg_st_flush *order = bpf_map_lookup_elem(&sg_st_flush, key);
 	__u32 id;
 	struct sg_st_sess *s;
 	struct sg_st_obj *obj;
 
-	if (!b || !order || !(b->word & (1ULL << (i & 63))))
+	if (!d || !order)
+		return 0;
+	b = &d->broom;
+	if (!(b->word & (1ULL << (i & 63))))
 		return 0;
 	id = b->base + i;
 	s = sg_st_sess_of(id);
@@ -109,12 +95,14 @@ static long sg_st_sweep_bit(__u32 i, __u32 *key)
 
 static long sg_st_sweep_word(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_broom *b = bpf_map_lookup_elem(&sg_st_broom, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_broom *b;
 	struct sg_st_ids *ids;
 	__u32 entry;
 
-	if (!b)
+	if (!d)
 		return 1;
+	b = &d->broom;
 	entry = b->at / 8;
 	ids = bpf_map_lookup_elem(&sg_st_sids, &entry);
 	if (!ids)
@@ -133,11 +121,13 @@ SG_INLINE void sg_st_sweep_step(void)
 	__u32 zero = 0, entries = sg_cfg.st_ids / 512, n, left;
 	struct sg_st_sweep *sweep = bpf_map_lookup_elem(&sg_st_sweep, &zero);
 	struct sg_st_flush *order = bpf_map_lookup_elem(&sg_st_flush, &zero);
-	struct sg_st_broom *b = bpf_map_lookup_elem(&sg_st_broom, &zero);
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st_broom *b;
 	__u64 began = bpf_ktime_get_ns();
 
-	if (!b || !sweep || !order || !entries)
+	if (!d || !sweep || !order || !entries)
 		return;
+	b = &d->broom;
 	if (sweep->at >= entries)
 		sweep->at = 0;
 	if (order->seq != sweep->flushed && order->seq != sweep->flushing) {

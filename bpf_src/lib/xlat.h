@@ -68,9 +68,10 @@ struct sg_work {
 	struct sg_l4 l4;
 	struct sg_icmp_req icmp;
 	struct sg_hop hop;
-	__u32 way;	  /* enum sg_way */
-	struct sg_st st;  /* stateful: what was asked of the engine, and its answer */
-	__u64 header_sum; /* of the fixed IPv4 header */
+	__u32 way;	     /* enum sg_way */
+	struct sg_nat_gw gw; /* stateful: of its object, for what follows the engine in the slow path */
+	struct sg_st st;     /* stateful: what was asked of the engine, and its answer */
+	__u64 header_sum;    /* of the fixed IPv4 header */
 	__u32 frame_len;
 	__u32 seg_len;	    /* of layer 4 in one segment of a super-packet; of the packet otherwise */
 	__u32 src_unmapped; /* an ICMP error from a router without address on the other side */
@@ -182,6 +183,12 @@ SG_INLINE void sg_segment(sg_ctx *ctx, struct sg_work *w)
 	w->seg_len = w->pkt.end - w->pkt.l4;
 	if (gso && gso + w->l4.hdr_len < w->seg_len)
 		w->seg_len = gso + w->l4.hdr_len;
+}
+
+/* How this packet is to be written. */
+SG_INLINE const struct sg_nat_gw *sg_gw_of(const struct sg_nat_table *t, const struct sg_work *w)
+{
+	return sg_feature(SG_F_STATEFUL) && w->way ? &w->gw : sg_nat_gw(t, w->dst.gw);
 }
 
 SG_INLINE void sg_account(const struct sg_work *w, const struct sg_nat_gw *gw, sg_ctx *ctx, bool to4)

@@ -1052,20 +1052,6 @@ SG_ST_BLK = Record(
     ),
 )
 
-SG_ST_BROOM = Record(
-    "sg_st_broom",
-    32,
-    (
-        Field("word", 0, Int("__u64", 8)),
-        Field("base", 8, Int("__u32", 4)),
-        Field("at", 12, Int("__u32", 4)),
-        Field("now", 16, Int("__u32", 4)),
-        Field("flush", 20, Int("__u32", 4)),
-        Field("removed", 24, Int("__u32", 4)),
-        Field("flushed", 28, Int("__u32", 4)),
-    ),
-)
-
 SG_ST_CLIENT = Record(
     "sg_st_client",
     24,
@@ -1093,6 +1079,84 @@ SG_ST_CLIENT_USE = Record(
 BPF_TIMER = Record("bpf_timer", 16, ())
 
 SG_ST_CLOCK = Record("sg_st_clock", 16, (Field("timer", 0, BPF_TIMER),))
+
+SG_ST_SEARCH = Record(
+    "sg_st_search",
+    16,
+    (
+        Field("at", 0, Int("__u32", 4)),
+        Field("found", 4, Int("__u32", 4)),
+        Field("maps", 8, Int("__u32", 4)),
+        Field("pad", 12, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_PICK = Record(
+    "sg_st_pick",
+    64,
+    (
+        Field("base", 0, Int("__u32", 4)),
+        Field("blocks", 4, Int("__u32", 4)),
+        Field("begin", 8, Int("__u32", 4)),
+        Field("at", 12, Int("__u32", 4)),
+        Field("low", 16, Int("__u32", 4)),
+        Field("high", 20, Int("__u32", 4)),
+        Field("now", 24, Int("__u32", 4)),
+        Field("rest", 28, Int("__u32", 4)),
+        Field("parity", 32, Int("__u64", 8)),
+        Field("random", 40, Int("__u32", 4)),
+        Field("found", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("bit", 52, Int("__u32", 4)),
+        Field("seen", 56, Int("__u32", 4)),
+        Field("next", 60, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_WANT = Record(
+    "sg_st_want",
+    64,
+    (
+        Field("client", 0, Address()),
+        Field("out", 16, Address()),
+        Field("low", 32, Int("__u32", 4)),
+        Field("high", 36, Int("__u32", 4)),
+        Field("nr", 40, Int("__u32", 4)),
+        Field("now", 44, Int("__u32", 4)),
+        Field("block", 48, Int("__u32", 4)),
+        Field("port", 52, Int("__u32", 4)),
+        Field("in_port", 56, Int("__u16", 2)),
+        Field("obj", 58, Int("__u16", 2)),
+        Field("proto", 60, Int("__u8", 1)),
+        Field("pad", 61, Array(Int("__u8", 1), 3)),
+    ),
+)
+
+SG_ST_BROOM = Record(
+    "sg_st_broom",
+    32,
+    (
+        Field("word", 0, Int("__u64", 8)),
+        Field("base", 8, Int("__u32", 4)),
+        Field("at", 12, Int("__u32", 4)),
+        Field("now", 16, Int("__u32", 4)),
+        Field("flush", 20, Int("__u32", 4)),
+        Field("removed", 24, Int("__u32", 4)),
+        Field("flushed", 28, Int("__u32", 4)),
+    ),
+)
+
+SG_ST_DESK = Record(
+    "sg_st_desk",
+    184,
+    (
+        Field("search", 0, SG_ST_SEARCH),
+        Field("pick", 16, SG_ST_PICK),
+        Field("want", 80, SG_ST_WANT),
+        Field("broom", 144, SG_ST_BROOM),
+        Field("hint", 176, Array(Int("__u32", 4), 2)),
+    ),
+)
 
 SG_ST_PEER = Record(
     "sg_st_peer",
@@ -1212,28 +1276,6 @@ SG_ST_OWN = Record(
     ),
 )
 
-SG_ST_PICK = Record(
-    "sg_st_pick",
-    64,
-    (
-        Field("base", 0, Int("__u32", 4)),
-        Field("blocks", 4, Int("__u32", 4)),
-        Field("begin", 8, Int("__u32", 4)),
-        Field("at", 12, Int("__u32", 4)),
-        Field("low", 16, Int("__u32", 4)),
-        Field("high", 20, Int("__u32", 4)),
-        Field("now", 24, Int("__u32", 4)),
-        Field("rest", 28, Int("__u32", 4)),
-        Field("parity", 32, Int("__u64", 8)),
-        Field("random", 40, Int("__u32", 4)),
-        Field("found", 44, Int("__u32", 4)),
-        Field("block", 48, Int("__u32", 4)),
-        Field("bit", 52, Int("__u32", 4)),
-        Field("seen", 56, Int("__u32", 4)),
-        Field("next", 60, Int("__u32", 4)),
-    ),
-)
-
 SG_ST_POOL = Record(
     "sg_st_pool",
     32,
@@ -1273,17 +1315,6 @@ SG_ST_ROUTE = Record(
         Field("mtu", 88, Int("__u32", 4)),
         Field("tos", 92, Int("__u8", 1)),
         Field("pad", 93, Array(Int("__u8", 1), 3)),
-    ),
-)
-
-SG_ST_SEARCH = Record(
-    "sg_st_search",
-    16,
-    (
-        Field("at", 0, Int("__u32", 4)),
-        Field("found", 4, Int("__u32", 4)),
-        Field("maps", 8, Int("__u32", 4)),
-        Field("pad", 12, Int("__u32", 4)),
     ),
 )
 
@@ -1415,25 +1446,6 @@ SG_ST_USE = Record(
     ),
 )
 
-SG_ST_WANT = Record(
-    "sg_st_want",
-    64,
-    (
-        Field("client", 0, Address()),
-        Field("out", 16, Address()),
-        Field("low", 32, Int("__u32", 4)),
-        Field("high", 36, Int("__u32", 4)),
-        Field("nr", 40, Int("__u32", 4)),
-        Field("now", 44, Int("__u32", 4)),
-        Field("block", 48, Int("__u32", 4)),
-        Field("port", 52, Int("__u32", 4)),
-        Field("in_port", 56, Int("__u16", 2)),
-        Field("obj", 58, Int("__u16", 2)),
-        Field("proto", 60, Int("__u8", 1)),
-        Field("pad", 61, Array(Int("__u8", 1), 3)),
-    ),
-)
-
 SG_MATCH = Record(
     "sg_match",
     24,
@@ -1557,7 +1569,7 @@ SG_ST = Record(
 
 SG_WORK = Record(
     "sg_work",
-    376,
+    456,
     (
         Field("pkt", 0, SG_PKT),
         Field("dst", 64, SG_MATCH),
@@ -1566,12 +1578,13 @@ SG_WORK = Record(
         Field("icmp", 140, SG_ICMP_REQ),
         Field("hop", 148, SG_HOP),
         Field("way", 260, Int("__u32", 4)),
-        Field("st", 264, SG_ST),
-        Field("header_sum", 352, Int("__u64", 8)),
-        Field("frame_len", 360, Int("__u32", 4)),
-        Field("seg_len", 364, Int("__u32", 4)),
-        Field("src_unmapped", 368, Int("__u32", 4)),
-        Field("act", 372, Int("int", 4, signed=True)),
+        Field("gw", 264, SG_NAT_GW),
+        Field("st", 344, SG_ST),
+        Field("header_sum", 432, Int("__u64", 8)),
+        Field("frame_len", 440, Int("__u32", 4)),
+        Field("seg_len", 444, Int("__u32", 4)),
+        Field("src_unmapped", 448, Int("__u32", 4)),
+        Field("act", 452, Int("int", 4, signed=True)),
     ),
 )
 
@@ -2065,14 +2078,6 @@ MAPS: dict[str, MapSpec] = {
         max_entries=65536,
         flags=1,
     ),
-    "sg_st_broom": MapSpec(
-        name="sg_st_broom",
-        type=6,
-        key=Int("__u32", 4),
-        value=SG_ST_BROOM,
-        max_entries=1,
-        flags=0,
-    ),
     "sg_st_client": MapSpec(
         name="sg_st_client",
         type=1,
@@ -2086,6 +2091,14 @@ MAPS: dict[str, MapSpec] = {
         type=2,
         key=Int("__u32", 4),
         value=SG_ST_CLOCK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_desk": MapSpec(
+        name="sg_st_desk",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_DESK,
         max_entries=1,
         flags=0,
     ),
@@ -2129,14 +2142,6 @@ MAPS: dict[str, MapSpec] = {
         max_entries=4096,
         flags=0,
     ),
-    "sg_st_hint": MapSpec(
-        name="sg_st_hint",
-        type=6,
-        key=Int("__u32", 4),
-        value=Int("__u32", 4),
-        max_entries=2,
-        flags=0,
-    ),
     "sg_st_log": MapSpec(
         name="sg_st_log",
         type=27,
@@ -2177,14 +2182,6 @@ MAPS: dict[str, MapSpec] = {
         max_entries=65536,
         flags=1,
     ),
-    "sg_st_pick": MapSpec(
-        name="sg_st_pick",
-        type=6,
-        key=Int("__u32", 4),
-        value=SG_ST_PICK,
-        max_entries=1,
-        flags=0,
-    ),
     "sg_st_pool": MapSpec(
         name="sg_st_pool",
         type=2,
@@ -2215,14 +2212,6 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_ST_ROUTE,
         max_entries=4096,
-        flags=0,
-    ),
-    "sg_st_search": MapSpec(
-        name="sg_st_search",
-        type=6,
-        key=Int("__u32", 4),
-        value=SG_ST_SEARCH,
-        max_entries=1,
         flags=0,
     ),
     "sg_st_seen": MapSpec(
@@ -2312,14 +2301,6 @@ MAPS: dict[str, MapSpec] = {
         value=Int("__u32", 4),
         max_entries=1024,
         flags=1,
-    ),
-    "sg_st_want": MapSpec(
-        name="sg_st_want",
-        type=6,
-        key=Int("__u32", 4),
-        value=SG_ST_WANT,
-        max_entries=1,
-        flags=0,
     ),
     "sg_tx": MapSpec(
         name="sg_tx",

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Variables of loops of the stateful engine. They do not stand on the stack, where the verifier would follow every value of theirs; they share one
+ * map, because a program may use 64 at most. */
+#ifndef SG_ST_DESK_H
+#define SG_ST_DESK_H
+
+#include "sg/maps.h"
+
+/* A search for an index that nobody has. */
+struct sg_st_search {
+	__u32 at;    /* entry of the bitmap */
+	__u32 found; /* index + 1 */
+	__u32 maps;  /* of mappings, else of sessions */
+	__u32 pad;
+};
+
+/* A walk over blocks of ports. */
+struct sg_st_pick {
+	__u32 base;   /* of the blocks of address and protocol */
+	__u32 blocks; /* that the walk visits, in a ring */
+	__u32 begin;  /* the first of them, relative to base */
+	__u32 at;     /* relative to begin */
+	__u32 low;    /* ports that will do, counted from the base's first */
+	__u32 high;
+	__u32 now;
+	__u32 rest;
+	__u64 parity; /* bits of ports that will do, the same in every block */
+	__u32 random;
+	__u32 found; /* port + 1, counted from the base's first */
+	__u32 block; /* index in sg_st_port */
+	__u32 bit;   /* of ports that rest: the next one to look at */
+	__u32 seen;  /* blocks looked through */
+	__u32 next;  /* the first second at which one of this block is free */
+};
+
+/* What a port is wanted for, and what was found. */
+struct sg_st_want {
+	struct sg_addr client; /* as far as it counts: client_len bits */
+	struct sg_addr out;
+	__u32 low; /* ports of a client's block; 0 and 0: all of the pool */
+	__u32 high;
+	__u32 nr; /* number of the address among the object's */
+	__u32 now;
+	__u32 block;   /* index in sg_st_port */
+	__u32 port;    /* host order; 0: none */
+	__u16 in_port; /* host order */
+	__u16 obj;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/* One step of the sweeper. */
+struct sg_st_broom {
+	__u64 word;
+	__u32 base; /* index of the word's first session */
+	__u32 at;   /* word of this step */
+	__u32 now;
+	__u32 flush; /* an order is carried out */
+	__u32 removed;
+	__u32 flushed;
+};
+
+struct sg_st_desk {
+	struct sg_st_search search;
+	struct sg_st_pick pick;
+	struct sg_st_want want;
+	struct sg_st_broom broom;
+	__u32 hint[2]; /* where the last search of this CPU ended, for sessions and for mappings */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct sg_st_desk);
+	__uint(max_entries, 1);
+} sg_st_desk SEC(".maps");
+
+SG_INLINE struct sg_st_desk *sg_st_desk_of(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&sg_st_desk, &zero);
+}
+
+#endif
