@@ -66,6 +66,20 @@ struct sg_eg_obj {
 	__u32 stat;	/* index in sg_eg_stats */
 };
 
+/* One connection on its way from gateway to gateway. `state` is enum sg_st_state, `obj` the receiver's number. */
+struct sg_eg_session {
+	struct sg_addr near; /* the pod */
+	struct sg_addr far;
+	struct sg_addr to; /* the source address */
+	__be16 near_port;
+	__be16 far_port;
+	__be16 to_port;
+	__u16 obj;
+	__u8 proto;
+	__u8 state;
+	__u8 pad[6];
+};
+
 /* An address in words, for structs that must not be aligned to more. */
 struct sg_eg_node {
 	__be32 w[4];

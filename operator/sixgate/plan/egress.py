@@ -35,7 +35,7 @@ from sixgate.plan.stateful import lifetimes
 TUNNEL_DEVICE = "sg-egress0"
 SLOW_DEVICE = "sg-eslow0"
 SLOW_PEER = "sg-eslow1"
-OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow")
+OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow", "sg_import")
 MAX_PAIR = 0x3FFFFE
 MAX_STAT = 4095
 ICMP_RATE = 100

@@ -103,6 +103,7 @@ def _objects(
             attachments = (*attachments, added["sg_tc"])
         names = tuple(dict.fromkeys((*item.owners, *owners))) if item.name in ENGINE else item.owners
         made.append(replace(item, maps=maps, attachments=attachments, owners=names))
+    made.append(ObjectPlan("sg_import", digests["sg_import"], owners, (), maps=maps))
     fresh = (ObjectPlan(n, digests[n], owners, (added[n],), maps=maps) for n in ENGINE if n not in known)
     return (*made, *fresh)
 

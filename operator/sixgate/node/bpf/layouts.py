@@ -393,6 +393,23 @@ SG_EG_HOME = Record(
     ),
 )
 
+SG_EG_SESSION = Record(
+    "sg_eg_session",
+    64,
+    (
+        Field("near", 0, Address()),
+        Field("far", 16, Address()),
+        Field("to", 32, Address()),
+        Field("near_port", 48, Int("__be16", 2, big=True)),
+        Field("far_port", 50, Int("__be16", 2, big=True)),
+        Field("to_port", 52, Int("__be16", 2, big=True)),
+        Field("obj", 54, Int("__u16", 2)),
+        Field("proto", 56, Int("__u8", 1)),
+        Field("state", 57, Int("__u8", 1)),
+        Field("pad", 58, Array(Int("__u8", 1), 6)),
+    ),
+)
+
 SG_EG_OBJ = Record(
     "sg_eg_obj",
     12,
@@ -1702,6 +1719,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=65536,
         flags=0,
     ),
+    "sg_eg_import": MapSpec(
+        name="sg_eg_import",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_EG_SESSION,
+        max_entries=1,
+        flags=0,
+    ),
     "sg_eg_obj": MapSpec(
         name="sg_eg_obj",
         type=1,
@@ -2320,6 +2345,14 @@ MAPS: dict[str, MapSpec] = {
     ),
     "sg_work_eslow": MapSpec(
         name="sg_work_eslow",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_WORK,
+        max_entries=2,
+        flags=0,
+    ),
+    "sg_work_imp": MapSpec(
+        name="sg_work_imp",
         type=6,
         key=Int("__u32", 4),
         value=SG_WORK,

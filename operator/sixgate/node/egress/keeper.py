@@ -19,6 +19,7 @@ from sixgate.node.egress import owners as own
 from sixgate.node.egress.floating import Floating
 from sixgate.node.egress.maps import HERE, MSS_CLAMP, OWNER, EgressMaps, Own, Way
 from sixgate.node.egress.people import People
+from sixgate.node.egress.sessions import Handover, SessionTables
 from sixgate.node.egress.uplink import tunnel_mtu
 from sixgate.node.egress.wire import Record
 from sixgate.node.heartbeat import Heartbeat
@@ -70,6 +71,7 @@ class EgressKeeper:
     _reasons: dict[int, str] = field(default_factory=dict, init=False)
     _repeat: dict[int, int] = field(default_factory=dict, init=False)
     _drains: dict[int, float] = field(default_factory=dict, init=False)
+    _handover: Handover = field(init=False)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _tick_s: float = field(default=1.0, init=False)
     _running: asyncio.Task[None] | None = field(default=None, init=False)
@@ -77,6 +79,7 @@ class EgressKeeper:
     def __post_init__(self) -> None:
         self._maps = EgressMaps(self.options.bpffs / "maps")
         self._owners = own.Owners(self.options.node, self.clock())
+        self._handover = Handover(SessionTables(self.options.bpffs), lambda: self._heart.members)
         self._heart = Heartbeat(self.clock, self._claims, self._witness, self._records)
         # Of their own, so that no takeover waits for a thousand pods.
         self._people = People(self._maps, self.pods, ThreadPoolExecutor(1, "sixgate-egress-pods"))
@@ -108,6 +111,7 @@ class EgressKeeper:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._running = None
         self._heart.close()
+        await self._handover.close()
         self._floating.close()
         self._maps.close()
 
@@ -202,7 +206,7 @@ class EgressKeeper:
                     people.result()
                 if now >= bind_due:
                     bind_due = now + REBIND_S
-                    self._bind()
+                    await self._bind()
                 if now >= hello_due:
                     hello_due = now + HELLO_S
                     self._hello()
@@ -221,13 +225,14 @@ class EgressKeeper:
             people.cancel()
             await asyncio.gather(people, return_exceptions=True)
 
-    def _bind(self) -> None:
+    async def _bind(self) -> None:
+        address = self._addresses.get(self.options.node, "") if self._is_gateway() else ""
         try:
-            self._heart.bind(self._addresses.get(self.options.node, "") if self._is_gateway() else "")
+            self._heart.bind(address)
+            if address:
+                await self._handover.bind(address)
         except OSError as error:
-            log.error(
-                "Heartbeats should come from %s: %s.", self._addresses.get(self.options.node, "any address"), error
-            )
+            log.error("Heartbeats should come from %s: %s.", address or "any address", error)
 
     def _is_gateway(self) -> bool:
         return any(self.options.node in _names(known.policy) for known in self._pairs.values())
@@ -329,13 +334,27 @@ class EgressKeeper:
         self._refresh_ways(frozenset((number,)))
         await self._floating.take_off(known.addresses)
         self.changed()
+        holder = self._owners.holder(number)
+        if holder not in ("", self.options.node):
+            await self._give(number, holder)
 
     async def _move(self, effect: own.Move) -> None:
         number = effect.pair
         known = self._pairs[number]
         log.info("Hands %s of %s over to %s.", " and ".join(known.addresses), known.policy.name, effect.to)
+        # The connections first, then the pair, then what was made meanwhile: nobody meets a gateway that knows nothing.
+        await self._give(number, effect.to)
         self._owners.grant(number, self.clock())
         self._heart.beat(self._peers())
+
+    async def _give(self, number: int, to: str) -> None:
+        try:
+            count, taken = await self._handover.give(number, self._addresses[to])
+        except (OSError, BpfError, TimeoutError, EOFError) as error:
+            log.warning("Connections of pair %d did not get to %s: %s.", number, to, error or type(error).__name__)
+            return
+        if count:
+            log.info("Gave %d connections of pair %d to %s, which took %d.", count, number, to, taken)
 
     async def _probe(self, number: int) -> None:
         known = self._pairs[number]

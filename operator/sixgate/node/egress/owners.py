@@ -84,7 +84,7 @@ class _State:
     mine: bool = False
     epoch: int = 0
     holder: str = ""  # who claimed it last
-    claimed_at: float = 0.0  # when that was heard last
+    claimed_at: float = -1e9  # when that was heard last
     released: bool = False
     probed_at: float = -1.0
     probing: bool = False
@@ -143,13 +143,16 @@ class Owners:
             holders = self._static.setdefault(pair, set())
             (holders.add if static else holders.discard)(node)
             if released:
-                if state.holder == node and epoch >= state.epoch and not state.mine:
-                    state.released, state.epoch = True, epoch
+                if state.holder == node and not state.mine:
+                    state.released, state.epoch, state.claimed_at = True, max(epoch, state.epoch), now
+                elif not state.mine and now - state.claimed_at > state.want.timeout_s:
+                    self._lose(state, node, max(epoch, state.epoch), now)
             elif state.mine:
                 if (epoch, self._preference(state, node)) > (state.epoch, self._preference(state, self.me)):
                     effects.append(Yield(pair, f"{node} has it in epoch {epoch}, which is above {state.epoch}"))
                     self._lose(state, node, epoch, now)
-            elif epoch > state.epoch or node == state.holder or not state.holder:
+            elif epoch > state.epoch or node == state.holder or now - state.claimed_at > state.want.timeout_s:
+                # Of a holder that is heard no more, a later one may have fewer epochs behind it.
                 self._lose(state, node, max(epoch, state.epoch), now)
             elif epoch == state.epoch and self._preference(state, node) > self._preference(state, state.holder):
                 self._lose(state, node, epoch, now)
