@@ -4,6 +4,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_slow
+#define SG_EG_HOMES 0
 #define SG_LB_WORK_MAP sg_lb_work_slow
 
 #include "sg/ctx_skb.h"

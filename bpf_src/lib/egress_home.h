@@ -5,6 +5,11 @@
 
 #include "sg/maps.h"
 
+/* A program has 64 maps at most; one that has no room for another one defines this as 0, and leaves pods to the kernel's own routes. */
+#ifndef SG_EG_HOMES
+#define SG_EG_HOMES 1
+#endif
+
 const struct sg_addr sg_eg_any = {};
 
 /* Bytes before the inner IP header: outer IP, UDP, VXLAN, Ethernet. */

@@ -39,7 +39,7 @@ SG_INLINE enum sg_reason sg_hop_route(sg_ctx *ctx, struct sg_hop *hop, const str
 SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const struct sg_addr *saddr, const struct sg_addr *daddr,
 				     bool v4, __u8 proto, __u8 tos, __be32 ports)
 {
-	const struct sg_eg_home *home = sg_feature(SG_F_EGRESS) ? sg_eg_home_of(daddr) : NULL;
+	const struct sg_eg_home *home = SG_EG_HOMES && sg_feature(SG_F_EGRESS) ? sg_eg_home_of(daddr) : NULL;
 	enum sg_reason reason;
 
 	if (likely(!home))

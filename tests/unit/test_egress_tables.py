@@ -9,7 +9,18 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
-from sixgate.node.egress.tables import SET_NONE, SET_UNKNOWN, Pod, contents, holds, merged, pair_of, prefix_of
+from sixgate.node.egress.tables import (
+    SET_NONE,
+    SET_UNKNOWN,
+    Pod,
+    Prefix,
+    Target,
+    contents,
+    holds,
+    merged,
+    pair_of,
+    prefix_of,
+)
 
 PAYMENTS = EgressPods(namespaces=(LabelTerm(key="team", operator="In", values=("payments",)),))
 SPACES = {"pay": {"team": "payments"}, "other": {"team": "other"}}
@@ -28,14 +39,10 @@ def policy(
     )
 
 
-def lookup(table: dict, address: str) -> int:
+def lookup(table: dict[Prefix, Target], address: str) -> int:
     """What the kernel's longest-prefix map answers: the pair, 0 for none."""
-    number = prefix_of(f"{address}/{32 if '.' in address else 128}").first
-    found = [
-        (p.length, t.pair)
-        for p, t in table.items()
-        if p.within(p.length).first == number >> (128 - p.length) << (128 - p.length)
-    ]
+    host = prefix_of(f"{address}/{32 if '.' in address else 128}")
+    found = [(prefix.length, target.pair) for prefix, target in table.items() if host.within(prefix.length) == prefix]
     return max(found, default=(0, 0))[1]
 
 

@@ -271,10 +271,13 @@ class EgressKeeper:
         )
 
     def _claims(self, node: str, records: tuple[Record, ...]) -> None:
+        before = {record.pair: self._owners.holder(record.pair) for record in records}
         said = ((record.pair, record.epoch, record.released, record.static) for record in records)
         for effect in self._owners.hear(node, said, self.clock()):
             self._do(effect)
-        self._refresh_ways(frozenset(record.pair for record in records))
+        self._refresh_ways(frozenset(before))
+        if any(self._owners.holder(pair) != holder for pair, holder in before.items()):
+            self.changed()
 
     def _witness(self, who: str) -> None:
         self._owners.witness(who, self.clock())
