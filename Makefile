@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz fuzz-lb clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ nightly: bpf ## a million random packets against the RFC model, in tc and throug
 
 fuzz: bpf ## bent packets through a live gateway, everything that leaves is checked; PACKETS=N
 	@$(PY) -m tests.rfc.fuzz --packets $(or $(PACKETS),10000000)
+
+fuzz-lb: bpf ## bent packets through the balancer, every verdict and every packet is checked; PACKETS=N
+	@$(PY) -m tests.bpf.lb_fuzz --packets $(or $(PACKETS),10000000)
 
 bench-nat64: bpf ## figures of the translator against plain forwarding and tayga; JSON=FILE for machines
 	@tools/bootstrap.sh --bench

@@ -167,10 +167,10 @@ SG_INLINE const struct sg_lb_vip *sg_lb_find(const struct sg_lb_vip *addr, const
 SG_INLINE struct sg_lb_bucket *sg_lb_frag_of(const struct sg_pkt *p, __u32 *tag)
 {
 	__u64 h = sg_lb_hash(0, &p->saddr, &p->daddr, ((__u64)p->proto << 32) | p->frag_id);
-	__u32 i = h & (SG_LB_FRAG - 1);
+	__u32 i = SG_LB_PENDING + (h & (SG_LB_FRAG - 1));
 
 	*tag = h >> 32;
-	return bpf_map_lookup_elem(&sg_lb_frag, &i);
+	return bpf_map_lookup_elem(&sg_lb_pending, &i);
 }
 
 /* The entry of the destination's address, or NULL. */

@@ -69,11 +69,12 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } sg_lb_drops SEC(".maps");
 
+/* The last SG_LB_FRAG buckets are for fragments: a program may use 64 maps, and many features want some. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct sg_lb_bucket);
-	__uint(max_entries, SG_LB_PENDING);
+	__uint(max_entries, SG_LB_PENDING + SG_LB_FRAG);
 } sg_lb_pending SEC(".maps");
 
 struct {
@@ -83,13 +84,6 @@ struct {
 	__uint(max_entries, 1048576);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } sg_lb_flow SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_lb_bucket);
-	__uint(max_entries, SG_LB_FRAG);
-} sg_lb_frag SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -8,8 +8,8 @@
 #define SG_LB_MAX_TABLE 16384	/* entries of sg_lb_table, sg_lb_stats and sg_lb_limit */
 #define SG_LB_MAX_BACKEND 16384 /* entries of sg_lb_backend and sg_lb_cpu; id 0 means none */
 #define SG_LB_CHUNK 256		/* slots in one entry of a table's inner map */
-#define SG_LB_PENDING 65536	/* buckets of sg_lb_pending */
-#define SG_LB_FRAG 4096		/* buckets of sg_lb_frag */
+#define SG_LB_PENDING 65536	/* buckets of sg_lb_pending for flows */
+#define SG_LB_FRAG 4096		/* buckets of sg_lb_pending behind those, for fragments */
 
 /* Key of sg_lb_vip. Port 0 with protocol 0 is the address itself: every VIP address has such an entry. */
 struct sg_lb_key {
@@ -150,7 +150,7 @@ struct sg_lb_flow {
 	__u32 pad;
 };
 
-/* Entries of sg_lb_pending and sg_lb_frag: eight to a cache line, the oldest is overwritten. An entry is one word, so that CPUs need no
+/* Entries of sg_lb_pending: eight to a cache line, the oldest is overwritten. An entry is one word, so that CPUs need no
  * lock: tag (32 bits), backend id (16), time in units of 2^30 ns (16). */
 struct sg_lb_bucket {
 	__u64 entry[8];

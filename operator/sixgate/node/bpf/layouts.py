@@ -1863,14 +1863,6 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1048576,
         flags=1,
     ),
-    "sg_lb_frag": MapSpec(
-        name="sg_lb_frag",
-        type=2,
-        key=Int("__u32", 4),
-        value=SG_LB_BUCKET,
-        max_entries=4096,
-        flags=0,
-    ),
     "sg_lb_limit": MapSpec(
         name="sg_lb_limit",
         type=2,
@@ -1884,7 +1876,7 @@ MAPS: dict[str, MapSpec] = {
         type=2,
         key=Int("__u32", 4),
         value=SG_LB_BUCKET,
-        max_entries=65536,
+        max_entries=69632,
         flags=0,
     ),
     "sg_lb_quic": MapSpec(
