@@ -48,7 +48,8 @@ conformance: bpf ## every RFC case and the vectors of VECTORS=FILE; rewrites doc
 	@$(PY) tools/gen_compliance.py build/rfc.xml
 	@$(PY) -m e2e.conformance --vectors $(VECTORS)
 
-nightly: bpf ## a million random packets against the RFC model, in tc and through XDP
+nightly: bpf ## a million random packets against the RFC model, in tc and through XDP; every combination of constants
+	@SIXGATE_THOROUGH=1 $(PY) -m pytest -q -n 2 tests/bpf/test_load_all.py
 	@$(PY) -m tests.rfc.differential --packets 1000000
 	@$(PY) -m tests.rfc.differential --packets 1000000 --xdp
 

@@ -108,8 +108,9 @@ SG_INLINE struct sg_lb_bucket *sg_lb_pending_of(const struct sg_lb_ask *a, __u32
 SG_INLINE void sg_lb_establish(const struct sg_lb_ask *a, __u32 id, __u64 now)
 {
 	struct sg_lb_flow flow = {.seen_ns = now, .backend = id, .table = a->table, .epoch = a->epoch};
+	struct sg_lb_flow_key key = a->key;
 
-	if (!a->peek && bpf_map_update_elem(&sg_lb_flow, &a->key, &flow, BPF_ANY))
+	if (!a->peek && bpf_map_update_elem(&sg_lb_flow, &key, &flow, BPF_ANY))
 		sg_metric(SG_PASS_LB_FULL, 1, 0);
 }
 
@@ -159,6 +160,7 @@ SG_INLINE __u32 sg_lb_unknown(const struct sg_lb_ask *a, __u64 now)
 /* The backend id of a flow, 0 where there is none: of a changed slot, or with session affinity. */
 SG_GLOBAL int sg_lb_track(struct sg_lb_ask *a)
 {
+	struct sg_lb_flow_key key;
 	struct sg_lb_bucket *bucket;
 	struct sg_lb_flow *f;
 	bool udp, steady;
@@ -174,7 +176,8 @@ SG_GLOBAL int sg_lb_track(struct sg_lb_ask *a)
 	a->fresh = a->first;
 	if (steady && !a->affinity_ns)
 		return a->backend;
-	f = bpf_map_lookup_elem(&sg_lb_flow, &a->key);
+	key = a->key; /* until Linux 6.2, no argument of a function is a key */
+	f = bpf_map_lookup_elem(&sg_lb_flow, &key);
 	if (f && f->epoch == a->epoch && f->table == a->table) {
 		if (now - f->seen_ns > SG_LB_COARSE_NS)
 			f->seen_ns = now;

@@ -18,13 +18,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("bpf", "/sys/fs/bpf"), ("tmpfs", "/tmp"))
 SYS_INIT_MODULE = 175  # x86_64
 RB_POWER_OFF, RB_AUTOBOOT = 0x4321FEDC, 0x01234567
 CONSTANT = "sg_cfg"
-LOG_CHARACTERS = 4000
+LOG_CHARACTERS = 12000
 REPEATS = 3  # of a case that went wrong: emulation is slow, and a late packet is no fault
 
 
@@ -44,23 +44,35 @@ def prepare() -> None:
 
 
 def load_all(constants: list[dict[str, int]]) -> dict[str, int]:
-    """Most verified instructions of each program over all combinations of constants; a failure is told by its text."""
-    from sixgate.node.bpf import BpfObject, load_manifest  # noqa: PLC0415
+    """Most verified instructions of each program over all combinations of constants. RuntimeError with the verifier's
+    words about the first failure of every object that does not load."""
+    from sixgate.node.bpf import load_manifest  # noqa: PLC0415
 
     manifest = load_manifest(Path("/sixgate/build/bpf"))
     most: dict[str, int] = {}
+    failures = []
     for name in sorted(manifest.digests):
-        data = manifest.read(name)
-        for values in constants:
-            with BpfObject.open(name, data=data) as opened:
-                if CONSTANT in {field.name for field in opened.constants.fields}:
-                    opened.set_constants({CONSTANT: values})
-                opened.load()
-                for program in opened.programs:
-                    with opened.program(program) as loaded:
-                        key = f"{name} {program}"
-                        most[key] = max(most.get(key, 0), loaded.info.verified_insns)
+        try:
+            for key, count in _load(name, manifest.read(name), constants):
+                most[key] = max(most.get(key, 0), count)
+        except Exception as error:
+            failures.append(f"{error}\n{getattr(error, 'log', '')[-LOG_CHARACTERS // 4 :]}")
+    if failures:
+        raise RuntimeError("\n".join(failures))
     return most
+
+
+def _load(name: str, data: bytes, constants: list[dict[str, int]]) -> Iterator[tuple[str, int]]:
+    from sixgate.node.bpf import BpfObject  # noqa: PLC0415
+
+    for values in constants:
+        with BpfObject.open(name, data=data) as opened:
+            if CONSTANT in {field.name for field in opened.constants.fields}:
+                opened.set_constants({CONSTANT: values})
+            opened.load()
+            for program in opened.programs:
+                with opened.program(program) as loaded:
+                    yield f"{name} {program}", loaded.info.verified_insns
 
 
 class ClsactLink:
