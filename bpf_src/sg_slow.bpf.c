@@ -75,7 +75,6 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
 	struct sg_work *w;
-	__u32 bytes = ctx->len;
 	int act, reason, answer;
 
 	if (sg_feature(SG_F_LB) && !sg_is_ready(ctx)) {
@@ -87,7 +86,7 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 	if (!w || !sg_feature(SG_F_NAT | SG_F_STATEFUL) || (proto != bpf_htons(ETH_P_IP) && proto != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_SHOT;
 	if (sg_is_ready(ctx))
-		reason = sg_send_ready(ctx, w, proto);
+		reason = sg_send_ready(ctx, w);
 	else if (sg_feature(SG_F_STATEFUL) && t && t->stateful && sg_parse_ip(ctx, w, proto) && sg_st_claim(ctx, t, w))
 		reason = sg_slow_stateful(ctx, t, w);
 	else
@@ -99,9 +98,9 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 	if (w->icmp.send) {
 		answer = sg_send_icmp(ctx, w);
 		if (answer)
-			sg_metric(answer, 1, bytes);
+			sg_metric(answer, 1, w->frame_len);
 	}
-	sg_metric(reason, 1, bytes);
+	sg_metric(reason, 1, w->frame_len);
 	return w->act;
 }
 

@@ -184,15 +184,19 @@ SG_INLINE bool sg_is_ready(sg_ctx *ctx)
 	return !differs;
 }
 
-SG_INLINE enum sg_reason sg_send_ready(sg_ctx *ctx, struct sg_work *w, __be16 proto)
+/* A call, for the stack of what the slow path does otherwise. */
+SG_GLOBAL int sg_send_ready(sg_ctx *ctx, struct sg_work *w)
 {
-	struct sg_pkt *p = &w->pkt;
 	enum sg_reason reason;
 	struct ipv6hdr *ip6;
+	struct sg_pkt *p;
 	struct iphdr *ip;
 
+	if (!w)
+		return SG_DROP_STALE;
+	p = &w->pkt;
 	p->l3 = sg_cfg.l2_len;
-	if (proto == bpf_htons(ETH_P_IPV6)) {
+	if (sg_eth_proto(ctx) == bpf_htons(ETH_P_IPV6)) {
 		ip6 = sg_data(ctx) + p->l3;
 		if ((void *)(ip6 + 1) > sg_data_end(ctx))
 			return SG_DROP_TRUNCATED;

@@ -105,12 +105,11 @@ SG_INLINE struct sg_lb_bucket *sg_lb_pending_of(const struct sg_lb_ask *a, __u32
 }
 
 /* The second packet of a flow that began in a change. */
-SG_INLINE void sg_lb_establish(const struct sg_lb_ask *a, __u32 id, __u64 now)
+SG_INLINE void sg_lb_establish(const struct sg_lb_ask *a, const struct sg_lb_flow_key *key, __u32 id, __u64 now)
 {
 	struct sg_lb_flow flow = {.seen_ns = now, .backend = id, .table = a->table, .epoch = a->epoch};
-	struct sg_lb_flow_key key = a->key;
 
-	if (!a->peek && bpf_map_update_elem(&sg_lb_flow, &key, &flow, BPF_ANY))
+	if (!a->peek && bpf_map_update_elem(&sg_lb_flow, key, &flow, BPF_ANY))
 		sg_metric(SG_PASS_LB_FULL, 1, 0);
 }
 
@@ -191,7 +190,7 @@ SG_GLOBAL int sg_lb_track(struct sg_lb_ask *a)
 	if (!a->first) {
 		id = sg_lb_recall(bucket, tag, tick, SG_LB_PENDING_TICKS);
 		if (id) {
-			sg_lb_establish(a, id, now);
+			sg_lb_establish(a, &key, id, now);
 			goto known;
 		}
 	}

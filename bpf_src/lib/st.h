@@ -32,6 +32,14 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } sg_st_own SEC(".maps");
 
+/* A key stands on the stack: until Linux 6.2, what a global function was given a pointer to cannot be one. */
+SG_INLINE struct sg_st_own *sg_st_own_of(const struct sg_addr *addr)
+{
+	struct sg_addr key = *addr;
+
+	return bpf_map_lookup_elem(&sg_st_own, &key);
+}
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);

@@ -158,7 +158,7 @@ SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_w
 			}
 		}
 		if (sg_st_has(t, p, SG_ST_HAS_OWN4, SG_ST_HAS_OWN6)) {
-			own = bpf_map_lookup_elem(&sg_st_own, &p->daddr);
+			own = sg_st_own_of(&p->daddr);
 			/* Whoever has the address answers for it: neighbours ask it directly, too (RFC 4861 7.3.3). */
 			if (own && !(p->proto == IPPROTO_ICMPV6 && sg_st_is_neighbour(ctx, p))) {
 				w->way = SG_WAY_IN;
@@ -385,14 +385,14 @@ SG_INLINE int sg_st_decide(const struct sg_nat_table *t, struct sg_work *w)
 		w->dst.addr = q->far;
 		sg_st_renumber(w, q->to_port, q->far_port, q->to_port);
 		if (unlikely(t->stateful & (sg_is_v4(&q->far) ? SG_ST_HAS_OWN4 : SG_ST_HAS_OWN6))) {
-			own = bpf_map_lookup_elem(&sg_st_own, &q->far);
+			own = sg_st_own_of(&q->far);
 			obj = sg_st_obj_of(q->obj);
 			if (unlikely(own && obj))
 				return sg_st_hairpin(w, own, obj);
 		}
 		return 0;
 	}
-	own = bpf_map_lookup_elem(&sg_st_own, &q->near);
+	own = sg_st_own_of(&q->near);
 	if (!own)
 		return SG_DROP_STALE;
 	reason = sg_st_in(q, own);
@@ -522,7 +522,7 @@ SG_INLINE int sg_st_error(sg_ctx *ctx, struct sg_work *w)
 	port = q->near_port;
 	q->near_port = q->far_port;
 	q->far_port = q->proto == IPPROTO_ICMP ? 0 : port;
-	own = bpf_map_lookup_elem(&sg_st_own, &q->near);
+	own = sg_st_own_of(&q->near);
 	if (!own)
 		return SG_DROP_ICMP_INNER;
 	reason = sg_st_in(q, own);

@@ -310,7 +310,7 @@ SG_GLOBAL int sg_st_wish(struct sg_st *s, struct sg_st_want *w)
 		}
 	}
 	n = s->wish / SG_ST_BLOCK;
-	own = s->wish ? bpf_map_lookup_elem(&sg_st_own, &s->to) : NULL;
+	own = s->wish ? sg_st_own_of(&s->to) : NULL;
 	if (!own || n < own->first_block || n >= own->first_block + own->blocks)
 		return fixed;
 	w->block = own->base + sg_st_proto_number(s->proto) * own->blocks + n - own->first_block;

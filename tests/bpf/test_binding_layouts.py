@@ -81,7 +81,16 @@ def has_union(ctype: CType) -> bool:
     return isinstance(ctype, Record) and (ctype.overlaps or any(has_union(field.type) for field in ctype.fields))
 
 
-@pytest.mark.parametrize("name", sorted(name for name, spec in MAPS.items() if not has_union(spec.value)))
+def is_told(ctype: CType) -> bool:
+    """What is the kernel's alone (struct bpf_timer) has bytes that no field names; nobody decodes it."""
+    if isinstance(ctype, Array):
+        return is_told(ctype.element)
+    return not isinstance(ctype, Record) or (ctype.name != "bpf_timer" and all(is_told(f.type) for f in ctype.fields))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, spec in MAPS.items() if not has_union(spec.value) and is_told(spec.value))
+)
 def test_what_a_shipped_map_holds_survives_the_codec(name: str) -> None:
     rolls = random.Random(name)
     for ctype in (MAPS[name].key, MAPS[name].value):

@@ -15,6 +15,7 @@ import pytest
 from sixgate.node.bpf import BpfObject, Manifest, layouts
 from sixgate.node.bpf.layouts import MAPS, SgFeature
 from tests.bpf.harness import OBJECTS
+from tools.bpf_stack import chains
 from tools.build_bpf import object_name
 
 MOST_INSNS = 500_000  # the kernel gives up at a million
@@ -80,3 +81,12 @@ def test_layouts_are_those_of_the_object(name: str, shipped: Manifest) -> None:
         for map_name, spec in opened.maps.items():
             assert MAPS.get(map_name) == spec, f"run `make generate`: {layouts.__file__} differs from {name}"
             assert len(map_name) <= 15, f"the kernel cuts {map_name} to {map_name[:15]}"
+
+
+@pytest.mark.parametrize("name", names())
+def test_stack_is_that_of_older_kernels(name: str, shipped: Manifest) -> None:
+    """This kernel rounds frames up to 16 bytes, Linux 6.1 to 32."""
+    found = chains(OBJECTS / f"{name}.bpf.o")
+    assert found, f"{name} has no program"
+    for program, chain in found.items():
+        assert chain.fits, f"{program}: {chain.bytes} bytes, {chain.frames} frames: {' > '.join(chain.names)}"
