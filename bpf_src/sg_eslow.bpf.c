@@ -43,25 +43,15 @@ SG_GLOBAL int sg_eslow_out(struct __sk_buff *ctx, __u32 pair)
 }
 
 /* Packets of pods that are too large for the tunnel: their sender is told so. */
-SEC("tc")
-int sg_eslow_tc(struct __sk_buff *ctx)
+SG_GLOBAL int sg_eslow_refuse(struct __sk_buff *ctx)
 {
-	__u32 mark = ctx->mark;
-	struct sg_work *w;
+	struct sg_work *w = sg_new_work(ctx);
 	const struct sg_eg_pod *pod;
 	const struct sg_eg_dst *dst;
 	const struct sg_eg_way *way;
 	enum sg_reason answer;
-	__u32 bytes = ctx->len;
 	struct sg_pkt *p;
 
-	if (!sg_feature(SG_F_EGRESS))
-		return TC_ACT_SHOT;
-	if ((mark & ~SG_EG_PAIRS) == SG_EG_MARK) {
-		ctx->mark = 0;
-		return sg_eslow_out(ctx, mark & SG_EG_PAIRS);
-	}
-	w = sg_new_work(ctx);
 	if (!w)
 		return TC_ACT_SHOT;
 	p = &w->pkt;
@@ -71,18 +61,31 @@ int sg_eslow_tc(struct __sk_buff *ctx)
 	dst = pod ? sg_eg_covers(pod->set, &p->daddr) : NULL;
 	way = dst ? bpf_map_lookup_elem(&sg_eg_way, &dst->pair) : NULL;
 	if (!way) {
-		sg_metric(SG_DROP_STALE, 1, bytes);
+		sg_metric(SG_DROP_STALE, 1, w->frame_len);
 		return TC_ACT_SHOT;
 	}
 	if (p->version == 4)
 		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, way->mtu);
 	else
 		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, way->mtu);
-	sg_metric(SG_DROP_TOO_BIG, 1, bytes);
+	sg_metric(SG_DROP_TOO_BIG, 1, w->frame_len);
 	answer = sg_send_icmp(ctx, w);
 	if (answer)
-		sg_metric(answer, 1, bytes);
+		sg_metric(answer, 1, w->frame_len);
 	return w->act;
+}
+
+SEC("tc")
+int sg_eslow_tc(struct __sk_buff *ctx)
+{
+	__u32 mark = ctx->mark;
+
+	if (!sg_feature(SG_F_EGRESS))
+		return TC_ACT_SHOT;
+	if ((mark & ~SG_EG_PAIRS) != SG_EG_MARK)
+		return sg_eslow_refuse(ctx);
+	ctx->mark = 0;
+	return sg_eslow_out(ctx, mark & SG_EG_PAIRS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -49,7 +49,7 @@ SG_GLOBAL int sg_st_route_ask(sg_ctx *ctx, struct sg_st_route *r, struct sg_st_q
 		return -1;
 	r->until = 0;
 	/* Hairpinning is for the general path. */
-	if (bpf_map_lookup_elem(&sg_st_own, &k->daddr))
+	if (sg_st_own_of(&k->daddr))
 		return -1;
 	if (sg_hop_find(ctx, &hop, &k->saddr, &k->daddr, sg_is_v4(&k->daddr), k->proto, k->tos, k->ports) || hop.local)
 		return -1;
