@@ -1,0 +1,313 @@
+"""The balancer's control plane: cold programming, one change among many, kill -9 and upgrade under traffic.
+
+    python -m bench.lb_control
+
+Map time is what the kernel's maps take (building and swapping tables, entries, backends), without making Maglev tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bench import harness
+from bench.harness import Goal, Report, Row, progress
+from bench.nat64_restart import softnet_drops
+from e2e.lab import stamp
+from e2e.lab.balance import BALANCER, CLIENT, VIP4, BalancerLab, address
+from e2e.lab.run import LabError, LabRun
+from e2e.lab.sixgate import NODE, Sixgate
+from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.node.agent import NodeAgent
+from sixgate.node.bpf import load_manifest
+from sixgate.node.lb.engine import Engine, Env
+from sixgate.node.lb.store import Store
+from sixgate.node.options import NodeOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sixgate.api.nodeconfig_lb import Balancer
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECTS = ROOT / "build" / "bpf"
+COLD = ((5000, 1021), (500, 16381))
+MANY = 1000
+CHANGES = 9
+KILLS, RATE, PACKETS = 6, 200_000, 1_000_000
+UPGRADES = 2
+SEED = 7
+
+
+def document(count: int, size: int, *, odd: int = -1) -> dict[str, Any]:
+    """A NodeConfig with so many balancers of three backends each; `odd` has another third backend."""
+    digests = load_manifest(OBJECTS).digests
+    config = {"features": 16, "l2_len": 14}
+    tc = {"program": "sg_uplink_tc", "hook": "tc-ingress", "devices": ["e0"]}
+    return {
+        "formatVersion": 1,
+        "revision": f"{count}-{size}-{odd}",
+        "objects": [
+            {"name": "sg_tc", "digest": digests["sg_tc"], "constants": {"sg_cfg": config}, "attachments": [tc]}
+        ],
+        "balancers": [balancer(number, size, odd=number == odd) for number in range(count)],
+    }
+
+
+def balancer(number: int, size: int, *, odd: bool) -> dict[str, Any]:
+    name = f"LoadBalancer/b{number}"
+    backends = [f"10.{number >> 8}.{number & 255}.{host}" for host in (1, 2, 4 if odd else 3)]
+    return {
+        "owners": [name],
+        "name": name,
+        "vips": [{"address": f"172.{16 + (number >> 8)}.{number & 255}.1"}],
+        "ports": [{"protocol": "TCP", "first": 80, "last": 80, "target": 80}],
+        "backends": [{"address": text} for text in backends],
+        "tableSize": size,
+        "seed": number,
+    }
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds inside calls of some methods, and when the last of them ended."""
+
+    seconds: float = 0.0
+    ended: float = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*words: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*words, **named)
+            finally:
+                self.ended = time.perf_counter()
+                self.seconds += self.ended - started
+
+        return timed
+
+
+@contextmanager
+def watched(*methods: str) -> Iterator[Stopwatch]:
+    """Times methods of Store, which does all the writing."""
+    watch, originals = Stopwatch(), {name: getattr(Store, name) for name in methods}
+    for name, original in originals.items():
+        setattr(Store, name, watch.around(original))
+    try:
+        yield watch
+    finally:
+        for name, original in originals.items():
+            setattr(Store, name, original)
+
+
+@contextmanager
+def node() -> Iterator[NodeOptions]:
+    """A bpffs and a state directory that go again. The caller is in a network and a mount namespace of its own."""
+    with TemporaryDirectory(prefix="sixgate-bench-") as directory:
+        root = Path(directory) / "bpf"
+        root.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(root)], check=True)
+        try:
+            yield NodeOptions(bpffs=root / "sixgate", state_dir=Path(directory) / "state", objects=OBJECTS)
+        finally:
+            subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+def cold(count: int, size: int) -> dict[str, float]:
+    """Seconds of map time and of everything, for tables that nobody has made yet."""
+    with node() as options:
+        spec = NodeConfigSpec.model_validate(document(0, size))
+        with NodeAgent(options) as agent:
+            _must(agent, spec)
+            items: tuple[Balancer, ...] = NodeConfigSpec.model_validate(document(count, size)).balancers
+            engine = Engine(options.bpffs, OBJECTS, time.monotonic_ns)
+            engine.want(items, Env(source4="192.0.2.1"))
+            with watched("write", "swap", "delete") as watch:
+                started = time.perf_counter()
+                engine.sync()
+                whole = time.perf_counter() - started
+            if engine.problems or len(engine.tables()) != count:
+                raise LabError(f"Only {len(engine.tables())} of {count} balancers were programmed.")
+            engine.close()
+    return {"map": watch.seconds, "whole": whole}
+
+
+def change() -> list[float]:
+    """Milliseconds from a NodeConfig, not yet read, to packets that meet the new table; the whole agent does it."""
+    found = []
+    with node() as options, NodeAgent(options) as agent:
+        _must(agent, NodeConfigSpec.model_validate(document(MANY, 1021)))
+        for number in range(CHANGES):
+            wanted = json.dumps(document(MANY, 1021, odd=number * 7))
+            raw = json.loads(wanted)
+            with watched("swap") as watch:
+                started = time.perf_counter()
+                status = agent.apply_document(raw)
+            if not status.ready or not watch.ended:
+                raise LabError(f"A change was not applied: {status.message}")
+            found.append(1000 * (watch.ended - started))
+    return found
+
+
+def _must(agent: NodeAgent, spec: NodeConfigSpec) -> None:
+    status = agent.apply(spec)
+    if not status.ready:
+        raise LabError(f"The node of the benchmark is not ready: {status.message}")
+
+
+def here() -> dict[str, Any]:
+    """Everything that needs namespaces of this process: called by `unshare`."""
+    for line in (
+        "link add e0 type veth peer name e1",
+        "link set e0 up",
+        "link set e1 up",
+        "addr add 192.0.2.1/24 dev e0",
+    ):
+        subprocess.run(["ip", *line.split()], check=True)
+    made: dict[str, Any] = {f"cold {count}": cold(count, size) for count, size in COLD}
+    made["change"] = change()
+    return made
+
+
+class Upgradable(Sixgate):
+    """A process whose objects can be replaced by others with the same behaviour and another digest."""
+
+    objects: Path = OBJECTS
+
+    def argv(self) -> list[str]:
+        words = super().argv()
+        words[words.index("--objects") + 1] = str(self.objects)
+        return words
+
+    def upgrade(self, directory: Path) -> None:
+        """The next process begins with new objects: each file grows by a byte that no section has."""
+        shutil.copytree(self.objects, directory)
+        manifest = json.loads((directory / "manifest.json").read_text())
+        for name in manifest["objects"]:
+            path = directory / f"{name}.bpf.o"
+            path.write_bytes(path.read_bytes() + b"\0")
+            manifest["objects"][name] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+        self.objects = directory
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    kills: int
+    upgrades: int
+    sent: int
+    rate: float
+    tally: stamp.Tally
+    machine_drops: int
+
+
+def survive(kills: int = KILLS, packets: int = PACKETS, rate: int = RATE) -> Survived:
+    """Kills and restarts the process, now and then with new objects, while numbered packets pass through a VIP."""
+    with LabRun() as lab:
+        net = BalancerLab(lab, ("b1",))
+        net.build()
+        manifests = lab.workdir / "manifests"
+        manifests.mkdir()
+        spec = {
+            "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": NODE}},
+            "vips": [VIP4],
+            "ports": [{"port": 40001, "protocol": "UDP"}],
+            "backends": [{"address": address("b1", 4)}],
+            "forwarding": {"mode": "L2"},
+            "acceleration": "Disabled",
+        }
+        kind = {"apiVersion": "sixgate.io/v1alpha1", "kind": "LoadBalancer", "metadata": {"name": "udp"}, "spec": spec}
+        (manifests / "udp.json").write_text(json.dumps(kind))
+        process = Upgradable(lab, manifests, role=BALANCER)
+        process.start()
+        process.wait_ready()
+        mac = stamp.hardware_address(lab, BALANCER, "up")
+        lab.run(BALANCER, ["ping", "-c1", "-W2", address("b1", 4)])
+
+        def argv(count: int) -> list[str]:
+            program = stamp.stamp_program()
+            return [program, "send", lab.device("up"), mac, address(CLIENT, 4), VIP4, str(count), str(rate), "0"]
+
+        lab.run(CLIENT, argv(1))
+        drops = softnet_drops()
+        with stamp.Receiver(lab, "b1", 4, packets, idle_ms=1000) as receiver:
+            sender = lab.spawn(CLIENT, argv(packets), stdout=subprocess.PIPE)
+            done, upgrades = _kill(process, sender, kills, lab)
+            sent = stamp.Sent(**json.loads(sender.communicate(timeout=120)[0]))
+            tally = receiver.result()
+        process.wait_ready()
+        return Survived(done, upgrades, sent.sent, sent.sent / sent.seconds, tally, softnet_drops() - drops)
+
+
+def _kill(process: Upgradable, sender: subprocess.Popen[str], kills: int, lab: LabRun) -> tuple[int, int]:
+    """How many kills and how many upgrades happened while the sender was running."""
+    moments, upgrades = random.Random(SEED), 0
+    for number in range(kills):
+        time.sleep(moments.uniform(0.1, 1.2) if number else 0.1)
+        if sender.poll() is not None:
+            return number, upgrades
+        process.kill()
+        if number % 3 == 1 and upgrades < UPGRADES:
+            process.upgrade(lab.workdir / f"objects-{upgrades}")
+            upgrades += 1
+        process.start()
+    return kills, upgrades
+
+
+def measure(report: Report) -> None:
+    """Adds the rows of the control plane."""
+    progress("control plane: cold tables, one change")
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", sys.executable, "-m", "bench.lb_control", "--here"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'operator'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"The control plane could not be measured: {done.stderr[-2000:]}")
+    made = json.loads(done.stdout.splitlines()[-1])
+    for count, size in COLD:
+        found = made[f"cold {count}"]
+        name = f"{count:,} VIPs of {size:,} slots, cold"
+        report.rows.append(Row(f"{name}: map time", "s", (found["map"],), goal=Goal("value", "<=", 2.0)))
+        report.rows.append(Row(f"{name}: all of it, with Maglev", "s", (found["whole"],)))
+    changed = tuple(made["change"])
+    name = f"one backend change among {MANY:,} VIPs"
+    report.rows.append(Row(name, "ms", changed, goal=Goal("value", "<=", 100)))
+    progress("control plane: kill -9 and upgrade under traffic")
+    told = survive()
+    name = f"packets lost in {told.kills} kills and {told.upgrades} upgrades"
+    note = f"of {told.sent:,} at {told.rate:,.0f}/s; the machine dropped {told.machine_drops}"
+    report.rows.append(Row(name, "packets", (float(told.tally.lost),), goal=Goal("value", "==", 0), note=note))
+
+
+def main() -> int:
+    if "--here" in sys.argv[1:]:
+        print(json.dumps(here()))
+        return 0
+    report = Report("Control plane of the balancer")
+    try:
+        measure(report)
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    harness.print_report(report)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
