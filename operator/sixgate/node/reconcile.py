@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node import bpffs
-from sixgate.node.actions import Action, Attach, UpdateLink
+from sixgate.node.actions import Action, Attach, Balance, UpdateLink
 from sixgate.node.bpf.probe import missing_permission
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
@@ -67,6 +67,7 @@ class Reconciler:
         self._memo = TableMemo()
         self._retries: dict[Action, _Retry] = {}
         self._revision = ""
+        self._others: NodeConfigSpec | None = None  # what was wanted last, without balancers
         self.balancer = Engine(options.bpffs, options.objects, clock_ns)
         self._nat = NatWatch(options.bpffs, clock)
 
@@ -99,6 +100,7 @@ class Reconciler:
         with Netlink() as netlink:
             executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue, self.balancer)
             run = self._around(executor.run) if self._around else executor.run
+            self._balance_first(spec, run)
             for _ in range(MAX_ROUNDS):
                 have = observe(spec, self._options, netlink, self._state)
                 want = self._balance(spec, have, resolve(spec, have, files, self._memo))
@@ -110,13 +112,20 @@ class Reconciler:
             want = self._balance(spec, have, resolve(spec, have, files, self._memo))
             return self._report(spec, want, have, diff(want, have, self._blocked()))
 
+    def _balance_first(self, spec: NodeConfigSpec, run: Callable[[Action], None]) -> None:
+        """Where only balancers differ from what was applied last, their tables need no look at the rest of the node:
+        a backend that leaves should not wait for one."""
+        others = spec.model_copy(update={"balancers": (), "revision": ""})
+        same, self._others = others == self._others, others
+        if same and self.balancer.settled() and self.balancer.want(spec.balancers, self.balancer.env):
+            self._run((Balance(state=self._revision or "none", owners=_owners(spec)),), run)
+
     def _balance(self, spec: NodeConfigSpec, have: Observed, want: Desired) -> Desired:
         """`want` with what the balancer has to do: which of its maps are not as wanted only it knows."""
         if not self.balancer.want(spec.balancers, environment(have)):
             return want
-        owners = tuple(dict.fromkeys(owner for item in spec.balancers for owner in item.owners))
         maps = tuple(name for item in want.objects for name, _ in item.maps if name in BALANCER_MAPS)
-        return replace(want, balance=self._revision or "none", balance_owners=owners, balance_maps=maps)
+        return replace(want, balance=self._revision or "none", balance_owners=_owners(spec), balance_maps=maps)
 
     def down(self) -> list[str]:
         """Remove everything of sixgate; a sentence for each thing that stays."""
@@ -216,6 +225,11 @@ class Reconciler:
                 layouts={pin: layout for pin, layout in now.layouts.items() if pin in have.maps},
             )
         )
+
+
+def _owners(spec: NodeConfigSpec) -> tuple[str, ...]:
+    """Of all balancers."""
+    return tuple(dict.fromkeys(owner for item in spec.balancers for owner in item.owners))
 
 
 def _sentence(action: Action) -> str:

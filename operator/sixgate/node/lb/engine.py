@@ -76,6 +76,7 @@ class _State:
     table: Table
     entries: Entries
     quic: Rows
+    health: Health | None = None  # that `use` was made of
 
 
 @dataclass(slots=True)
@@ -102,6 +103,9 @@ class Engine:
         self._done: tuple[object, ...] = ()
         self._drained: set[int] = set()  # tables whose drain is over
         self._adopted = False
+        self._given: tuple[Balancer, ...] = ()
+        self._texts: dict[str, tuple[str, Balancer]] = {}
+        self._reported: dict[str, tuple[_State | None, Health, tuple[str, ...], BalancerReport]] = {}
         self.wanted: tuple[Balancer, ...] = ()
         self.health = Health()
         self.env = Env()
@@ -113,10 +117,27 @@ class Engine:
 
     def want(self, balancers: tuple[Balancer, ...], env: Env) -> bool:
         """Take a new want; whether `sync` has something to do."""
-        self.wanted, self.env = balancers, env
+        self.wanted, self.env = self._interned(balancers), env
         if not balancers and not self._states and not self._maps and not table_pins(self._root):
             return False
         return self._current() != self._done or identify(self._root) != self._maps or self.due_s() == 0
+
+    def settled(self) -> bool:
+        """Whether the maps are there and were as they were wanted last."""
+        return bool(self._maps and self._done)
+
+    def _interned(self, balancers: tuple[Balancer, ...]) -> tuple[Balancer, ...]:
+        """The same, with the very objects of the former want where they are equal: most of a thousand are, and to
+        compare models field by field takes longer than everything else together."""
+        if balancers is self._given:
+            return self.wanted
+        known, self._texts = self._texts, {}
+        for item in balancers:
+            text = item.model_dump_json()
+            old = known.get(item.name)
+            self._texts[item.name] = old if old is not None and old[0] == text else (text, item)
+        self._given = balancers
+        return tuple(self._texts[item.name][1] for item in balancers)
 
     def due_s(self) -> float | None:
         """Seconds until a drain is over; None where there is none."""
@@ -214,7 +235,8 @@ class Engine:
         now = self._clock_ns()
         todo = _Change()
         problems: list[Problem] = []
-        gone = [state for name, state in self._states.items() if name not in {item.name for item in self.wanted}]
+        names = {item.name for item in self.wanted}
+        gone = [state for name, state in self._states.items() if name not in names]
         nexts: dict[str, _State] = {}
         for item in self.wanted:
             try:
@@ -236,11 +258,15 @@ class Engine:
 
     def _next(self, item: Balancer, todo: _Change, now: int) -> _State:
         """`item` as it is to be; what is to be written for it is put into `todo`."""
-        use = use_of(item, self.health)
         old = self._states.get(item.name)
         expired = old is not None and not old.table.steady() and not old.table.draining(now)
-        same = old is not None and old.item == item and old.use == use and old.env == self.env
+        same = old is not None and old.item is item and old.env == self.env
+        if old is not None and same and not expired and old.health is self.health:
+            return old
+        use = use_of(item, self.health)
+        same = same and old is not None and old.use == use
         if old is not None and same and not expired:
+            old.health = self.health
             return old
         key = self._keys.give(item.name)[0]
         wanted = {layout.mapped(backend.address): backend for backend in item.backends}
@@ -268,7 +294,7 @@ class Engine:
         for row, value_raw in self._plain["sg_lb_quic"].items():  # of backends that left and still have flows
             if layout.QUIC_KEY.unpack(row)[0] == key and layout.U32.unpack(value_raw)[0] in formers:
                 quic.setdefault(row, value_raw)
-        return _State(item, use, self.env, key, table, entries_of(item, key, stats, self.env.local), quic)
+        return _State(item, use, self.env, key, table, entries_of(item, key, stats, self.env.local), quic, self.health)
 
     def _table(self, item: Balancer, use: Use, old: _State | None, ids: dict[bytes, int], now: int) -> Table:
         same = old is not None and (old.use.active, old.item.table_size, old.item.seed) == (
@@ -407,19 +433,23 @@ class Engine:
         }
 
     def reports(self) -> tuple[BalancerReport, ...]:
-        made = []
+        known, self._reported = self._reported, {}
         for item in self.wanted:
             state = self._states.get(item.name)
-            leaving: frozenset[bytes] = frozenset()
-            if state is not None and not state.table.steady():
-                named = {self._backends[number].addr for number in state.table.formers() if number in self._backends}
-                leaving = frozenset(named - {layout.mapped(backend.address) for backend in item.backends})
-            made.append(
-                report_of(
-                    item, self.health, leaving, tuple(vip.address for vip in item.vips if vip.address in self.announced)
-                )
-            )
-        return bounded(made)
+            announced = tuple(vip.address for vip in item.vips if vip.address in self.announced)
+            old = known.get(item.name)
+            if old is None or old[0] is not state or old[1] is not self.health or old[2] != announced:
+                report = report_of(item, self.health, self._leaving(item, state), announced)
+                old = (state, self.health, announced, report)
+            self._reported[item.name] = old
+        return bounded([report for _, _, _, report in self._reported.values()])
+
+    def _leaving(self, item: Balancer, state: _State | None) -> frozenset[bytes]:
+        """Backends that still have flows and are wanted no more."""
+        if state is None:
+            return frozenset()
+        named = {self._backends[number].addr for number in state.table.formers() if number in self._backends}
+        return frozenset(named - {layout.mapped(backend.address) for backend in item.backends})
 
     def tables(self) -> dict[str, int]:
         """Names of balancers and the keys of their tables."""

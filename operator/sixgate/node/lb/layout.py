@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 CHUNK = 256
@@ -102,6 +103,7 @@ class Head:
     epoch: int = 0
 
 
+@lru_cache(maxsize=65536)
 def mapped(address: str | IPv4Address | IPv6Address) -> bytes:
     """`struct sg_addr`: 16 bytes, IPv4 as ::ffff:a.b.c.d."""
     parsed = ip_address(address)

@@ -7,7 +7,7 @@ state. (In memory that is `struct sg_lb_slot` on machines that keep the low byte
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sixgate.node.lb.layout import Head
@@ -22,10 +22,14 @@ STEADY = Head()
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table as it is in the kernel. `slots` is never changed in place."""
+    """One table as it is in the kernel. `slots` is never changed in place; `named` are its different values."""
 
     slots: array[int]
     head: Head = STEADY
+    named: frozenset[int] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "named", frozenset(self.slots))
 
     def draining(self, now_ns: int) -> bool:
         """Whether former backends still count."""
@@ -33,15 +37,15 @@ class Table:
 
     def steady(self) -> bool:
         """Whether no slot has a former backend."""
-        return max(self.slots, default=0) <= 0xFFFF
+        return max(self.named, default=0) <= 0xFFFF
 
     def used(self) -> set[int]:
         """Ids that some slot names."""
-        return {half for slot in set(self.slots) for half in (slot & 0xFFFF, slot >> 16)} - {0}
+        return {half for slot in self.named for half in (slot & 0xFFFF, slot >> 16)} - {0}
 
     def formers(self) -> set[int]:
         """Ids that some slot names as its former backend."""
-        return {slot >> 16 for slot in set(self.slots)} - {0}
+        return {slot >> 16 for slot in self.named} - {0}
 
 
 def fresh(backends: Sequence[int]) -> Table:

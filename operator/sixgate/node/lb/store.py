@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
@@ -20,7 +22,6 @@ from sixgate.node.lb import layout
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -108,7 +109,7 @@ class Store:
     def read_table(self, key: int, inner_id: int) -> list[tuple[bytes, bytes]] | None:
         """Chunks of the table that packets meet; None where no pin leads to it. Pins that lead elsewhere go."""
         found: list[tuple[bytes, bytes]] | None = None
-        for path in (self._pin(key), self._pin(key, _NEXT)):
+        for path in (Path(self._pin(key)), Path(self._pin(key, _NEXT))):
             if not path.exists():
                 continue
             fd = info.open_pin(path, "map")
@@ -117,7 +118,7 @@ class Store:
                     path.unlink()
                     continue
                 found = inner.lookup_batch()
-            if path != self._pin(key):
+            if str(path) != self._pin(key):
                 path.replace(self._pin(key))
         return found
 
@@ -128,20 +129,23 @@ class Store:
             self._swap(tables[start : start + SWAPPED_AT_ONCE])
 
     def _swap(self, tables: Sequence[tuple[int, Table]]) -> None:
-        made: list[tuple[int, Map]] = []
+        made: list[tuple[int, Map, bool]] = []
         try:
             for key, table in tables:
                 inner = self._build(table.slots, layout.chunks(table.slots, table.head))
-                made.append((key, inner))
-                path = self._pin(key, _NEXT)
-                path.unlink(missing_ok=True)
+                fresh = not os.path.exists(self._pin(key))
+                made.append((key, inner, fresh))
+                path = self._pin(key) if fresh else self._pin(key, _NEXT)
+                if not fresh:
+                    Path(path).unlink(missing_ok=True)
                 inner.pin(path)
-            rows = [(layout.U32.pack(key), inner.fd.to_bytes(4, sys.byteorder)) for key, inner in made]
+            rows = [(layout.U32.pack(key), inner.fd.to_bytes(4, sys.byteorder)) for key, inner, _ in made]
             self.maps["sg_lb_table"].update_batch(rows)
-            for key, _ in made:
-                self._pin(key, _NEXT).replace(self._pin(key))
+            for key, _, fresh in made:
+                if not fresh:
+                    os.replace(self._pin(key, _NEXT), self._pin(key))
         finally:
-            for _, inner in made:
+            for _, inner, _ in made:
                 inner.close()
 
     @staticmethod
@@ -166,8 +170,8 @@ class Store:
         gone = list(keys)
         self.maps["sg_lb_table"].delete_batch([layout.U32.pack(key) for key in gone])
         for key in gone:
-            for path in (self._pin(key), self._pin(key, _NEXT)):
-                path.unlink(missing_ok=True)
+            for pin in (self._pin(key), self._pin(key, _NEXT)):
+                Path(pin).unlink(missing_ok=True)
 
     def drop_stray_pins(self, kept: set[int]) -> None:
         """Pins of tables that are not in the map: what a process that died between two steps left behind."""
@@ -175,8 +179,8 @@ class Store:
             if names.split(path.name)[0] not in {str(key) for key in kept}:
                 path.unlink(missing_ok=True)
 
-    def _pin(self, key: int, *more: str) -> Path:
-        return self.root / names.TABLES / names.join(str(key), *more)
+    def _pin(self, key: int, *more: str) -> str:
+        return f"{self.root}/{names.TABLES}/{names.join(str(key), *more)}"
 
     # What the data plane counts and remembers
 
