@@ -314,8 +314,10 @@ SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, s
 	*id = sg_lb_decide(ctx, vip, w, &reason);
 	if (!*id)
 		return reason;
-	if (vip->port_delta && !sg_lb_inner_port(ctx, p, &w->ask.key, port_off, vip->port_delta))
-		return SG_DROP_RESIZE;
+	w->out.delta = vip->port_delta;
+	w->out.dport = w->ask.key.dport;
+	w->out.inner = port_off;
+	w->out.inner_proto = w->ask.key.proto;
 	return SG_OK_LB_ICMP;
 }
 

@@ -17,13 +17,14 @@ struct sg_lb_pkt {
 	__u8 v6;
 	__u8 tos;
 	__u8 proto;
-	__u8 pad[5];
+	__u8 inner_proto;
+	__u32 inner; /* ICMP errors: where the ports of the embedded packet stand; else 0 */
 };
 
 /* The port before it was mapped, as the outer header carries it; 0: not mapped. */
 SG_INLINE __be16 sg_lb_port_tag(const struct sg_lb_pkt *p)
 {
-	return p->delta ? p->dport : 0;
+	return p->delta && !p->inner ? p->dport : 0;
 }
 
 SG_INLINE void sg_lb_outer4(struct iphdr *ip, const struct sg_lb_backend *b, const struct sg_lb_pkt *p)
@@ -49,6 +50,31 @@ SG_INLINE void sg_lb_outer6(struct ipv6hdr *ip6, const struct sg_lb_backend *b, 
 	__builtin_memcpy(&ip6->saddr, &b->src, 12);
 	ip6->saddr.in6_u.u6_addr32[3] = b->src.w[3] | bpf_htonl(p->spread & b->src_mask);
 	__builtin_memcpy(&ip6->daddr, &b->addr, 16);
+}
+
+/* An ICMP error about a mapped port. The backend listens on its own: so must the embedded packet say that it came from there, with a checksum to
+ * fit where there is one. */
+SG_INLINE bool sg_lb_inner_port(sg_ctx *ctx, const struct sg_lb_pkt *p)
+{
+	__be16 to = bpf_htons((__u16)(bpf_ntohs(p->dport) + p->delta));
+	bool udp = p->inner_proto == IPPROTO_UDP;
+	__u64 diff = sg_csum_neg(p->dport) + to;
+	__u32 sum_off = p->inner + (udp ? 6 : 16);
+	__u16 sum, inner, was;
+
+	/* Ports and checksums stand at even offsets of the message. */
+	if (sum_off + 2 <= p->l3 + p->len && !sg_load(ctx, sum_off, &was, 2) && (!udp || was)) {
+		inner = sg_csum_update(was, diff);
+		if (udp && !inner)
+			inner = 0xffff;
+		diff += sg_csum_neg(was) + inner;
+		if (sg_store(ctx, sum_off, &inner, 2))
+			return false;
+	}
+	if (sg_load(ctx, p->l4 + 2, &sum, 2))
+		return false;
+	sum = sg_csum_update(sum, diff);
+	return !sg_store(ctx, p->l4 + 2, &sum, 2) && !sg_store(ctx, p->inner, &to, 2);
 }
 
 #endif

@@ -79,28 +79,4 @@ SG_INLINE bool sg_lb_is_error(const struct sg_pkt *p, __u8 type)
 	return p->version == 4 ? type == 3 || type == 4 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
-/* The backend listens on its own port: so must the embedded packet say that it came from there, with a checksum to fit where there is one. */
-SG_INLINE bool sg_lb_inner_port(sg_ctx *ctx, const struct sg_pkt *p, const struct sg_lb_flow_key *key, __u32 port_off, __u16 delta)
-{
-	__be16 to = bpf_htons((__u16)(bpf_ntohs(key->dport) + delta));
-	bool udp = key->proto == IPPROTO_UDP;
-	__u64 diff = sg_csum_neg(key->dport) + to;
-	__u32 sum_off = port_off + (udp ? 6 : 16);
-	__u16 sum, inner, was;
-
-	/* Ports and checksums stand at even offsets of the message. */
-	if (sum_off + 2 <= p->end && !sg_load(ctx, sum_off, &was, 2) && (!udp || was)) {
-		inner = sg_csum_update(was, diff);
-		if (udp && !inner)
-			inner = 0xffff;
-		diff += sg_csum_neg(was) + inner;
-		if (sg_store(ctx, sum_off, &inner, 2))
-			return false;
-	}
-	if (sg_load(ctx, p->l4 + 2, &sum, 2))
-		return false;
-	sum = sg_csum_update(sum, diff);
-	return !sg_store(ctx, p->l4 + 2, &sum, 2) && !sg_store(ctx, port_off, &to, 2);
-}
-
 #endif

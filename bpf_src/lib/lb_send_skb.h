@@ -85,7 +85,7 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 	if (!fits && !(room && sg_gso_size(ctx) && p->proto == IPPROTO_TCP))
 		return TC_ACT_SHOT;
 	*reason = SG_DROP_RESIZE;
-	if (p->delta && !sg_lb_map_port(ctx, p))
+	if (p->delta && !(p->inner ? sg_lb_inner_port(ctx, p) : sg_lb_map_port(ctx, p)))
 		return TC_ACT_SHOT;
 	if (room && !sg_lb_encap(ctx, p, b, v4, fits))
 		return TC_ACT_SHOT;

@@ -87,7 +87,7 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 	if (unlikely(!c->ifindex || p->len + room > c->mtu || b->kind == SG_LB_NAT))
 		return XDP_PASS;
 	*reason = SG_DROP_RESIZE;
-	if (unlikely(p->delta) && !sg_lb_map_port(ctx, p))
+	if (unlikely(p->delta) && !(p->inner ? sg_lb_inner_port(ctx, p) : sg_lb_map_port(ctx, p)))
 		return XDP_DROP;
 	*reason = SG_OK_LB;
 	if (unlikely(!room)) {

@@ -6,6 +6,7 @@ import ctypes
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,11 @@ def veth(private_net: None) -> Pair:
         indices = (route.link_lookup(ifname=left)[0], route.link_lookup(ifname=right)[0])
         for index in indices:
             route.link("set", index=index, state="up")
+        # The kernel notices the carrier a little later, and routes by IPv6 only then.
+        until = time.monotonic() + 10
+        while any(route.link("get", index=index)[0].get_attr("IFLA_OPERSTATE") != "UP" for index in indices):
+            assert time.monotonic() < until, f"devices {left} and {right} do not come up"
+            time.sleep(0.01)
     return Pair((left, right), indices)
 
 
