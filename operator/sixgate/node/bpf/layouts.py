@@ -778,7 +778,8 @@ SG_LB_PKT = Record(
         Field("v6", 24, Int("__u8", 1)),
         Field("tos", 25, Int("__u8", 1)),
         Field("proto", 26, Int("__u8", 1)),
-        Field("pad", 27, Array(Int("__u8", 1), 5)),
+        Field("inner_proto", 27, Int("__u8", 1)),
+        Field("inner", 28, Int("__u32", 4)),
     ),
 )
 
