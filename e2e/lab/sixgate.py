@@ -32,6 +32,7 @@ class Sixgate:
         self.bpffs = lab.add_bpffs() / "sixgate"
         self.state_dir = lab.workdir / "state"
         self.log = lab.workdir / "sixgate.log"
+        self.objects = ROOT / "build" / "bpf"
         lab.workdir.chmod(0o711)  # a resolver, which is another user, has its files in `run`
         self._process: subprocess.Popen[str] | None = None
 
@@ -42,7 +43,7 @@ class Sixgate:
         """The command line of the gateway process."""
         words = [str(SIXGATE), "standalone", "--manifests", str(self.manifests), "--node", self._node]
         words += ["--run-dir", str(self._lab.workdir / "run")]
-        return [*words, *self._directories(), "--objects", str(ROOT / "build" / "bpf"), *self._more]
+        return [*words, *self._directories(), "--objects", str(self.objects), *self._more]
 
     def start(self) -> None:
         """Starts the process; it is ready some time later, see `wait_ready`."""
