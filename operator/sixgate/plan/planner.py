@@ -317,7 +317,8 @@ class _Run:
         if item.spec.prefix is None or item.spec.stateful is None:
             return
         translating = {name: self.nodes[name] for name in self.index.names_of(active)}
-        others = self.index.names_of(self.index.everything & ~active)
+        everyone = self.index.names_of(self.index.everything & ~active)
+        others = tuple(name for name in everyone if node_address(self.nodes[name], 6))
         without = [name for name in translating if not node_address(translating[name], 6)]
         if others and without:
             named = ", ".join(without[:MAX_NAMED])

@@ -167,9 +167,8 @@ def too_much(part: StatefulPart) -> str:
     entries = sum(space.count for space in spaces)
     if entries > MAX_PORT_ENTRIES:
         most = MAX_PORT_ENTRIES // (PROTOCOLS * ALL_BLOCKS)
-        return (
-            f"has {entries * PORTS_PER_BLOCK // PROTOCOLS} ports per protocol on one node, where {most} addresses' fit"
-        )
+        ports = entries * PORTS_PER_BLOCK // PROTOCOLS
+        return f"has {ports} ports in its pools on one node, where those of {most} addresses fit"
     for source in sources:
         pieces = len(_pools(source, spaces))
         if pieces > MAX_POOLS:
