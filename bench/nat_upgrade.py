@@ -26,8 +26,9 @@ from e2e.lab.run import LabError, LabRun
 from e2e.lab.sixgate import ROOT
 
 FLOWS = 500_000
-RATE = 120_000
-LIVE_RATE = 40_000
+RATE = 80_000
+ROUNDS = 2  # what the machine itself drops in one round comes in the other
+LIVE_RATE = 20_000
 KILLS = 10
 KILL_FLOWS = 20_000
 SEED = 5
@@ -135,7 +136,7 @@ def _gateway(flows: int) -> dict[str, object]:
 
 def _one_round(lab: LabRun, target: str, flows: int) -> Seen:
     with FlowReceiver(lab, SERVER4.role, flows) as receiver:
-        lab.run(CLIENT6.role, send_command(lab, CLIENT6.role, FIRST_SOURCE, target, flows, RATE), timeout=120)
+        lab.run(CLIENT6.role, send_command(lab, CLIENT6.role, FIRST_SOURCE, target, flows, RATE, ROUNDS), timeout=120)
         return receiver.result()
 
 

@@ -7,7 +7,7 @@
  * Flow N comes from SOURCE6 + N / 50000, port 10000 + N % 50000, and goes to port 4001. The receiver sees IPv4; it writes
  * for each flow 8 bytes to FILE, address and port of the source of its last packet, zero for a flow that was not seen, when
  * it gets SIGUSR1 and then nothing for IDLE_MS. It prints "ready", and at the end {"flows": N, "packets": N, "moved": N}, where
- * `moved` counts flows whose source changed meanwhile.
+ * `moved` counts flows whose source changed meanwhile. It sees what comes in before a filter at the device drops it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -165,7 +165,7 @@ static int receiver(char **argv)
 	unsigned int count = (unsigned int)atoi(argv[1]), flows = 0;
 	unsigned char *seen = calloc(count, 8), data[2048];
 	unsigned long packets = 0, moved = 0;
-	int fd = packet_socket(argv[0], ETH_P_IP), idle = atoi(argv[3]);
+	int fd = packet_socket(argv[0], ETH_P_ALL), idle = atoi(argv[3]);
 	struct pollfd wait = {.fd = fd, .events = POLLIN};
 	FILE *file;
 
@@ -185,7 +185,8 @@ static int receiver(char **argv)
 			continue;
 		}
 		length = recv(fd, data, sizeof(data), MSG_DONTWAIT);
-		if (length < 14 + 20 + 16 || ip[0] != 0x45 || ip[9] != 17 || ntohl(*(unsigned int *)(void *)(udp + 8)) != MAGIC)
+		if (length < 14 + 20 + 16 || data[12] != 8 || data[13] || ip[0] != 0x45 || ip[9] != 17 ||
+		    ntohl(*(unsigned int *)(void *)(udp + 8)) != MAGIC)
 			continue;
 		n = ntohl(*(unsigned int *)(void *)(udp + 12));
 		if (n >= count)

@@ -8,6 +8,7 @@ entry that the new map has already is the newer one and stays.
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from sixgate.node.bpf.map import Map
 
 Fields = tuple[tuple[str, int, int], ...]  # name, offset, size; bytes
-Snapshot = dict[int, list[bytes]]  # values of an array, batch by batch, as a first pass found them
+Snapshot = dict[int, bytes]  # values of an array, batch by batch, as a first pass found them
+_KEY = 4  # bytes of an array's key
 ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
 
@@ -107,20 +109,23 @@ def _pieces(old: Fields, new: Fields) -> list[tuple[int, int, int]]:
     return pieces
 
 
-def carry_entries(source: Map, target: Map, old: MapFields, new: MapFields, first_pass: Snapshot) -> tuple[int, int]:
+def carry_entries(
+    source: Map, target: Map, old: MapFields, new: MapFields, first_pass: Snapshot, *, fresh: bool = False
+) -> tuple[int, int]:
     """Puts every entry of `source` that `target` lacks into it: (how many were put, how many found no room).
 
     Every entry of an array is always there, so a second pass goes by `first_pass`, which the first one fills: what has
     changed in `source` since is put where nobody has written to `target` since. Per-CPU values cannot be carried; a
-    map of them is left as it is.
+    map of them is left as it is. `fresh` says that nobody has written to `target` yet.
     """
     if source.per_cpu or target.per_cpu:
         return 0, 0
     key_of = converter(old.key, new.key, old.key_size, new.key_size)
     value_of = converter(old.value, new.value, old.value_size, new.value_size)
     if source.type in ARRAYS:
-        return _carry_array(source, target, value_of, first_pass)
-    known = {key for batch in target.batches() for key, _ in batch}
+        rows = _Rows(_pieces(old.value, new.value), old.value_size, new.value_size)
+        return _carry_array(source, target, rows, first_pass, fresh=fresh)
+    known = set() if fresh else {key for batch in target.batches() for key, _ in batch}
     put = refused = 0
     for batch in source.batches():
         missing = [(key_of(key), value) for key, value in batch]
@@ -130,30 +135,75 @@ def carry_entries(source: Map, target: Map, old: MapFields, new: MapFields, firs
     return put, refused
 
 
-def _carry_array(source: Map, target: Map, value_of: Callable[[bytes], bytes], first_pass: Snapshot) -> tuple[int, int]:
-    blank = bytes(source.codec.value.size)
-    nothing = value_of(blank)
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Values of an array, one behind the other, and their conversion."""
+
+    pieces: list[tuple[int, int, int]]
+    old_size: int
+    new_size: int
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Values of the old layout, one by one."""
+        size = self.old_size
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    def convert(self, data: bytes) -> bytes:
+        if self.pieces == [(0, 0, self.old_size)] and self.new_size >= self.old_size:  # nothing has moved
+            tail = bytes(self.new_size - self.old_size)
+            return tail.join(self.split(data)) + tail
+        made = bytearray(len(data) // self.old_size * self.new_size)
+        for to, start, size in self.pieces:  # byte by byte across all values, which is done in C
+            for at in range(size):
+                made[to + at :: self.new_size] = data[start + at :: self.old_size]
+        return bytes(made)
+
+
+def _carry_array(source: Map, target: Map, rows: _Rows, first_pass: Snapshot, *, fresh: bool) -> tuple[int, int]:
+    """`fresh`: nobody has written to `target` yet, so it need not be looked at."""
     again = bool(first_pass)
     put = refused = 0
-    there = target.batches()
-    for number, batch in enumerate(source.batches()):
-        have = dict(next(there, ()))
-        values = [value for _, value in batch]
-        before = first_pass.get(number) or [blank] * len(values)
+    room = target.info.max_entries
+    there = iter(()) if fresh else target.raw_batches()
+    for number, (keys, values) in enumerate(source.raw_batches()):
+        before = first_pass.get(number, b"").ljust(len(values), b"\0")
+        _, have = next(there, (b"", b""))
         if not again:
             first_pass[number] = values
         if values == before:
             continue
-        todo = []
-        for (key, now), was in zip(batch, before, strict=False):
-            if now == was:
-                continue
-            if key not in have:
-                refused += 1
-            elif have[key] in (nothing, value_of(was)):
-                todo.append((key, value_of(now)))
-        put += target.update_batch(todo)
+        first = int.from_bytes(keys[:_KEY], sys.byteorder)
+        fits = max(0, min(len(values) // rows.old_size, room - first))
+        filled = _filled(rows, values)
+        refused += sum(filled[fits:])
+        places, old_end, new_end = keys[: fits * _KEY], fits * rows.old_size, fits * rows.new_size
+        now, was = rows.convert(values[:old_end]), b"" if fresh else rows.convert(before[:old_end])
+        seen = have[:new_end]
+        if fresh or seen == was or not seen.strip(b"\0"):
+            target.update_raw(places, now)
+            put += sum(filled[:fits])
+        else:
+            put += _put_rows(target, places, (now, was, seen), rows.new_size)
     return put, refused
+
+
+def _filled(rows: _Rows, data: bytes) -> list[bool]:
+    """Which values are not all zero."""
+    blank = bytes(rows.old_size)
+    return [value != blank for value in rows.split(data)]
+
+
+def _put_rows(target: Map, keys: bytes, values: tuple[bytes, bytes, bytes], size: int) -> int:
+    """Puts rows that have changed, `was` to `now`, where nobody has written: what `target` has is still the same."""
+    now, was, have = values
+    blank = bytes(size)
+    todo = []
+    for row, at in enumerate(range(0, len(now), size)):
+        end = at + size
+        new, old, seen = now[at:end], was[at:end], have[at:end]
+        if new != old and (seen in (old, blank)):
+            todo.append((keys[row * _KEY : row * _KEY + _KEY], new))
+    return target.update_batch(todo)
 
 
 def _put(target: Map, pairs: list[tuple[bytes, bytes]]) -> tuple[int, int]:

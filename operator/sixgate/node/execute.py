@@ -43,6 +43,7 @@ class Executor:
     catalogue: Catalogue
     balancer: Engine | None = None
     first_pass: dict[str, Snapshot] = field(default_factory=dict)  # of arrays that are being carried over, by map
+    fresh: set[str] = field(default_factory=set)  # pins of maps that were made and no program is attached to yet
 
     def run(self, action: act.Action) -> None:
         try:
@@ -164,7 +165,9 @@ class Executor:
             now = self.state.remembered()
             self.state.remember(replace(now, layouts={**now.layouts, **dict(action.layouts)}))
             self._remember_fields(action)
+            made = {pin for _, pin in action.maps if not (self.root / pin).exists()}
             found.load()
+            self.fresh.update(made)
             for name in action.programs:
                 with found.program(name) as program:
                     self._pin_program(program, ProgName(action.name, name, action.key))
@@ -187,7 +190,8 @@ class Executor:
                     f"{source.info.value_size} bytes per value, is not on record."
                 )
             seen = self.first_pass.get(action.map, {}) if action.again else {}
-            put, refused = carry_entries(source, target, old, action.fields, seen)
+            fresh = action.to in self.fresh and not action.again
+            put, refused = carry_entries(source, target, old, action.fields, seen, fresh=fresh)
             self.first_pass[action.map] = {} if action.again else seen
         log.info("Carried %d entries of %s over%s.", put, action.map, " after the switch" if action.again else "")
         if refused:

@@ -277,8 +277,25 @@ class Map:
         self.close()
 
     def batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Entries in batches, so that a large map is never in memory as a whole; a hash bucket larger than the room
-        (ENOSPC) makes the room grow. BpfError with an errno of NO_BATCH where the type of map has none."""
+        """Entries in batches, so that a large map is never in memory as a whole. BpfError with an errno of NO_BATCH
+        where the type of map has none."""
+        size, width = self.codec.key.size, self._value_bytes
+        for keys, values in self.raw_batches():
+            starts = range(len(keys) // size)
+            yield [(keys[at * size : (at + 1) * size], values[at * width : (at + 1) * width]) for at in starts]
+
+    def update_raw(self, keys: bytes, values: bytes) -> None:
+        """Puts entries that stand one behind the other, as `raw_batches` gives them."""
+        opts = BatchOpts(sz=ctypes.sizeof(BatchOpts))
+        count = c_uint32(len(keys) // self.codec.key.size)
+        _check_size(values, count.value * self._value_bytes, self.name)
+        result = libbpf().bpf_map_update_batch(self._fd, keys, values, ctypes.byref(count), ctypes.byref(opts))
+        if result < 0:
+            check(result, f"writing entries of map {self.name}{self._full(-result)}")
+
+    def raw_batches(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of all entries in batches, one behind the other; a hash bucket larger than the room (ENOSPC)
+        makes the room grow."""
         size, room = self.codec.key.size, min(BATCH, max(self.info.max_entries, 1))
         cursor, following = (c_char * max(size, 8))(), (c_char * max(size, 8))()
         opts = BatchOpts(sz=ctypes.sizeof(BatchOpts))
@@ -294,12 +311,8 @@ class Map:
                 continue
             if result not in (0, -errno.ENOENT):
                 check(result, f"reading map {self.name}")
-            all_keys, all_values, width = bytes(keys), bytes(values), self._value_bytes
             if count.value:
-                yield [
-                    (all_keys[at * size : (at + 1) * size], all_values[at * width : (at + 1) * width])
-                    for at in range(count.value)
-                ]
+                yield bytes(keys)[: count.value * size], bytes(values)[: count.value * self._value_bytes]
             if result == -errno.ENOENT:
                 return
             first, cursor, following = False, following, cursor
