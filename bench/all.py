@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import bigtcp, dns64, harness, lb, nat64, operator
+from bench import bigtcp, dns64, harness, lb, nat, nat64, operator
 from e2e.conformance import DEFAULT_VECTORS
 from e2e.lab.run import LabError
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, default=DEFAULT_VECTORS, help="recorded RFC 7915 cases")
     args = parser.parse_args()
     try:
-        reports = [nat64.run(args.vectors), bigtcp.run(), dns64.run(), operator.run(), lb.run()]
+        reports = [nat64.run(args.vectors), nat.run(), bigtcp.run(), dns64.run(), operator.run(), lb.run()]
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

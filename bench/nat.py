@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
 from bench.nat_labs import conns_server, kernel_path, nat46_path, nat64_path, ready_for_packets
+from bench.nat_upgrade import kill_under_flows, upgrade_under_flows
 from e2e.lab import traffic
 from e2e.lab.run import LabError, LabRun
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from bench.nat_labs import NatPath
 
-PARTS = ("tcp", "packets", "connections")
+PARTS = ("tcp", "packets", "connections", "restart", "upgrade")
+NONE = Goal("value", "<=", 0)
 KERNEL = "nft DNAT and masquerade of IPv4"
 AS_KERNEL = Goal("ratio", ">=", 1.0)
 WAYS = {"nat64": "NAT64", "nat46": "NAT46"}
@@ -89,6 +91,30 @@ def measure_connections(report: Report, rounds: int, seconds: float) -> None:
     report.remarks.append("New connections: opened by one client process, 64 at once, and reset as soon as they stand.")
 
 
+def measure_restart(report: Report) -> None:
+    """kill -9 and restart while 20,000 flows send."""
+    progress("restart: kill -9 under flows")
+    got = kill_under_flows()
+    what = f"kill -9 and restart {got.kills} times under {got.flows:,} flows"
+    report.rows += [
+        Row(f"{what}: sessions lost", "sessions", (float(got.lost),), goal=NONE),
+        Row(f"{what}: flows that changed address or port", "flows", (float(got.moved),), goal=NONE),
+    ]
+    report.remarks.append(f"Restart: {got.packets:,} packets came through meanwhile.")
+
+
+def measure_upgrade(report: Report) -> None:
+    """Objects whose session is larger, while 500,000 flows are in the tables."""
+    progress("upgrade: objects with a larger session, 500,000 flows")
+    got = upgrade_under_flows()
+    what = f"Upgrade to a larger session with {got.flows:,} flows"
+    report.rows += [
+        Row(f"{what}: lost", "flows", (float(got.lost),), goal=NONE),
+        Row(f"{what}: changed address or port", "flows", (float(got.moved_meanwhile),), goal=NONE),
+        Row(f"{what}: carrying the table over, both passes", "s", (got.carrying_s,), goal=Goal("value", "<=", 3)),
+    ]
+
+
 def run(*, rounds: int = 5, seconds: float = 1.0, parts: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Stateful NAT")
@@ -98,6 +124,10 @@ def run(*, rounds: int = 5, seconds: float = 1.0, parts: tuple[str, ...] = PARTS
         measure_packets(report, rounds, seconds)
     if "connections" in parts:
         measure_connections(report, rounds, seconds)
+    if "restart" in parts:
+        measure_restart(report)
+    if "upgrade" in parts:
+        measure_upgrade(report)
     return report
 
 

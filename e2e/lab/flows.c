@@ -4,7 +4,7 @@
  *   flows send DEV GATEWAY_MAC SOURCE6 DESTINATION6 FIRST COUNT RATE ROUNDS
  *   flows recv DEV COUNT FILE IDLE_MS
  *
- * Flow N comes from SOURCE6 + N / 50000, port 10000 + N % 50000, and goes to port 4001. The receiver sees IPv4; it writes
+ * Flow N comes from SOURCE6 + N / 5000, port 10000 + N % 5000, and goes to port 4001. The receiver sees IPv4; it writes
  * for each flow 8 bytes to FILE, address and port of the source of its last packet, zero for a flow that was not seen, when
  * it gets SIGUSR1 and then nothing for IDLE_MS. It prints "ready", and at the end {"flows": N, "packets": N, "moved": N}, where
  * `moved` counts flows whose source changed meanwhile. It sees what comes in before a filter at the device drops it.
@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PORTS 50000
+#define PORTS 5000
 #define FIRST_PORT 10000
 #define MAGIC 0x53474e41
 #define BATCH 64
