@@ -43,6 +43,9 @@ class BigTcp(Values):
         description="Nodes of the default policy, as in BIGTCPPolicy.",
     )
     devices: dict[str, Any] = Field(default={}, description="Devices of the default policy, as in BIGTCPPolicy.")
+    forwarding: Literal["Auto", "Redirect", "Kernel"] = Field(
+        default="Auto", description="How nodes pass larger packets on, as in BIGTCPPolicy."
+    )
     pods: Literal["Off", "HostSide", "Live"] = Field(
         default="HostSide",
         description="What the default policy does to pods. Any policy with Live needs agent.enterPodNamespaces.",

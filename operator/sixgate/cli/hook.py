@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MANAGER = "sixgate-chart"
 LABEL = "sixgate.io/made-by-chart"
 KINDS = {"BIGTCPPolicy": "bigtcppolicies", "NAT46Gateway": "nat46gateways"}
+TEST_POD = "sixgate-test"
 API = "/apis/sixgate.io/v1alpha1"
 QUIET_S = 3.0  # for so long no operator may have written a NodeConfig anew
 
@@ -71,16 +72,22 @@ def leave(
 
     Objects that users made stay; those of the chart go.
     """
-    asyncio.run(_within(timeout, _leave, f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}"))
+    places = (f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}", f"/api/v1/namespaces/{namespace}/pods")
+    asyncio.run(_within(timeout, _leave, *places))
 
 
-async def _leave(client: KubeClient, deployment: str) -> None:
+async def _leave(client: KubeClient, deployment: str, pods: str) -> None:
     from sixgate.kube import ApiError  # noqa: PLC0415
 
     try:
         scale = await client.request("GET", f"{deployment}/scale")
         scale["spec"]["replicas"] = 0
         await client.request("PUT", f"{deployment}/scale", body=scale)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+    try:
+        await client.request("DELETE", f"{pods}/{TEST_POD}")  # Helm keeps what `helm test` made
     except ApiError as error:
         if error.status != 404:
             raise

@@ -76,8 +76,8 @@ class StateDir:
         """Remove half-written files of processes that were killed, and then the directory if nothing is left."""
         for leftover in self.path.glob(".*.json.*"):
             leftover.unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if self.path.is_dir() and not any(self.path.iterdir()) and not os.path.ismount(self.path):
+            self.path.rmdir()  # where it is mounted into a container, the node keeps an empty directory
 
     def remembered(self) -> Remembered:
         """What was recorded since this boot; nothing after a reboot, when the kernel has forgotten it all."""
