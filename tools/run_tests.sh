@@ -121,6 +121,7 @@ fi
 tiers=
 tier tests/unit ""
 tier tests/rfc ""
+tier tests/chart ""
 tier tests/bpf "$(bpf_obstacle)"
 obstacle=$(netns_obstacle)
 tier tests/dns64 "$obstacle"

