@@ -6,7 +6,7 @@ JSON ?=
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz fuzz-lb clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e e2e image kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz fuzz-lb clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,14 @@ test: bootstrap ## lint and every tier of tests that this machine can run
 
 test-e2e: bootstrap ## the operator against a real API server (minutes)
 	@tools/run_tests.sh e2e
+
+e2e: bpf ## image, chart and data plane on a real three-node cluster, or on the one of KUBECONFIG; minutes, JSON=FILE
+	@tools/bootstrap.sh --cluster
+	@$(PY) -m e2e.cluster $(if $(JSON),--json $(JSON))
+
+image: bpf ## build the image without a registry, by buildah on a base made of Debian packages
+	@tools/bootstrap.sh --cluster
+	@$(PY) -m e2e.cluster.build
 
 kernels: bpf ## load, attach and translate on Debian's kernels 6.1 and 6.12, in QEMU without KVM (minutes)
 	@command -v qemu-system-x86_64 >/dev/null || apt-get install -q -y --no-install-recommends qemu-system-x86

@@ -23,6 +23,7 @@ OUT4_NET, OUT6_NET = "203.0.113.0/24", "2001:db8:f00d::/64"
 BOTH4, BOTH6 = "203.0.113.30", "2001:db8:f00d::30"
 NAT64_PREFIX = "2001:db8:64::/96"
 GATEWAY_POOL = "198.51.100.0/24"  # what the outside sees of clients behind a NAT46Gateway
+STATEFUL_PREFIX, STATEFUL_POOL = "64:ff9b:1:e2e0::/96", "192.0.2.64/28"
 MTU = 1500
 
 
@@ -53,7 +54,7 @@ class Node:
         return f"10.244.{self.number}.0/24"
 
 
-def translated(ipv4: str) -> str:
-    """What an IPv4 address is called under NAT64_PREFIX."""
+def translated(ipv4: str, prefix: str = NAT64_PREFIX) -> str:
+    """What an IPv4 address is called under a /96."""
     first, second, third, fourth = (int(part) for part in ipv4.split("."))
-    return f"{NAT64_PREFIX.split('/', maxsplit=1)[0]}{first:02x}{second:02x}:{third:02x}{fourth:02x}"
+    return f"{prefix.split('/', maxsplit=1)[0]}{first:02x}{second:02x}:{third:02x}{fourth:02x}"
