@@ -33,7 +33,9 @@ struct {
 
 SG_INLINE const struct sg_eg_home *sg_eg_home_of(const struct sg_addr *pod)
 {
-	return bpf_map_lookup_elem(&sg_eg_home, pod);
+	struct sg_addr key = *pod; /* until Linux 6.2, no argument of a function is a key */
+
+	return bpf_map_lookup_elem(&sg_eg_home, &key);
 }
 
 SG_INLINE bool sg_eg_by4(const struct sg_addr *node)

@@ -45,8 +45,12 @@ def value_sets() -> Iterator[dict[str, int]]:
 
 
 def all_constants() -> Iterator[dict[str, int]]:
+    """Constants beside the features are varied with all features on; all combinations where thorough."""
+    every = reduce(int.__or__, (int(flag) for flag in SgFeature), 0)
+    on = {name: values[-1] for name, values in CHOICES.items()}
     for features in feature_sets():
-        for values in value_sets():
+        thorough = os.environ.get("SIXGATE_THOROUGH") or features == every
+        for values in value_sets() if thorough else [on]:
             yield {"features": features, **values}
 
 
