@@ -13,7 +13,10 @@ import pytest
 
 from e2e.lab import traffic
 from e2e.lab.run import LabRun
-from tests.netns.lb_lab import BACKENDS, VIP4, VIP6, LbLab, Servers, connect, transfer
+from sixgate.node.bpf.layouts import SgLbKind
+from tests.bpf.balancer import Slots
+from tests.netns.lb_lab import BACKENDS, VIP4, VIP6, LbLab, Servers, address, connect, transfer
+from tests.netns.taps import Tap
 
 TCP, UDP = 6, 17
 INNER = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
@@ -129,3 +132,63 @@ def test_a_packet_too_big_for_the_outer_header_is_answered(lab: LbLab, v6: bool)
             assert client.recv(2000)[3:] == fits
     assert lab.lb.reasons()["SG_OK_ICMP_SENT"] >= 1
     assert lab.tables.drops()["SG_DROP_TOO_BIG"] >= 1
+
+
+@INNER
+@OUTER
+def test_super_packets_stay_whole_in_tc(lab: LbLab, v6: bool, outer6: bool) -> None:
+    """Their segments, made for the client's link, are cut smaller for the outer header; XDP meets none."""
+    port = 5000 + 2 * v6 + outer6
+    lab.balance(v6, outer6, (port, port), TCP)
+    data = random.Random(port).randbytes(2_000_000)
+    with closing(Servers(lab.lab, vip(v6), port)), ExitStack() as stack:
+        stream, name = connect(lab.lab, vip(v6), port)
+        stack.enter_context(stream)
+        tap = stack.enter_context(Tap(lab.lab, "lb", name, sent=True))
+        assert transfer(stream, data) == data
+        outer = [each for each in tap.packets() if each.protocol in (4, 41)]
+    if lab.xdp:
+        assert [each for each in outer if len(each.data) > 1500] == []
+        return
+    assert max(len(each.data) for each in outer) > 10_000
+    heads = (40 if outer6 else 20) + (40 if v6 else 20) + 20
+    assert {each.gso_size + heads <= 1500 for each in outer} == {True}
+
+
+@INNER
+@pytest.mark.parametrize("target", [0, 44], ids=["plain", "mapped"])
+def test_l2_leaves_packets_as_they_are(lab: LbLab, v6: bool, target: int) -> None:
+    """A mapped port cannot travel along: the backends have it in a table."""
+    port = 4000 + 2 * v6 + bool(target)
+    for number in (1, 2):
+        lab.tables.backend(30 + number, address(number, v6), SgLbKind.SG_LB_L2, version=port)
+    lab.tables.table(30, Slots([(31 + slot % 2, 0) for slot in range(251)]))
+    lab.tables.vip(vip(v6))
+    delta = (target - port) & 0xFFFF if target else 0
+    lab.tables.vip(vip(v6), port, TCP, table=30, port_delta=delta)
+    if target:
+        for each in lab.backends.values():
+            each.maps["sg_decap_port"].set({"vip": vip(v6), "port": target, "proto": TCP}, port)
+    data = random.Random(port).randbytes(100_000)
+    with closing(Servers(lab.lab, vip(v6), target or port)), ExitStack() as stack:
+        named = set()
+        for _ in range(16):
+            stream, name = connect(lab.lab, vip(v6), port)
+            stack.enter_context(stream)
+            named.add(name)
+        assert named == set(BACKENDS)
+        assert transfer(stream, data) == data
+
+
+@INNER
+def test_replies_ask_for_segments_with_room_for_an_outer_header(v6: bool) -> None:
+    with LabRun() as run, LbLab(run, xdp=False, mtu=1500) as lab:
+        lab.balance(v6, True, (80, 80), TCP)
+        with closing(Servers(run, vip(v6), 80)):
+            stream, _ = connect(run, vip(v6), 80)
+            with stream:
+                segment = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+                assert segment <= 1500 - 40 - (40 if v6 else 20) - 20
+                data = bytes(100_000)
+                assert transfer(stream, data) == data
+        assert lab.lb.reasons().get("SG_OK_ICMP_SENT", 0) == 0
