@@ -102,7 +102,7 @@ def observe(  # noqa: PLR0917 - options, which are given by name
             while (not count or shown < count) and time.monotonic() < end:
                 select.select([observer.fileno()], [], [], 0.2)
                 for event in observer.events():
-                    named = replace(event, object=owners.owner(event.before))
+                    named = replace(event, object=owners.owner(event.before, event.hook))
                     if wanted.admits(named) and (not count or shown < count):
                         shown += 1
                         _show(named, output, capture)

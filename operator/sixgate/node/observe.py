@@ -116,6 +116,15 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
     )
 
 
+def observe_devices(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink) -> Observed:
+    """Devices, and what `devices.match` has to know of them; nothing of BPF."""
+    found = netlink.devices()
+    by_index = {device.ifindex: device.name for device in found.values()}
+    defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
+    kernel = Kernel(os.uname().release, bool(options.tcx))
+    return Observed(kernel=kernel, devices=found, defaults=defaults, pod_ports=_pod_ports(spec, found, defaults))
+
+
 def _pod_ports(spec: NodeConfigSpec, devices: Mapping[str, Device], defaults: Mapping[int, str]) -> Ports:
     if not any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments):
         return Ports()

@@ -22,7 +22,8 @@ _ETHER_BYTES, _IPV4_BYTES, _IPV6_BYTES = 14, 20, 40
 _SYN = 0x02
 _ECHO, _ECHO6 = 8, 128
 _IDENTIFIED = {(1, 0), (1, 8), (58, 128), (58, 129)}  # echo and its reply carry an identifier
-_NAMES = {_TCP: "tcp", _UDP: "udp", _ICMP: "icmp", _ICMP6: "icmpv6"}
+_IN4, _IN6 = 4, 41  # IPv4 and IPv6 inside the packet
+_NAMES = {_TCP: "tcp", _UDP: "udp", _ICMP: "icmp", _ICMP6: "icmpv6", _IN4: "ipip", _IN6: "ip6ip"}
 _FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04, "psh": 0x08, "ack": 0x10}
 
 
@@ -50,11 +51,14 @@ class Seen:
     payload: int
     icmp: tuple[int, int] | None = None  # type and code
     fragment: bool = False
+    inner: Seen | None = None  # of a tunnel packet, IP in IP
+    begins: bool = True  # of TCP: a SYN
 
     def __str__(self) -> str:
         kind = f" type {self.icmp[0]} code {self.icmp[1]}" if self.icmp else ""
         cut = ", a fragment" if self.fragment else ""
-        return f"{self.protocol}{kind} {self.source} → {self.target}, hop limit {self.ttl}{cut}"
+        held = f", with {self.inner} inside" if self.inner else ""
+        return f"{self.protocol}{kind} {self.source} → {self.target}, hop limit {self.ttl}{cut}{held}"
 
 
 def parse_end(text: str) -> End:
@@ -169,7 +173,17 @@ def _read4(packet: bytes) -> Seen:
     number, body = packet[9], packet[(packet[0] & 0x0F) * 4 :]
     name, sport, dport, icmp = _upper(number, b"" if fragment & 0x1FFF else body)
     source, target = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-    return Seen(End(source, sport), End(target, dport), name, packet[8], len(body), icmp, bool(fragment))
+    return Seen(
+        End(source, sport),
+        End(target, dport),
+        name,
+        packet[8],
+        len(body),
+        icmp,
+        bool(fragment),
+        None if fragment & 0x1FFF else _inside(number, body),
+        number != _TCP or _begins(body),
+    )
 
 
 def _read6(packet: bytes) -> Seen:
@@ -180,7 +194,28 @@ def _read6(packet: bytes) -> Seen:
         number, body = body[0], body[8:]
     name, sport, dport, icmp = _upper(number, b"" if later else body)
     source, target = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-    return Seen(End(source, sport), End(target, dport), name, packet[7], len(body), icmp, fragment)
+    return Seen(
+        End(source, sport),
+        End(target, dport),
+        name,
+        packet[7],
+        len(body),
+        icmp,
+        fragment,
+        None if later else _inside(number, body),
+        number != _TCP or _begins(body),
+    )
+
+
+def _inside(number: int, body: bytes) -> Seen | None:
+    """The packet in a tunnel packet, IP in IP."""
+    if number == _IN4 and len(body) >= _IPV4_BYTES:
+        return _read4(body)
+    return _read6(body) if number == _IN6 and len(body) >= _IPV6_BYTES else None
+
+
+def _begins(segment: bytes) -> bool:
+    return len(segment) > 13 and segment[13] & (_SYN | _FLAGS["rst"]) == _SYN
 
 
 def _upper(number: int, body: bytes) -> tuple[str, int, int, tuple[int, int] | None]:

@@ -1,26 +1,29 @@
 """One packet through the programs of this node, and what they would do with it; nothing is sent and nothing changes.
 
 The same object files, by digest, with the same constants are loaded once more. They share the tables that the running
-programs read (what a NodeConfig and the node fill), and get empty ones of their own for everything that programs write:
-counters, caches, logs. What a private counter says after one run is why the packet took its way.
+programs read (what a NodeConfig and the node fill), and get ones of their own for everything that programs write:
+counters, caches, logs, empty but for what the balancer remembers of this very flow. What a private counter says after
+one run is why the packet took its way. Stateful NAT is switched off in the copies; sessions.py answers for it.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sixgate.errors import SixgateError
-from sixgate.node import devices, names, packets, resolve_tables
-from sixgate.node.bpf.layouts import SgReason
+from sixgate.node import devices, flow_state, names, packets, resolve_tables
+from sixgate.node.bpf.layouts import SgEgWayFlag, SgFeature, SgReason
 from sixgate.node.bpf.prog import SkbContext, XdpContext
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.inspect import count_of
 from sixgate.node.lookup import RouteLookup
 from sixgate.node.metrics import object_counters
 from sixgate.node.netlink import Netlink
-from sixgate.node.observe import observe
+from sixgate.node.observe import observe_devices
+from sixgate.node.owners import Owners
+from sixgate.node.sessions import Sessions
 from sixgate.node.statedir import StateDir
 from sixgate.node.verdicts import meaning_of, verdict_of
 
@@ -34,6 +37,13 @@ if TYPE_CHECKING:
     from sixgate.node.options import NodeOptions
     from sixgate.node.packets import Seen
 
+# Filled by the node as it goes, not from tables of the NodeConfig: configuration of the balancer and of egress.
+_FILLED = frozenset(
+    {"sg_lb_vip", "sg_lb_range", "sg_lb_backend", "sg_lb_source", "sg_lb_quic", "sg_lb_table"}
+    | {"sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own"}
+)
+_SESSION_MAPS = "sg_st_"
+_HOOK_OF_PODS = {"sg_pod_tc": "pod", "sg_tunnel_tc": "tunnel"}
 _HOOKS = ("xdp", "tc-ingress")  # in the order in which a packet meets them
 _TC_REDIRECT, _TC_DROP = 7, 2
 _XDP_PASS = 2
@@ -53,6 +63,7 @@ class Step:
     object: str
     before: Seen
     after: Seen
+    told: str = ""  # in other words than those of the reason
 
     @property
     def verdict(self) -> str:
@@ -62,6 +73,8 @@ class Step:
         who = f"{self.program} ({self.hook} on {self.device})"
         why = meaning_of(self.reason) or "it is none of its business"
         by = f" for {self.object}" if self.object else ""
+        if self.told:
+            return f"{who}: {self.told}"
         match self.verdict:
             case "drop":
                 return f"{who} drops it: {why}."
@@ -126,16 +139,17 @@ def trace(frame: bytes, spec: NodeConfigSpec, options: NodeOptions, device: str 
     if packet is None:
         raise SixgateError("A trace needs an Ethernet frame with an IPv4 or IPv6 packet in it.")
     with Netlink() as netlink, RouteLookup() as routing:
-        have = observe(spec, options, netlink, StateDir(options.state_dir))
+        have = observe_devices(spec, options, netlink)
         name = device or routing.device_towards(str(packet.source.address))
         if name not in have.devices:
             raise SixgateError(f"A packet should arrive at {name or 'some device'}, but this node has no such device.")
         with _Bench(spec, options, have) as bench:
             steps, frame = bench.run(frame, have.devices[name])
+            target = bench.target
         last = steps[-1] if steps else None
         leaves = last is None or last.verdict in {"pass", "ok"}
         seen = packets.read(frame) or packet
-        route = routing.explain(str(seen.target.address)) if leaves else ""
+        route = routing.explain(target or str(seen.target.address)) if leaves else ""
     return Trace(packet, name, tuple(steps), route)
 
 
@@ -146,7 +160,11 @@ class _Bench:
         self._spec, self._options, self._have = spec, options, have
         self._catalogue = Catalogue(options.objects)
         self._catalogue.files(spec)
-        self._owners = object_counters(spec)
+        self._owners, self._networks = object_counters(spec), Owners.of(spec)
+        given = StateDir(options.state_dir).numbers().get("obj")
+        self._sessions = Sessions.of(options.bpffs, spec, dict(given.given) if given is not None else {})
+        self._packet: Seen | None = None
+        self.target = ""  # where the packet goes, where that is not in the frame
         self._loaded: dict[str, BpfObject] = {}
         self._stack = ExitStack()
 
@@ -158,11 +176,15 @@ class _Bench:
 
     def run(self, frame: bytes, device: Device) -> tuple[list[Step], bytes]:
         """Every program that the packet meets, and the frame that comes out at the end."""
+        self._packet = packets.read(frame)
         steps: list[Step] = []
         for hook in _HOOKS:
             found = self._attached(device, hook)
             if found is None:
                 continue
+            told = self._stateful(*found, frame, device, hook)
+            if told is not None:
+                return [*steps, told], frame
             step, out, done = self._one(*found, frame, device, hook)
             steps.append(step)
             if step.verdict == "slow" and hook == "tc-ingress" and step.reason not in _SENDS_CLONES:
@@ -170,6 +192,27 @@ class _Bench:
             if done:
                 return steps, out
         return steps, frame
+
+    def _stateful(
+        self, item: ObjectSpec, attachment: Attachment, frame: bytes, device: Device, hook: str
+    ) -> Step | None:
+        """What stateful NAT says, where this program asks it and the packet is its own."""
+        seen = packets.read(frame)
+        if seen is None or not _features(item) & SgFeature.SG_F_STATEFUL or hook != "tc-ingress":
+            return None
+        told = None
+        if attachment.program == "sg_pod_tc":
+            way = flow_state.egress_way(self._options.bpffs, seen)
+            if way is not None and way.flags & SgEgWayFlag.SG_EG_HERE:
+                number = flow_state.egress_object(self._options.bpffs, way.pair, seen)
+                told = self._sessions.outbound(seen, number) if number is not None else None
+        elif not flow_state.is_vip(self._options.bpffs, seen):
+            told = self._sessions.look(seen)
+        if told is None:
+            return None
+        self.target = told.target
+        after = told.after or seen
+        return Step(device.name, hook, attachment.program, told.reason, told.object, seen, after, told.sentence)
 
     def _slow(self, steps: list[Step], frame: bytes) -> tuple[list[Step], bytes]:
         """The device that the slow path is reached through, and its program, of any object that says so."""
@@ -205,8 +248,16 @@ class _Bench:
         reason = _reason(before, self._counts(loaded))
         seen = packets.read(frame)
         assert seen is not None  # it was read before it came here
+        after = packets.read(result.data) or seen
+        owner = self._owner(loaded) or (
+            self._networks.owner(seen, _HOOK_OF_PODS.get(attachment.program, "")) if reason else ""
+        )
+        told = ""
+        if reason == "SG_OK_EGRESS" and (way := flow_state.egress_way(self._options.bpffs, seen)) is not None:
+            self.target = way.gateway
+            told = f"for {owner} it goes through the tunnel to gateway {way.gateway}, which changes its source."
         step = Step(
-            device.name, hook, attachment.program, reason, self._owner(loaded), seen, packets.read(result.data) or seen
+            device.name, hook, attachment.program, reason, "" if _is_foreign(reason) else owner, seen, after, told
         )
         passes = result.retval == _XDP_PASS if hook == "xdp" else result.retval not in {_TC_REDIRECT, _TC_DROP}
         return step, result.data, not passes
@@ -215,12 +266,17 @@ class _Bench:
         if item.name not in self._loaded:
             by_name = {device.name: device.ifindex for device in self._have.devices.values()}
             loaded = self._stack.enter_context(self._catalogue.open(item.name))
-            loaded.set_constants(item.constants, resolve=by_name.__getitem__)
-            pinned = {names.map_name(pin) for pin in self._have.maps if pin.startswith(f"{names.MAPS}/")}
-            filled = {table.map for table in self._spec.tables} | set(resolve_tables.NODE_MAPS)
-            shared = filled & pinned & set(loaded.maps)
+            loaded.set_constants(_without_sessions(item.constants), resolve=by_name.__getitem__)
+            loaded.set_autoload({attachment.program for attachment in item.attachments})
+            pinned = {path.name for path in (self._options.bpffs / names.MAPS).iterdir()}
+            filled = {table.map for table in self._spec.tables} | set(resolve_tables.NODE_MAPS) | _FILLED
+            shared = {name for name in filled & pinned & set(loaded.maps) if not name.startswith(_SESSION_MAPS)}
+            for room in item.maps:
+                if room.name in shared and room.max_entries:
+                    loaded.set_max_entries(room.name, room.max_entries)
             loaded.reuse_pinned(self._options.bpffs / names.MAPS, sorted(shared))
             loaded.load()
+            flow_state.copy_balancer(self._options.bpffs, loaded, self._packet)
             self._loaded[item.name] = loaded
         return self._loaded[item.name]
 
@@ -239,6 +295,24 @@ class _Bench:
                     if isinstance(value, dict) and any(count_of(way).packets for way in value.values()):
                         return owner
         return ""
+
+
+def _features(item: ObjectSpec) -> int:
+    config = item.constants.get("sg_cfg")
+    return int(str(config.get("features", 0))) if isinstance(config, dict) else 0
+
+
+def _without_sessions(constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with stateful NAT switched off."""
+    config = constants.get("sg_cfg")
+    if not isinstance(config, dict):
+        return dict(constants)
+    features = int(config.get("features", 0)) & ~int(SgFeature.SG_F_STATEFUL)
+    return {**constants, "sg_cfg": {**config, "features": features}}
+
+
+def _is_foreign(reason: str) -> bool:
+    return not reason or verdict_of(reason)[0] == "pass"
 
 
 def _reason(before: Mapping[int, int], after: Mapping[int, int]) -> str:
