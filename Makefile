@@ -21,6 +21,7 @@ generate: bpf ## write generated files anew: layouts, CRDs, reference, chart
 	@$(PY) tools/gen_layouts.py
 	@$(PY) tools/gen_crds.py
 	@$(PY) tools/gen_reference.py
+	@$(PY) tools/gen_dashboards.py
 
 format: bootstrap ## bring Python and C into shape
 	@.venv/bin/ruff format -q .

@@ -124,6 +124,18 @@ class ServiceMonitor(Values):
     labels: dict[str, str] = Field(default={}, description="Labels by which a Prometheus finds them.")
 
 
+class Rules(Values):
+    enabled: bool = Field(default=False, description="Make a PrometheusRule with the alerts of files/alerts.yaml.")
+    labels: dict[str, str] = Field(default={}, description="Labels by which a Prometheus finds it.")
+
+
+class Dashboards(Values):
+    enabled: bool = Field(default=False, description="Make a ConfigMap with the dashboards of files/dashboards.")
+    labels: dict[str, str] = Field(
+        default={"grafana_dashboard": "1"}, description="Labels by which the sidecar of Grafana finds it."
+    )
+
+
 class Prometheus(Values):
     enabled: bool = Field(default=True, description="Serve /metrics on operator and agents.")
     operatorPort: int = Field(default=9966, ge=1024, le=65535, description="Port of the operator's metrics.")
@@ -131,6 +143,8 @@ class Prometheus(Values):
         default=9965, ge=1024, le=65535, description="Port of the agents' metrics, on the node's addresses."
     )
     serviceMonitor: ServiceMonitor = Field(default=ServiceMonitor(), description="For the Prometheus operator.")
+    rules: Rules = Field(default=Rules(), description="Alerts, for the Prometheus operator.")
+    dashboards: Dashboards = Field(default=Dashboards(), description="Dashboards, for Grafana.")
 
 
 class Uninstall(Values):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e.apiserver.cluster import Cluster
+from e2e.apiserver.cluster import NAMESPACE, Cluster
 from tests.e2e.conftest import StartOperator, gateway
 
 LABEL = {"gateway": "yes"}
@@ -98,3 +100,40 @@ def test_more_nodes_than_one_page(cluster: Cluster) -> None:
     status = told(cluster, "status")
     assert status["nodes"]["total"] == 1005
     assert "And 985 more nodes are not ready." in status["complaints"]
+
+
+def test_a_sysdump_holds_objects_and_no_secret(cluster: Cluster, operator: StartOperator, tmp_path: Path) -> None:
+    secret = "dG9wLXNlY3JldC10b2tlbi12YWx1ZXM="
+    cluster.node("n1", LABEL)
+    cluster.apply(gateway())
+    operator()
+    cluster.wait("a NodeConfig", lambda: cluster.list("NodeConfig"))
+    target = tmp_path / "report.tar.gz"
+    kept = {
+        "secrets": {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "dumped"}, "data": {"t": secret}},
+        "configmaps": {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "dumped"},
+            "data": {"note": f"password={secret}"},
+        },
+    }
+    for plural, body in kept.items():
+        cluster.call("POST", f"/api/v1/namespaces/{NAMESPACE}/{plural}", body)
+    try:
+        done = ask(cluster, "sysdump", "-o", str(target), "--namespace", NAMESPACE)
+    finally:
+        for plural in kept:
+            cluster.call("DELETE", f"/api/v1/namespaces/{NAMESPACE}/{plural}/dumped")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(target) as found:
+        members = [(member.name.removeprefix("report/"), found.extractfile(member)) for member in found]
+        files = {name: file.read().decode() for name, file in members if file is not None}
+    assert json.loads(files["objects/NAT46Gateway.json"])[0]["metadata"]["name"] == "gw"
+    assert json.loads(files["objects/NodeConfig.json"])[0]["metadata"]["name"] == "n1"
+    assert json.loads(files["cluster/nodes.json"])[0]["metadata"]["name"] == "n1"
+    assert json.loads(files["cluster/version.json"])["gitVersion"].startswith("v")
+    assert {"namespace/pods.json", "namespace/events.json", "namespace/configmaps.json"} <= set(files)
+    assert not any(secret in text or "secrets.json" in name for name, text in files.items())
+    (noted,) = (c for c in json.loads(files["namespace/configmaps.json"]) if c["metadata"]["name"] == "dumped")
+    assert noted["data"] == {"note": "password=[redacted]"}

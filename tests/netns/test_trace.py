@@ -125,6 +125,6 @@ def test_metrics_are_those_of_the_maps(gateway: Gateway) -> None:  # noqa: F811
         text = answer.read().decode()
     counters = gateway.status()["counters"]
     assert len(re.findall(r"^sixgate_packets_total\{", text, re.MULTILINE)) == len(counters)
-    assert 'sixgate_object_packets_total{direction="to4",kind="NAT46Gateway",name="lab"} 0.0' in text
+    assert 'sixgate_object_packets_total{kind="NAT46Gateway",name="lab",direction="to4"} 0.0' in text
     assert 'sixgate_hook_attached{device="e0",hook="tc-ingress",mechanism="tcx"} 1.0' in text
     assert "sixgate_node_ready 1.0" in text

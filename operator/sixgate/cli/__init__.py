@@ -8,7 +8,21 @@ from __future__ import annotations
 import typer
 
 from sixgate import __version__
-from sixgate.cli import agent, bigtcp, coredns, dns64, hook, lb, nat, observe, operator, standalone, status, trace
+from sixgate.cli import (
+    agent,
+    bigtcp,
+    coredns,
+    dns64,
+    hook,
+    lb,
+    nat,
+    observe,
+    operator,
+    standalone,
+    status,
+    sysdump,
+    trace,
+)
 from sixgate.cli.cluster import commands as cluster
 from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain
 from sixgate.errors import ManifestError, SixgateError
@@ -26,7 +40,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    for part in (standalone, status, observe, trace, bigtcp, agent, nat, lb, operator, coredns, dns64, hook):
+    for part in (standalone, status, observe, trace, sysdump, bigtcp, agent, nat, lb, operator, coredns, dns64, hook):
         part.register(app)
     app.add_typer(cluster.build(), name="cluster")
     app.command(name="version")(version)

@@ -116,6 +116,20 @@ class KubeClient:
                 f"{method} {path} must be answered, and it was not: {error or type(error).__name__}"
             ) from error
 
+    async def read(self, path: str, *, params: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> str:
+        """What is not JSON: the log of a pod. Raises ApiError for everything but 2xx."""
+        headers = await self._headers("*/*")
+        try:
+            async with self._session.get(
+                self._host + path, params=params, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
+            ) as response:
+                raw = await response.read()
+                if response.status >= 300:
+                    raise _refusal("GET", path, response.status, raw)
+                return raw.decode(errors="replace")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(f"GET {path} must be answered, and it was not: {error or type(error).__name__}") from error
+
     async def apply(
         self, path: str, body: Json, *, manager: str, subresource: str = "", timeout_s: float = 10.0
     ) -> Json:

@@ -70,6 +70,11 @@ def node_families(
     yield from _devices(status)
 
 
+def counted(bpffs: Path) -> Iterator[Family]:
+    """Packets and bytes by verdict and reason, of the pins below `bpffs`."""
+    yield from _verdicts(read_reasons(bpffs))
+
+
 def _verdicts(counters: Mapping[str, Count]) -> Iterator[Family]:
     rows = [((*verdict_of(reason),), count) for reason, count in counters.items()]
     labels = ("verdict", "reason")

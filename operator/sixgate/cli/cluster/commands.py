@@ -181,4 +181,7 @@ def build() -> typer.Typer:
         ("bigtcp", ("BIGTCPPolicy",), "List the BIGTCPPolicies."),
     ):
         app.command(name=name)(_lister(kinds, text))
+    from sixgate.cli.cluster.sysdump import sysdump  # noqa: PLC0415 - which takes its options from here
+
+    app.command(name="sysdump")(sysdump)
     return app
