@@ -12,7 +12,7 @@ import pytest
 
 from e2e.lab.balance import BALANCER, CLIENT, VIP4, VIP6, BalancerLab, address
 from e2e.lab.run import LabRun
-from e2e.lab.sixgate import NODE, Sixgate
+from e2e.lab.sixgate import NODE, ROOT, SIXGATE, Sixgate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,3 +173,29 @@ def test_lb_commands_say_what_is_counted(site: Site) -> None:
         assert text in site.sixgate.command(["lb", *words]).stdout
     missing = site.sixgate.command(["lb", "show", "other"], check=False)
     assert (missing.returncode, "called other" in missing.stderr) == (1, True)
+
+
+@VIPS
+@pytest.mark.parametrize("outer", [4, 6])
+def test_dsr_works_with_nothing_but_decap_on_the_backends(family: int, outer: int) -> None:
+    """Backends get the virtual address and the program from `sixgate decap`, and lose both again."""
+    with LabRun() as lab:
+        site = Site(lab)
+        lab.workdir.chmod(0o711)
+        for role in BACKENDS:
+            lab.ip(role, f"addr del {VIP4}/32 dev lo", f"addr del {VIP6}/128 dev lo")
+            site.net.serve(role)
+        words = [str(SIXGATE), "decap", "--objects", str(ROOT / "build" / "bpf")]
+        places = {
+            role: ["--bpffs", str(site.sixgate.bpffs.parent / f"decap-{role}"), "--state-dir", str(lab.workdir / role)]
+            for role in BACKENDS
+        }
+        for role in BACKENDS:
+            wanted = ["--vip", vip(family), "--from", address(BALANCER, outer), "--device", lab.device("up")]
+            lab.run(role, [*words, *wanted, *places[role]])
+        site.put(family, forwarding={"mode": "DSR"}, backends=[{"address": address(role, outer)} for role in BACKENDS])
+        assert set(site.net.answers(20, vip(family))) == set(BACKENDS)
+        for role in BACKENDS:
+            lab.run(role, [*words, "--down", *places[role]])
+            assert vip(family) not in lab.run(role, ["ip", "addr", "show"]).stdout
+        assert set(site.net.answers(3, vip(family))) == {""}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import yaml
 
-from sixgate.api import UserObject
+from sixgate.api import UserObject, parse_object
+from sixgate.cli import build
 from sixgate.errors import Problem, Ref
 from sixgate.plan import NodeInfo, PlanResult, Snapshot, plan
 from sixgate.plan.balancer import MAX_ANNOUNCERS, default_size, preference
-from sixgate.plan.lbplan import BackendPlan, BalancerPlan, PortPlan
-from sixgate.plan.nodeplan import Feature
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan, PortPlan, PrefixPlan
+from sixgate.plan.nodeplan import EMPTY, Feature
 from sixgate.plan.snapshot import Endpoint, EndpointPort, Endpoints, ServiceKey
+from sixgate.render import Renderer
 from tests.unit.objects import DIGESTS, gateway, make, nodes, on, planned
 
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 WEB = Ref("LoadBalancer", "web")
 KEY = ServiceKey("shop", "web")
 HTTP = EndpointPort("http", "TCP", 8080)
@@ -222,3 +230,48 @@ def test_a_node_that_goes_moves_only_its_own_addresses() -> None:
     moved = {vip for vip in vips if before[vip] != after[vip]}
     assert moved == {vip for vip in vips if before[vip] == "n0"}
     assert all(preference(vip, names)[1] == after[vip] for vip in moved)
+
+
+def test_nodes_that_are_backends_unpack_unless_they_balance() -> None:
+    known = tuple(NodeInfo(name, {"name": name}, addresses=(f"10.0.0.{n}",)) for n, name in enumerate("abc", 1))
+    backends = [{"address": f"10.0.0.{number}"} for number in (1, 2, 9)]
+    forwarding = {"outerSourceIPv4CIDR": "10.9.0.0/16"}
+    digests = {**DIGESTS, "sg_decap": "sha256:" + "e" * 64, "sg_decap_xdp": "sha256:" + "f" * 64}
+    result = plan(Snapshot((lb(backends=backends, forwarding=forwarding),), known, digests=digests))
+    assert not result.problems
+    assert result.nodes["a"].decap is None  # it balances
+    assert result.nodes["c"].decap is None  # it has no backend
+    decap = result.nodes["b"].decap
+    assert decap is not None
+    assert decap.roles == (("192.0.2.80", 2), ("10.0.0.2", 1))
+    assert decap.sources == (PrefixPlan("10.0.0.1", 128), PrefixPlan("10.9.0.0", 112))
+    assert result.selected[WEB] == result.programmed[WEB] == ("a", "b")
+    spec = Renderer().render(result.nodes["b"])
+    assert [(item.device, item.address) for item in spec.addresses] == [("lo", "192.0.2.80/32")]
+    assert [item.name for item in spec.objects] == ["sg_decap", "sg_decap_xdp"]
+    assert (
+        plan(Snapshot((lb(backends=backends, forwarding={"mode": "L2"}),), known, digests=digests)).nodes["b"] == EMPTY
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("loadbalancer*/*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_planned(path: Path) -> None:
+    parsed = parse_object(yaml.safe_load(path.read_text()))
+    assert isinstance(parsed, UserObject)
+    edge = (NodeInfo("edge", {"sixgate.io/edge": "true"}),)
+    ready = Endpoints(KEY, (Endpoint("2001:db8::1", ports=(HTTP,)),))
+    result = plan(Snapshot((parsed,), edge, endpoints={KEY: ready}, digests=DIGESTS))
+    assert not result.problems
+    assert Renderer().render(result.nodes["edge"]).balancers[0].backends
+
+
+def test_the_page_shows_commands_that_exist() -> None:
+    """Every `sixgate` command of docs/loadbalancer.md is one of the command line."""
+    page = (ROOT / "docs" / "loadbalancer.md").read_text()
+    words = {tuple(found.split()[:2]) for found in re.findall(r"sixgate ((?:lb \w+|decap|standalone|plan))", page)}
+    group = typer.main.get_command(build())
+    assert isinstance(group, typer.core.TyperGroup)
+    for name, *rest in words:
+        command = group.commands[name]
+        assert not rest or rest[0] in command.commands  # type: ignore[attr-defined]
+    assert {("lb", "list"), ("lb", "show"), ("lb", "flows"), ("lb", "maglev"), ("decap",)} <= words

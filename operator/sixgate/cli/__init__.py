@@ -12,6 +12,7 @@ from sixgate.cli import (
     agent,
     bigtcp,
     coredns,
+    decap,
     dns64,
     hook,
     lb,
@@ -40,7 +41,22 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    for part in (standalone, status, observe, trace, sysdump, bigtcp, agent, nat, lb, operator, coredns, dns64, hook):
+    for part in (
+        standalone,
+        status,
+        observe,
+        trace,
+        sysdump,
+        bigtcp,
+        agent,
+        nat,
+        lb,
+        decap,
+        operator,
+        coredns,
+        dns64,
+        hook,
+    ):
         part.register(app)
     app.add_typer(cluster.build(), name="cluster")
     app.command(name="version")(version)

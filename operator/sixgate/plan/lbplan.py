@@ -75,3 +75,25 @@ class BalancerPlan:
     quic_length: int
     new_flows_per_s: int
     icmp_echo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixPlan:
+    """An address and how many of its bits count, in the 128-bit form (IPv4 /n is 96 + n)."""
+
+    address: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecapPlan:
+    """The backend's end of DSR: `vips` as CIDRs of one address, `roles` of addresses (1: its own, 2: virtual),
+    `sources` that balancers send from, `digests` of its objects by name."""
+
+    owners: tuple[Ref, ...]
+    digests: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    mtu: int
+    vips: tuple[str, ...]
+    roles: tuple[tuple[str, int], ...]
+    sources: tuple[PrefixPlan, ...]

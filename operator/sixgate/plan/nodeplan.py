@@ -7,7 +7,7 @@ from enum import IntFlag
 from ipaddress import IPv4Address
 
 from sixgate.errors import Ref
-from sixgate.plan.lbplan import BalancerPlan
+from sixgate.plan.lbplan import BalancerPlan, DecapPlan
 
 
 class Feature(IntFlag):
@@ -389,6 +389,7 @@ class NodePlan:
     egress: tuple[EgressPlan, ...] = ()  # oldest first
     big_forward: str = ""  # digest of the object that forwards IPv6 super-packets, empty where none does
     balancers: tuple[BalancerPlan, ...] = ()  # oldest first
+    decap: DecapPlan | None = None
 
 
 EMPTY = NodePlan()

@@ -18,6 +18,8 @@ from sixgate.plan.balancer import BalancerPart, balancer, with_balancers
 from sixgate.plan.bigtcp import big_tcp, forwards_big, with_forwarding
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.cluster import ClusterAddresses, Of, covered_by_egress, translated_own
+from sixgate.plan.decap import OBJECTS as DECAP_OBJECTS
+from sixgate.plan.decap import DecapPart, decap_parts, with_decap
 from sixgate.plan.devices import policies_overlap
 from sixgate.plan.egress import (
     MAX_PAIR,
@@ -53,7 +55,7 @@ TOO_MUCH = "TooMuchState"
 MAX_NAMED = 3
 
 # Kinds whose data plane is there, and parts of them.
-Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart | BalancerPart
+Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart | BalancerPart | DecapPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class PlanMemo:
         made = replace(made, routes=routes) if routes else made
         made = with_egress(made, egress, self._digests) if egress else made
         made = with_balancers(made, balancers, self._digests) if balancers else made
+        unpacked = tuple(item for item in items if isinstance(item, DecapPart))
+        made = with_decap(made, unpacked, self._digests) if unpacked else made
         return self._with_policies(made, policies) if policies else made
 
     def _with_policies(self, made: NodePlan, policies: tuple[BIGTCPPolicy, ...]) -> NodePlan:
@@ -190,6 +194,7 @@ class _Run:
         self.nodes = {node.name: node for node in snapshot.nodes}
         self.family = common_family(snapshot.nodes)
         self.pair_numbers, self.stat_numbers = Numbers(MAX_PAIR), Numbers(MAX_STAT)
+        self.nodes_at = {address: node.name for node in snapshot.nodes for address in node.addresses}
         self.vips: dict[Address, list[tuple[Ref, NodeSet]]] = {}
         self.backends: dict[Address, list[tuple[Ref, NodeSet]]] = {}
         self.ready: NodeSet = reduce(or_, (self.index.only(node.name) for node in snapshot.nodes if node.ready), 0)
@@ -376,6 +381,18 @@ class _Run:
         part, problems = self.memo.balancer(item, self.snapshot.endpoints, announcers)
         self.problems += problems
         self.programs.append((part, held))
+        if all(name in self.snapshot.digests for name in DECAP_OBJECTS):
+            self._unpack(item, part, held)
+
+    def _unpack(self, item: LoadBalancer, part: BalancerPart, held: NodeSet) -> None:
+        """Nodes that have a backend's address themselves take outer headers off, unless they balance."""
+        senders = [self.nodes[name] for name in self.index.names_of(held)]
+        backends = [backend.address for backend in part.plan.backends]
+        for name, unpacking in decap_parts(item, backends, self.nodes_at, senders).items():
+            node = self.index.only(name) & ~held
+            if node:
+                self.programs.append((unpacking, node))
+                self.selected[item.ref] |= node
 
     def _blame_loops(self, item: LoadBalancer, held: NodeSet) -> NodeSet:
         """Nodes on which a backend of `item` is a VIP of an older balancer, or the other way round: packets would go

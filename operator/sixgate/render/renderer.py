@@ -30,6 +30,7 @@ TEMPLATES = (
     "stateful.json.j2",
     "prefix-routes.json.j2",
     "loadbalancer.json.j2",
+    "decap.json.j2",
 )
 
 
@@ -100,7 +101,7 @@ class Renderer:
     def _render(self, plan: NodePlan) -> NodeConfigSpec:
         parts: list[_Part] = []
         for name, refs in _templates_of(plan):
-            variables = {"plan": plan, "nat": plan.nat, "owners": [str(ref) for ref in refs]}
+            variables = {"plan": plan, "nat": plan.nat, "decap": plan.decap, "owners": [str(ref) for ref in refs]}
             parts.append(_Part(name, refs, self._write(name, refs, variables)))
         joined = {section: [item for part in parts for item in part.body.get(section, ())] for section in SECTIONS}
         try:
@@ -149,7 +150,7 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
 
 def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
     """Templates that a plan needs, and whose objects each writes for."""
-    objects, nat46, bigtcp, egress, stateful, routes, loadbalancer = TEMPLATES
+    objects, nat46, bigtcp, egress, stateful, routes, loadbalancer, decap = TEMPLATES
     if plan.objects:
         yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
     if plan.nat is not None:
@@ -164,6 +165,8 @@ def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
         yield routes, tuple(dict.fromkeys(route.owner for route in plan.routes))
     if plan.balancers:
         yield loadbalancer, tuple(item.owner for item in plan.balancers)
+    if plan.decap is not None:
+        yield decap, plan.decap.owners
 
 
 def _refuse(value: object) -> object:
