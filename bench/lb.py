@@ -1,6 +1,6 @@
-"""The XDP balancer: nanoseconds per packet, live frames, and what it keeps.
+"""The XDP balancer: nanoseconds per packet, live frames, what it keeps, and its control plane.
 
-    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep]
+    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep,control]
 
 The exit code is 0 when every goal is met, 1 otherwise.
 """
@@ -11,11 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import harness, lb_keep, lb_live, lb_ns
+from bench import harness, lb_control, lb_keep, lb_live, lb_ns
 from bench.harness import Report
 from e2e.lab.run import LabError
 
-PARTS = ("nanoseconds", "live", "keep")
+PARTS = ("nanoseconds", "live", "keep", "control")
 
 
 def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
@@ -27,6 +27,8 @@ def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
         lb_live.measure(report, rounds)
     if "keep" in parts:
         lb_keep.measure(report)
+    if "control" in parts:
+        lb_control.measure(report)
     return report
 
 
