@@ -65,7 +65,7 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 
 	*cpu = bpf_map_lookup_elem(&sg_lb_cpu, &id);
 	*reason = SG_DROP_LB_NO_BACKEND;
-	if (!b || !*cpu || b->kind == SG_LB_NONE)
+	if (!b || !*cpu || (b->kind != SG_LB_IPIP && b->kind != SG_LB_L2))
 		return TC_ACT_SHOT;
 	v4 = sg_is_v4(&b->addr);
 	room = b->kind == SG_LB_L2 ? 0 : v4 ? SG_V4_LEN : SG_V6_LEN;

@@ -76,7 +76,7 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 
 	*cpu = c;
 	*reason = SG_DROP_LB_NO_BACKEND;
-	if (unlikely(!b || !c || b->kind == SG_LB_NONE))
+	if (unlikely(!b || !c || (b->kind != SG_LB_IPIP && b->kind != SG_LB_L2)))
 		return XDP_DROP;
 	if (unlikely(c->version != b->version || bpf_jiffies64() >= c->until)) {
 		*reason = sg_lb_learn(ctx, id);
@@ -84,7 +84,7 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 	}
 	room = b->kind == SG_LB_L2 ? 0 : c->v4 ? SG_V4_LEN : SG_V6_LEN;
 	*reason = SG_SLOW_XDP;
-	if (unlikely(!c->ifindex || p->len + room > c->mtu || b->kind == SG_LB_NAT))
+	if (unlikely(!c->ifindex || p->len + room > c->mtu))
 		return XDP_PASS;
 	*reason = SG_DROP_RESIZE;
 	if (unlikely(p->delta) && !(p->inner ? sg_lb_inner_port(ctx, p) : sg_lb_map_port(ctx, p)))

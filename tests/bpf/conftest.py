@@ -116,6 +116,15 @@ def veth(private_net: None) -> Pair:
 
 
 @pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Keeps this thread on one CPU: what programs remember per CPU is there for the next packet."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)
+
+
+@pytest.fixture
 def descriptors() -> Iterator[None]:
     """Fails where the test leaves more descriptors open than it found."""
     before = len(os.listdir("/proc/self/fd"))

@@ -39,7 +39,7 @@ def packet(client: int, flags: int = ACK, *, proto: int = TCP, port: int = 80) -
 
 
 @pytest.fixture(params=["sg_xdp", "sg_tc"])
-def make(request: pytest.FixtureRequest, veth: Pair) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest, veth: Pair, one_cpu: None) -> Iterator[Make]:
     """Balancers with backends A, B and C, whose last address byte is their id, on one device."""
     name = veth.names[0]
     subprocess.run(["ip", "addr", "add", "192.0.2.1/24", "dev", name], check=True)

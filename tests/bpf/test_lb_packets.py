@@ -215,7 +215,7 @@ KEPT = (
 
 
 @pytest.fixture(params=["sg_xdp", "sg_tc"])
-def hooked(request: pytest.FixtureRequest, veth: Pair) -> Iterator[Hooked]:
+def hooked(request: pytest.FixtureRequest, veth: Pair, one_cpu: None) -> Iterator[Hooked]:
     name = veth.names[0]
     commands = (f"addr add 192.0.2.1/24 dev {name}", f"addr add 2001:db8::1/64 dev {name} nodad",
                 f"neigh add {BACKEND4} lladdr {NEIGHBOUR} dev {name}",

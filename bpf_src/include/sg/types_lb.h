@@ -82,7 +82,7 @@ enum sg_lb_kind {
 	SG_LB_NONE = 0, /* the id is free */
 	SG_LB_IPIP = 1, /* inside an IPv4 or IPv6 packet, as the backend's address is */
 	SG_LB_L2 = 2,	/* to the backend's link address, otherwise untouched */
-	SG_LB_NAT = 3,	/* to the backend's address, through the NAT engine */
+	SG_LB_NAT = 3,	/* kept free: no program sends so, packets are dropped as LB_NO_BACKEND */
 };
 
 enum sg_lb_backend_flag {
