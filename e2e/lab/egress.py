@@ -22,6 +22,9 @@ import yaml
 
 from e2e.lab.run import LabError, LabRun
 from e2e.lab.sixgate import ROOT, SIXGATE
+from sixgate.node.bpf.layouts import MAPS, SgReason
+from sixgate.node.bpf.map import Map
+from sixgate.node.egress.tables import rendezvous
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -280,6 +283,36 @@ class EgressLab:
         """The owner, once `node` knows one."""
         self.wait(lambda: self.owner(node) != "", lambda: f"{node} knows no owner\n{self.tail(node)}")
         return self.owner(node)
+
+    def wait_settled(self, source: str = SOURCE4) -> str:
+        """The owner of a pair, once it is the one that should have it and every node knows."""
+
+        def expected() -> str:
+            rows = [row for node in self.nodes for row in self.reports(node) if source in (row["ipv4"], row["ipv6"])]
+            able = sorted(self.gateways - self.cordoned) or sorted(self.gateways)
+            return max(able, key=lambda name: rendezvous(name, rows[0]["pair"])) if rows else "?"
+
+        def settled() -> bool:
+            told = {self.owner(node, source) for node in self.nodes if self.reports(node)}
+            return told == {expected()}
+
+        def say() -> str:
+            seen = {node: self.owner(node, source) for node in self.nodes}
+            return f"{expected()} should own {source}, nodes say {seen}\n" + "\n".join(map(self.tail, self.gateways))
+
+        self.wait(settled, say)
+        return expected()
+
+    def cut(self, node: str, *, up: bool = False) -> None:
+        """Pulls the node's cable, or puts it back."""
+        self.lab.ip(LAN, f"link set {self.lab.device(node)} {'up' if up else 'down'}")
+
+    def drops(self, node: str, reason: str) -> int:
+        """Packets that a node has counted under one reason."""
+        path = self._bpffs / node / "maps" / "sg_metrics"
+        with Map.from_pin(path, spec=MAPS["sg_metrics"]) as counters:
+            counted = counters.sum(int(SgReason[reason]))
+        return int(str(counted["packets"])) if isinstance(counted, dict) else 0
 
     def wait_pods(self, node: str, count: int) -> None:
         def enough() -> bool:

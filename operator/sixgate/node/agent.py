@@ -196,6 +196,7 @@ class NodeAgent:
                         await asyncio.sleep(self._options.settle_s)  # events come in bursts
                     wake.clear()
                     applied = latest[0]
+                    await egress.prepare(applied)
                     await loop.run_in_executor(pool, self.apply, applied)
                     if self._lock.held:
                         for each in logs:

@@ -37,6 +37,7 @@ MTU_S = 5.0
 LEAST_TICK_S = 0.02
 MAX_REPORTS = 200
 REBIND_S = 1.0
+LEAVE_S = 1.0  # how long a pair may take to go where this node's pairs go when it is a gateway no more
 
 
 @dataclass(slots=True)
@@ -102,6 +103,27 @@ class EgressKeeper:
             if self._running is not None:
                 self._running.result()
             self._running = asyncio.create_task(self._run())
+
+    async def prepare(self, spec: NodeConfigSpec) -> None:
+        """Before `spec` is applied: what this node is no gateway of any more goes to one that is, while the connections
+        are still here."""
+        members = {pair.id: _names(policy) for policy in spec.egress for pair in policy.pairs}
+        now = self.clock()
+        leaving = [
+            number
+            for number in self._owners.mine()
+            if number in self._pairs and self.options.node not in members.get(number, ())
+        ]
+        for number in leaving:
+            to = self._owners.preferred(number, now, without=self.options.node)
+            if not to or (number in members and to not in members[number]):
+                continue
+            await self._move(own.Move(number, to))
+            for _ in range(round(LEAVE_S / self._tick_s)):
+                if number not in self._owners.mine():
+                    break
+                self._heart.beat(self._peers())
+                await asyncio.sleep(self._tick_s)
 
     async def stop(self) -> None:
         """What the kernel does goes on."""
@@ -391,6 +413,8 @@ class EgressKeeper:
             if only is not None and number not in only:
                 continue
             holder = self._owners.holder(number)
+            if not known.policy.members and self._ways.pop(number, None) is not None:
+                self._maps.drop_way(number)
             address = self._addresses.get(holder, "")
             if not address:
                 continue

@@ -116,6 +116,8 @@ class Owners:
         for want in wants:
             state = self._pairs.get(want.id) or _State(want)
             state.want = want
+            if not want.members and not state.mine:
+                state.holder = ""
             new[want.id] = state
         self._pairs = new
 
@@ -267,6 +269,9 @@ class Owners:
             self._lose(state, "", state.epoch, now)
             return [Yield(pair, "no other gateway and no node with pods answers: this node is cut off")]
         best = self.preferred(pair, now)
+        if not best:
+            self._lose(state, "", state.epoch, now)
+            return [Yield(pair, "no node is a gateway for it any more")]
         settled = now - self._since.get(best, now) >= SETTLE_S or self.me in want.leaving or self.me not in want.members
         if state.granted_at >= 0 and now - state.granted_at > GRANT_S:
             state.moving, state.granted_at = False, -1.0
