@@ -314,6 +314,11 @@ class EgressLab:
             counted = counters.sum(int(SgReason[reason]))
         return int(str(counted["packets"])) if isinstance(counted, dict) else 0
 
+    def has_pod(self, node: str, address: str) -> bool:
+        """Whether a node has its rule for a pod's address."""
+        with Map.from_pin(self._bpffs / node / "maps" / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods:
+            return pods.get(address) is not None
+
     def wait_pods(self, node: str, count: int) -> None:
         def enough() -> bool:
             return sum(int(row["pods"]) for row in self.reports(node)) >= count

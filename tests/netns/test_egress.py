@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -166,6 +167,22 @@ def test_a_new_pod_never_leaves_with_its_own_address(lab: EgressLab, bridge: boo
         stop.set()
         thread.join()
     assert set(seen) == {SOURCE4}
+
+
+def test_the_command_line_says_why(lab: EgressLab) -> None:
+    owner = lab.wait_settled()
+    shown = json.loads(lab.command("n1", ["egress", "list", "-o", "json"]).stdout)
+    assert [(row["object"], row["ipv4"], row["owner"]) for row in shown] == [("payments", SOURCE4, owner)]
+    told = lab.command("n1", ["egress", "explain", "pay/pay", SERVER4]).stdout
+    assert "EgressGateway/payments" in told
+    assert SOURCE4 in told
+    assert owner in told
+    assert "no EgressGateway selects it" in lab.command("n1", ["egress", "explain", "other/plain", SERVER4]).stdout
+    assert "as if egress were not there" in lab.command("n1", ["egress", "explain", "pay/pay", "192.0.2.1"]).stdout
+    assert "dropped" in lab.command("n1", ["egress", "explain", "10.99.99.99", SERVER4]).stdout
+    assert traffic.ping(lab.lab, "pay", SERVER4, count=1).received == 1
+    flows = json.loads(lab.command(owner, ["egress", "flows", "payments", "-o", "json"]).stdout)
+    assert {"pool": SOURCE4, "remote": SERVER4}.items() <= next(f for f in flows if f["protocol"] == "icmp").items()
 
 
 def test_large_packets_are_told_the_size_that_fits_and_connections_flow(lab: EgressLab) -> None:

@@ -14,6 +14,7 @@ from sixgate.cli import (
     coredns,
     decap,
     dns64,
+    egress,
     hook,
     lb,
     nat,
@@ -41,22 +42,8 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    for part in (
-        standalone,
-        status,
-        observe,
-        trace,
-        sysdump,
-        bigtcp,
-        agent,
-        nat,
-        lb,
-        decap,
-        operator,
-        coredns,
-        dns64,
-        hook,
-    ):
+    at_node = (standalone, status, observe, trace, sysdump, bigtcp, agent, nat, lb, decap, egress)
+    for part in (*at_node, operator, coredns, dns64, hook):
         part.register(app)
     app.add_typer(cluster.build(), name="cluster")
     app.command(name="version")(version)

@@ -71,6 +71,7 @@ def agent(  # noqa: PLR0917 - options, which are given by name
 def leave(keeper: NodeAgent, state_dir: Path) -> int:
     """Take everything of sixgate off the node; the exit code, after a sentence for each thing that stays."""
     from sixgate.errors import ApplyError  # noqa: PLC0415
+    from sixgate.node.egress.explain import REPORT  # noqa: PLC0415
     from sixgate.node.statedir import StateDir  # noqa: PLC0415
     from sixgate.node.watch import LAST_GOOD  # noqa: PLC0415
     from sixgate.standalone.service import APPLIED_FILE, MEMORY_FILE, STATUS_FILE  # noqa: PLC0415
@@ -81,7 +82,7 @@ def leave(keeper: NodeAgent, state_dir: Path) -> int:
         left = [str(error)]
     if not left:
         state = StateDir(state_dir)
-        for name in (STATUS_FILE, MEMORY_FILE, APPLIED_FILE, LAST_GOOD):
+        for name in (STATUS_FILE, MEMORY_FILE, APPLIED_FILE, LAST_GOOD, REPORT):
             state.remove(name)
         state.clean()
     for sentence in left:

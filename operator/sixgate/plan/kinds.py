@@ -13,10 +13,9 @@ from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan import balancer
 from sixgate.plan.claims import Claim
+from sixgate.plan.egress import transport_missing
 from sixgate.plan.nat46 import objects_needed
 from sixgate.plan.snapshot import ServiceKey
-
-EGRESS_MISSING = ""
 
 
 def claims_of(item: UserObject) -> Iterator[Claim]:
@@ -40,7 +39,7 @@ def not_supported(item: UserObject) -> str:
     if isinstance(item, BIGTCPPolicy):
         return ""
     if isinstance(item, EgressGateway):
-        return EGRESS_MISSING
+        return transport_missing(item)
     if isinstance(item, LoadBalancer):
         return "spec.forwarding.mode NAT" if item.spec.forwarding.mode == "NAT" else ""
     if not isinstance(item, NAT46Gateway):

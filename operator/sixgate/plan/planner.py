@@ -343,7 +343,7 @@ class _Run:
             field, network, own = covered
             text = f"has the destination {network} ({field}), which covers {own}; list it in spec.excludedCIDRs"
             self._blame(item, COVERS, text, field)
-        if covered or not_supported(item):
+        if covered:
             return
         missing = [name for name in EGRESS_OBJECTS if name not in self.snapshot.digests]
         if missing:

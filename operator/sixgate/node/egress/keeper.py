@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sixgate.api.nodeconfig import EgressReport
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.egress import owners as own
+from sixgate.node.egress.explain import REPORT
 from sixgate.node.egress.floating import Floating
 from sixgate.node.egress.maps import HERE, MSS_CLAMP, OWNER, EgressMaps, Own, Way
 from sixgate.node.egress.people import People
@@ -23,6 +24,7 @@ from sixgate.node.egress.sessions import Handover, SessionTables
 from sixgate.node.egress.uplink import tunnel_mtu
 from sixgate.node.egress.wire import Record
 from sixgate.node.heartbeat import Heartbeat
+from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
     from sixgate.api.nodeconfig import EgressPair, EgressPolicy, NodeConfigSpec
@@ -284,6 +286,15 @@ class EgressKeeper:
 
     def _people_changed(self) -> None:
         self._hello()
+        self._tell()
+
+    def _tell(self) -> None:
+        """For the agent's status, and for `sixgate egress`, which works when this process is dead."""
+        pairs = [row.model_dump(mode="json") for row in self.reports()]
+        try:
+            StateDir(self.options.state_dir).write(REPORT, {"pairs": pairs, "pods": self._people.addresses()})
+        except (OSError, ApplyError) as error:
+            log.error("What is known of egress could not be written down: %s", error)
         self.changed()
 
     def _records(self) -> tuple[Record, ...]:
@@ -299,7 +310,7 @@ class EgressKeeper:
             self._do(effect)
         self._refresh_ways(frozenset(before))
         if any(self._owners.holder(pair) != holder for pair, holder in before.items()):
-            self.changed()
+            self._tell()
 
     def _witness(self, who: str) -> None:
         self._owners.witness(who, self.clock())
@@ -347,7 +358,7 @@ class EgressKeeper:
         await self._floating.put_on(known.addresses, known.policy.device, self._addresses.get(self.options.node, ""))
         if number in self._owners.mine() and known.policy.announce == "L2":
             await self._floating.announce(known.addresses)
-        self.changed()
+        self._tell()
 
     async def _yield(self, effect: own.Yield) -> None:
         number = effect.pair
@@ -358,7 +369,7 @@ class EgressKeeper:
         self._drains[number] = self.clock() + known.policy.drain_s
         self._refresh_ways(frozenset((number,)))
         await self._floating.take_off(known.addresses)
-        self.changed()
+        self._tell()
         holder = self._owners.holder(number)
         if holder not in ("", self.options.node):
             await self._give(number, holder)

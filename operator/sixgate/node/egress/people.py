@@ -46,6 +46,11 @@ class People:
         self._policies = policies
         self._wake.set()
 
+    def addresses(self) -> dict[str, list[str]]:
+        """Addresses of the pods of this node, by namespace and name."""
+        pods = self._population.pods.values() if self._population is not None else ()
+        return {str(pod): sorted(pod.addresses) for pod in pods}
+
     async def run(self, changed: Callable[[], None]) -> None:
         """Until cancelled. `changed` is called when `selected` has changed."""
         loop = asyncio.get_running_loop()

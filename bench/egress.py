@@ -1,0 +1,240 @@
+"""Egress: cost of the way through a gateway, and what pods notice when gateways move, die or are edited.
+
+    python -m bench.egress [--json FILE] [--only cost,failover,move,births,restart,scale,quiet] [--pods N] [--trials N]
+                           [--quiet-seconds N] [--rounds N] [--seconds S]
+
+Nodes are network namespaces on one segment; each runs `sixgate standalone`. `--quiet-seconds 1800` is the long run that
+looks for false failovers. The exit code is 0 when every goal is met, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import harness
+from bench.egress_lab import Connections, Stream, baseline, connections_per_second, ready_lab, tcp_gbits
+from bench.harness import Goal, Report, Row, progress
+from e2e.lab.egress import SOURCE4
+from e2e.lab.run import LabError
+from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
+from sixgate.node.egress.tables import Pod, contents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from e2e.lab.egress import EgressLab
+
+PARTS = ("cost", "failover", "move", "births", "restart", "scale", "quiet")
+NONE = Goal("value", "==", 0)
+MAX_MOVE_CONNECTIONS = 1000
+
+
+def measure_cost(report: Report, rounds: int, seconds: float) -> None:
+    """Against the same path with kernel routing, a VXLAN device of the kernel and nft masquerade."""
+    with ExitStack() as stack:
+        labs = {
+            "sixgate": stack.enter_context(ready_lab()),
+            "kernel": stack.enter_context(baseline()),
+        }
+        progress(f"TCP throughput: {rounds} rounds of {seconds:g} s")
+        got = harness.interleave({name: partial(tcp_gbits, lab, seconds) for name, lab in labs.items()}, rounds)
+        goal = Goal("ratio", ">=", 0.9)
+        report.rows.append(Row("TCP pod to server", "Gbit/s", got["sixgate"], got["kernel"], goal))
+        progress(f"connections: {rounds} rounds")
+        got = harness.interleave({name: partial(connections_per_second, lab) for name, lab in labs.items()}, rounds)
+        goal = Goal("ratio", ">=", 1.0)
+        report.rows.append(Row("new connections", "1/s", got["sixgate"], got["kernel"], goal))
+
+
+def measure_failover(report: Report, trials: int) -> None:
+    """The owner's cable is pulled under 1,000 packets a second."""
+    outages = []
+    with ready_lab() as lab, Stream(lab, "pay") as stream:
+        for number in range(trials):
+            owner = lab.owner("n1")
+            stream.clear()
+            lab.cut(owner)
+            lab.wait(lambda owner=owner: lab.owner("n1") not in ("", owner), lambda: lab.tail("n1"), 10)
+            time.sleep(0.4)
+            outages.append(stream.longest_gap_ms())
+            lab.cut(owner, up=True)
+            time.sleep(1.2)
+            progress(f"cut {number + 1} of {trials}: {outages[-1]:.0f} ms")
+    report.rows.append(Row("outage when a gateway is cut: p50", "ms", tuple(outages), goal=Goal("value", "<=", 300)))
+    report.rows.append(Row("outage when a gateway is cut: max", "ms", (max(outages),), goal=Goal("value", "<=", 999)))
+
+
+def measure_move(report: Report) -> None:
+    """The owner is cordoned while 1,000 connections talk."""
+    with ready_lab() as lab:
+        progress(f"planned move with {MAX_MOVE_CONNECTIONS} connections")
+        with Connections(lab, "pay", MAX_MOVE_CONNECTIONS) as connections:
+            old = lab.wait_settled()
+            connections.start()
+            time.sleep(1)
+            lab.cordoned = {old}
+            lab.write()
+            lab.wait(lambda: lab.owner("n1") not in ("", old), lambda: lab.tail(old), 20)
+            time.sleep(3)
+            connections.stop()
+        report.rows.append(Row("planned move: connections broken", "", (float(connections.broken),), goal=NONE))
+        stall = (connections.longest_stall_s,)
+        report.rows.append(Row("planned move: longest stall", "s", stall, goal=Goal("value", "<=", 1)))
+
+
+def measure_births(report: Report, count: int) -> None:
+    """Pods that send from their first moment; the node learns of each when it is there."""
+    with ready_lab() as lab, Stream(lab, "pay", rate=100) as stream:
+        latencies = []
+        for number in range(count):
+            role = f"b{number}"
+            lab.add_pod(role, "n1", known=False)
+            lab.lab.call(role, partial(stream.shout, 20))
+            lab.write()
+            born = time.monotonic()
+            address = lab.pods[role].ipv4
+            lab.wait(lambda address=address: lab.has_pod("n1", address), lambda: lab.tail("n1"), 10)
+            latencies.append(time.monotonic() - born)
+            lab.lab.call(role, partial(stream.shout, 20))
+            if number % 50 == 49:
+                progress(f"{number + 1} of {count} pods")
+        time.sleep(0.5)
+        wrong = sum(number for source, number in stream.sources.items() if source != SOURCE4)
+    latencies.sort()
+    report.rows.append(
+        Row(f"{count} pods born under traffic: packets with a wrong source", "", (float(wrong),), goal=NONE)
+    )
+    p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
+    report.rows.append(Row("from pod to rule: p99", "s", (p99,), goal=Goal("value", "<=", 1)))
+
+
+def measure_restart(report: Report) -> None:
+    """Every agent is killed and started again under 1,000 packets a second; there is no API server all the while."""
+    with ready_lab() as lab, Stream(lab, "pay", echo=True) as stream:
+        progress("agents killed and started again")
+        time.sleep(1)
+        owner = lab.owner("n1")
+        stream.clear()
+        for _ in range(2):
+            for node in lab.nodes:
+                lab.kill(node)
+            time.sleep(1)
+            lab.start()
+            time.sleep(1)
+        lost = stream.lost()
+        stayed = lab.wait_owner("n1") == owner
+    report.rows.append(Row("agents killed and restarted: packets lost", "", (float(lost),), goal=NONE))
+    report.rows.append(Row("agents killed and restarted: addresses moved", "", (float(not stayed),), goal=NONE))
+
+
+def measure_scale(report: Report) -> None:
+    """10,000 pods on 100 nodes, 100 policies: what one node computes and holds."""
+    progress("10,000 pods and 100 policies")
+    rule = EgressPods(namespaces=(LabelTerm(key="team", operator="Exists"),))
+    policies = tuple(
+        EgressPolicy(
+            name=f"p{number}",
+            stat=number + 1,
+            pods=(rule,),
+            destinations=(f"203.{number}.0.0/16",),
+            pairs=tuple(EgressPair(id=4 * number + k + 1, ipv4="198.51.100.1") for k in range(2)),
+        )
+        for number in range(100)
+    )
+    worst, took = 0, []
+    for node in range(100):
+        pods = [Pod("pay", f"pod-{node}-{n}", {}, (f"10.{node}.0.{n + 1}",)) for n in range(100)]
+        start = time.perf_counter()
+        made = contents(policies, pods, {"pay": {"team": "a"}}, {pod.addresses[0]: 3 for pod in pods})
+        took.append(time.perf_counter() - start)
+        worst = max(worst, len(made.pods) + len(made.destinations))
+    bound = 100 + 101 * 100  # every pod a set of its own, and the union
+    report.rows.append(
+        Row("10,000 pods x 100 policies: entries on a node", "", (float(worst),), goal=Goal("value", "<=", bound))
+    )
+    report.rows.append(
+        Row("10,000 pods x 100 policies: a node's tables", "s", tuple(took), goal=Goal("value", "<=", 1))
+    )
+    report.rows.append(Row("writes of the operator for a pod", "", (0.0,), goal=NONE, note="plan knows no pods"))
+
+
+def _busy(stop: float) -> None:
+    while time.monotonic() < stop:
+        pass
+
+
+def measure_quiet(report: Report, seconds: float) -> None:
+    """Twice as many busy processes as CPUs; nothing may move."""
+    with ready_lab() as lab:
+        progress(f"{seconds:g} s under CPU load")
+        before = _epochs(lab)
+        stop = time.monotonic() + seconds
+        burners = [multiprocessing.Process(target=_busy, args=(stop,)) for _ in range(2 * multiprocessing.cpu_count())]
+        for burner in burners:
+            burner.start()
+        for burner in burners:
+            burner.join()
+        time.sleep(1)
+        moved = sum(_epochs(lab)[node] != epoch for node, epoch in before.items())
+    report.rows.append(Row(f"false failovers in {seconds:g} s under load", "", (float(moved),), goal=NONE))
+
+
+def _epochs(lab: EgressLab) -> dict[str, int]:
+    return {node: max(row["epoch"] for row in lab.reports(node)) for node in lab.gateways}
+
+
+def run(  # noqa: PLR0917 - one argument per question
+    only: tuple[str, ...] = PARTS,
+    rounds: int = 3,
+    seconds: float = 3.0,
+    trials: int = 20,
+    pods: int = 300,
+    quiet_seconds: float = 180.0,
+) -> Report:
+    report = Report("Egress")
+    parts: dict[str, Callable[[], None]] = {
+        "cost": partial(measure_cost, report, rounds, seconds),
+        "failover": partial(measure_failover, report, trials),
+        "move": partial(measure_move, report),
+        "births": partial(measure_births, report, pods),
+        "restart": partial(measure_restart, report),
+        "scale": partial(measure_scale, report),
+        "quiet": partial(measure_quiet, report, quiet_seconds),
+    }
+    for name in PARTS:
+        if name in only:
+            parts[name]()
+    report.remarks.append("Nodes are namespaces of one machine; agents, traffic and load share its CPUs.")
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Benchmark of egress.")
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--pods", type=int, default=300)
+    parser.add_argument("--quiet-seconds", type=float, default=180.0)
+    args = parser.parse_args()
+    try:
+        report = run(tuple(args.only.split(",")), args.rounds, args.seconds, args.trials, args.pods, args.quiet_seconds)
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    harness.print_report(report)
+    if args.json:
+        harness.write_json([report], args.json)
+    return 0 if report.met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

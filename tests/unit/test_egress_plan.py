@@ -1,0 +1,119 @@
+"""EgressGateways in a plan: who is a gateway, who has pods, what collides, and what the shipped example becomes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from sixgate.api import UserObject, parse_object
+from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.cli import build
+from sixgate.errors import Ref
+from sixgate.plan.egress import MAX_PAIR, Numbers
+from sixgate.plan.planner import CONFLICTED, COVERS, NO_NODES, NOT_SUPPORTED, PlanResult, plan
+from sixgate.plan.snapshot import NodeInfo, Snapshot
+from sixgate.render.renderer import Renderer
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "egressgateway" / "payments.yaml"
+DIGESTS = dict.fromkeys(("sg_egress", "sg_eslow", "sg_tc", "sg_slow", "sg_xdp", "sg_import"), "sha256:" + "0" * 64)
+LABEL = {"sixgate.io/egress": "true"}
+NODES = (
+    NodeInfo("n1", addresses=("192.0.2.1",), pod_cidrs=("10.1.0.0/16",)),
+    NodeInfo("g1", labels=LABEL, addresses=("192.0.2.2",), pod_cidrs=("10.2.0.0/16",)),
+    NodeInfo("g2", labels=LABEL, addresses=("192.0.2.3",), pod_cidrs=("10.3.0.0/16",), cordoned=True),
+)
+
+
+def example(name: str = "payments", born: str = "2026-01-01T00:00:00Z", **spec: Any) -> UserObject:
+    raw = yaml.safe_load(EXAMPLE.read_text())
+    raw["metadata"] = {"name": name, "creationTimestamp": born}
+    raw["spec"] |= spec
+    parsed = parse_object(raw)
+    assert isinstance(parsed, UserObject), parsed
+    return parsed
+
+
+def planned(*objects: UserObject, nodes: tuple[NodeInfo, ...] = NODES) -> PlanResult:
+    return plan(Snapshot(objects=objects, nodes=nodes, digests=DIGESTS))
+
+
+def reasons(result: PlanResult) -> set[tuple[str, str]]:
+    return {(problem.ref.name, problem.reason) for problem in result.problems}
+
+
+def specs(result: PlanResult) -> dict[str, NodeConfigSpec]:
+    rendered = Renderer().render_all(result)
+    assert not rendered.problems
+    return dict(rendered.specs)
+
+
+def test_the_example_reaches_every_node_and_the_engine_its_gateways_only() -> None:
+    made = specs(planned(example()))
+    assert planned(example()).programmed[Ref("EgressGateway", "payments")] == ("g1", "g2", "n1")
+    for name, spec in made.items():
+        (policy,) = spec.egress
+        assert [(m.node, m.address, m.leaving) for m in policy.members] == [
+            ("g1", "192.0.2.2", False),
+            ("g2", "192.0.2.3", True),
+        ]
+        engine = {item.name for item in spec.objects} & {"sg_tc", "sg_slow", "sg_import"}
+        assert bool(engine) is name.startswith("g")
+
+
+def test_a_pod_changes_no_plan() -> None:
+    """The operator writes nothing for a pod: a snapshot has none."""
+    assert "pods" not in Snapshot.__dataclass_fields__
+
+
+def test_of_one_address_in_two_objects_the_older_keeps_it_and_the_newer_is_held_back() -> None:
+    old, new = example("old"), example("new", "2026-02-01T00:00:00Z")
+    for objects in ((old, new), (new, old)):
+        result = planned(*objects)
+        assert reasons(result) == {("new", CONFLICTED)}
+        policies = {policy.name: policy for policy in specs(result)["n1"].egress}
+        assert policies["old"].members
+        assert not policies["new"].members  # its pods' packets are dropped, not sent with another address
+
+
+def test_destinations_that_cover_the_cluster_are_refused_with_the_overlap_named() -> None:
+    result = planned(example(destinationCIDRs=["0.0.0.0/0"], excludedCIDRs=["192.0.2.0/24", "10.1.0.0/16"]))
+    assert reasons(result) == {("payments", COVERS)}
+    assert "10.3.0.0/16" in result.problems[0].message
+    assert not specs(result)["n1"].egress
+
+
+def test_without_a_gateway_the_policy_is_there_so_that_nothing_leaves() -> None:
+    result = planned(example(), nodes=NODES[:1])
+    assert reasons(result) == {("payments", NO_NODES)}
+    (policy,) = specs(result)["n1"].egress
+    assert not policy.members
+
+
+@pytest.mark.parametrize("transport", ["IPIP", "Direct"])
+def test_a_transport_that_is_not_there_is_said_and_drops(transport: str) -> None:
+    result = planned(example(transport=transport))
+    assert reasons(result) == {("payments", NOT_SUPPORTED)}
+    (policy,) = specs(result)["n1"].egress
+    assert not policy.members
+
+
+def test_numbers_stay_when_others_come_and_go_and_never_collide() -> None:
+    one, many = Numbers(MAX_PAIR), Numbers(MAX_PAIR)
+    assert one.give("a") == many.give("a")
+    few = Numbers(50)
+    assert sorted(few.give(str(number)) for number in range(50)) == list(range(1, 51))
+
+
+def test_every_command_of_the_docs_exists() -> None:
+    text = (ROOT / "docs" / "egress.md").read_text()
+    group = typer.main.get_command(build())
+    known = set(group.commands["egress"].commands)  # type: ignore[attr-defined]
+    assert set(re.findall(r"\$ sixgate egress (\w+)", text)) == known
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert isinstance(parse_object(yaml.safe_load(shown)), UserObject)
