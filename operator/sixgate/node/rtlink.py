@@ -34,7 +34,7 @@ _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
-_RTN_UNICAST, _RT_SCOPE_UNIVERSE = 1, 0
+_RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_TABLE_MAIN = 1, 0, 254
 _NETCONFA_IFINDEX, _FORWARDING = 1, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _SOL_NETLINK, _GET_STRICT_CHK = 270, 12
@@ -116,6 +116,31 @@ def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
             if scope == _RT_SCOPE_UNIVERSE and address:
                 found.append((index, address))
     return tuple(found)
+
+
+def own_addresses() -> tuple[tuple[int, bytes, int, int], ...]:
+    """Index, packed address, prefix length and scope of every address of the calling thread's namespace."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in _dump(_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
+            _, length, _, scope, index = _IFADDR.unpack_from(body)
+            told = dict(attributes(body, _IFADDR.size))
+            address = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
+            if address:
+                found.append((index, address, length, scope))
+    return tuple(found)
+
+
+def default_routes() -> frozenset[int]:
+    """Indexes of devices with a default route in the main table."""
+    found = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            _, dst_len, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+            told = dict(attributes(body, _ROUTE.size))
+            if not dst_len and table == _RT_TABLE_MAIN and kind == _RTN_UNICAST and _RTA_OIF in told:
+                found.add(int(_U32.unpack(told[_RTA_OIF])[0]))
+    return frozenset(found)
 
 
 def host_routes() -> dict[bytes, int]:

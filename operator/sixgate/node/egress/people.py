@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,8 @@ from sixgate.node import rtlink
 from sixgate.node.egress.ports import bind, find_ports
 from sixgate.node.egress.tables import contents
 from sixgate.node.events import KernelEvents
-from sixgate.node.netlink import Netlink
+from sixgate.node.model import AddressSeen
+from sixgate.node.netlink import devices_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +43,8 @@ class People:
     _policies: tuple[EgressPolicy, ...] = ()
     _population: Population | None = None
     _bound: dict[str, int] = field(default_factory=dict)
+    _inside: dict[tuple[int, tuple[int, ...]], tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
+    _ask_again: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def configure(self, policies: tuple[EgressPolicy, ...]) -> None:
@@ -110,11 +115,29 @@ class People:
         return any(address not in bound for pod in pods for address in pod.addresses)
 
     def _bind(self) -> dict[str, int]:
-        with Netlink() as netlink:
-            devices = netlink.devices()
-            defaults = netlink.default_devices()
+        """Straight from rtnetlink: a burst of births makes many looks, and pyroute2 takes its time."""
+        addresses: dict[int, list[AddressSeen]] = {}
+        for index, packed, length, scope in rtlink.own_addresses():
+            addresses.setdefault(index, []).append(AddressSeen(str(ipaddress.ip_address(packed)), length, scope))
+        devices = devices_with(addresses)
         by_index = {device.ifindex: device.name for device in devices.values()}
         routes = rtlink.host_routes()
-        ports = find_ports(devices, set(routes.values()), (by_index.get(index, "") for index in defaults.values()))
-        self._bound = bind(devices, ports.pods, routes, rtlink.addresses_in, self._bound)
+        ways_out = (by_index.get(index, "") for index in rtlink.default_routes())
+        ports = find_ports(devices, set(routes.values()), ways_out)
+        behind: dict[int, tuple[int, ...]] = {}
+        for name in sorted(ports.pods):
+            device = devices[name]
+            behind[device.netnsid] = (*behind.get(device.netnsid, ()), device.ifindex)
+        if time.monotonic() >= self._ask_again:
+            self._ask_again = time.monotonic() + RESYNC_S
+            self._inside.clear()
+
+        def inside(netnsid: int) -> tuple[tuple[int, bytes], ...]:
+            """Asked once of a pod that has anything, and again at every resync. Indexes of devices are never used
+            again, so a namespace that gets a dead one's number is asked anew."""
+            key = (netnsid, behind[netnsid])
+            self._inside[key] = self._inside.get(key) or rtlink.addresses_in(netnsid)
+            return self._inside[key]
+
+        self._bound = bind(devices, ports.pods, routes, inside, self._bound)
         return self._bound
