@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec, NodeConfigStatus
+from sixgate.api.nodeconfig import FORMAT_VERSION, EgressReport, ItemResult, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
+from sixgate.node.egress.report import with_owned
 from sixgate.node.events import KernelEvents
 from sixgate.node.lb.balancing import Balancing
 from sixgate.node.lock import NodeLock
@@ -57,6 +58,7 @@ class NodeAgent:
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
         self._status = NodeConfigStatus()
+        self._results: tuple[ItemResult, ...] = ()  # as applied, without what egress has to say
         self._broken = False
         self.metrics = NodeMetrics(
             options.bpffs, Meter(), state_dir=options.state_dir, balancer=self._reconciler.balancer
@@ -73,6 +75,7 @@ class NodeAgent:
         try:
             self._lock.acquire()
             self._status = self._reconciler.reconcile(spec)
+            self._results = self._status.objects
             self.metrics.spec = spec
             self._broken = False
         except (ApplyError, BpfError, OSError) as error:
@@ -204,7 +207,7 @@ class NodeAgent:
                         await egress.follow(applied)
                         balancing.follow(applied)
                 told.clear()
-                self._status = self._status.model_copy(update={"egress": egress.reports()})
+                self._status = self._with_egress(egress.reports())
                 self.metrics.status = self._status
                 if latest and on_status is not None and self._status != reported:
                     await on_status(self._status)
@@ -221,6 +224,10 @@ class NodeAgent:
         space = StateDir(self._options.state_dir).numbers().get("obj")
         given = space.given if space is not None else {}
         return next((name for name, (first, _) in given.items() if first == number), f"object {number}")
+
+    def _with_egress(self, reports: tuple[EgressReport, ...]) -> NodeConfigStatus:
+        """What was applied last, and what egress has made of it."""
+        return self._status.model_copy(update={"egress": reports, "objects": with_owned(self._results, reports)})
 
     def _pause(self) -> float:
         due = BROKEN_RETRY_S if self._broken else self._reconciler.next_retry_s()
