@@ -185,16 +185,6 @@ def test_events_tell_what_turned(cluster: Cluster, operator: StartOperator) -> N
     assert "eth0 refuses sg_uplink_tc" in notes
 
 
-def test_an_object_whose_data_plane_is_not_there_yet_says_so(cluster: Cluster, operator: StartOperator) -> None:
-    cluster.node("n1", LABEL)
-    cluster.apply(
-        gateway("stateful", stateless=None, stateful={"pools": [{"cidr": "198.18.0.0/28"}]})
-    )  # fmt: skip
-    operator()
-    found = cluster.wait("a verdict", lambda: cluster.conditions("NAT46Gateway", "stateful").get("Ready"))
-    assert (found["status"], found["reason"]) == ("False", "NotSupportedYet")
-
-
 def test_the_crds_may_come_later_than_the_operator(cluster: Cluster, operator: StartOperator) -> None:
     cluster.node("n1", LABEL)
     cluster.server.kubectl("delete", "crd", "nat46gateways.sixgate.io")
