@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 VECTORS ?= ../shared/nat64/siit_vectors.json
 JSON ?=
+NAT_TESTS = $(wildcard tests/bpf/test_nat_*.py tests/netns/test_nat*.py)
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
@@ -53,7 +54,7 @@ demo: bpf ## real traffic through a gateway, in network namespaces; removes what
 	@$(PY) -m e2e.demo
 
 conformance: bpf ## every RFC case and the vectors of VECTORS=FILE; rewrites docs/compliance.md
-	@$(PY) -m pytest -q -n 2 --dist loadfile tests/rfc --junitxml=build/rfc.xml
+	@$(PY) -m pytest -q -n 2 --dist loadfile tests/rfc $(NAT_TESTS) --junitxml=build/rfc.xml
 	@$(PY) tools/gen_compliance.py build/rfc.xml
 	@$(PY) -m e2e.conformance --vectors $(VECTORS)
 

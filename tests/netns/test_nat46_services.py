@@ -47,6 +47,8 @@ def one_stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(one_stage: Stage) -> Iterator[Stage]:
+    # A port that a client uses again soon is pinned to the backend of its last connection.
+    one_stage.sixgate.command(["nat", "flush", "--all"])
     yield one_stage
     one_stage.close_sockets()
 

@@ -199,7 +199,7 @@ SECTIONS: tuple[Section, ...] = (
                 "6146-3.4-ZERO",
                 "MUST",
                 "Stateful: fragments are reassembled for a missing checksum",
-                out_of_scope="A rule of the stateful translator.",
+                out_of_scope="A rule of the stateful translator: below.",
             ),
             R(
                 "6146-3.4-OTHER",

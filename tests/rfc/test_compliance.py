@@ -7,9 +7,10 @@ import pytest
 
 from tests.rfc.cases import CASES
 from tests.rfc.requirements import SECTIONS, Requirement
+from tests.rfc.stateful import STATEFUL
 from tools.gen_compliance import LIVE, _row, render
 
-ALL = [row for section in SECTIONS for row in section.rows]
+ALL = [row for section in (*SECTIONS, STATEFUL) for row in section.rows]
 
 
 def test_every_case_belongs_to_a_requirement() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from sixgate.api import UserObject, parse_object
 from sixgate.api.nodeconfig import NodeConfigSpec
+from sixgate.cli import build
 from sixgate.node.bpf import layouts
 from sixgate.plan import NodeInfo, NodePlan, PlanMemo, PlanResult, Snapshot, plan
 from sixgate.plan.nodeplan import Feature, Has, StatefulFlag, StatefulPlan
@@ -311,3 +314,23 @@ def test_shipped_examples_are_programmed(folder: str) -> None:
     result = plan(Snapshot(objects=(parsed,), nodes=labelled, digests=DIGESTS))
     assert not result.problems
     assert entries(spec_of(result.nodes["a"]), "sg_st_vip")
+
+
+def test_the_gateway_of_the_page_is_programmed() -> None:
+    page = (ROOT / "docs" / "nat64-stateful.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    parsed = parse_object(yaml.safe_load(block))
+    assert isinstance(parsed, UserObject), parsed
+    labelled = tuple(NodeInfo(node.name, {"sixgate.io/nat64": "true"}) for node in nodes("a"))
+    assert not plan(Snapshot(objects=(parsed,), nodes=labelled, digests=DIGESTS)).problems
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    page = (ROOT / "docs" / "nat64-stateful.md").read_text()
+    commands = re.findall(r"^    sixgate (.*)$", page, re.M)
+    assert commands
+    for command in commands:
+        words = command.split()
+        told = CliRunner().invoke(build(), [*words[:2], "--help"], terminal_width=200)
+        assert told.exit_code == 0
+        assert all(word in told.output for word in words[2:] if word.startswith("--"))
