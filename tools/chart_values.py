@@ -97,7 +97,8 @@ class Agent(Values):
         default=1, description="Nodes whose agent is replaced at a time; packets do not notice."
     )
     resources: dict[str, Any] = Field(
-        default={"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}, description="Resources."
+        default={"requests": {"cpu": "50m", "memory": "96Mi"}},
+        description="Resources. No limit of memory: the kernel counts the maps of the data plane as the agent's.",
     )
     priorityClassName: str = Field(default="system-node-critical", description="Priority class.")
     nodeSelector: dict[str, str] = Field(default={"kubernetes.io/os": "linux"}, description="Nodes it runs on.")
