@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from e2e.cluster.hosts import Pod
     from e2e.cluster.release import Release
 
-GATEWAY = "internet"
+GATEWAY = "mapped"
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,15 @@ class Release:
         chosen = {"image.repository": self.repository, "image.tag": self.tag, **values}
         return [part for key, value in chosen.items() for part in ("--set-json", f"{key}={json.dumps(value)}")]
 
-    def install(self, values: Mapping[str, Any] | None = None) -> float:
-        """`helm install --wait`; seconds until every agent was Ready."""
-        began = time.monotonic()
+    def install(self, values: Mapping[str, Any] | None = None) -> tuple[float, float]:
+        """`helm install --wait`; seconds until the last agent was Ready, and until Helm and its job had ended."""
+        began, clock = time.monotonic(), datetime.now(UTC)
         self.cluster.helm("install", NAME, str(CHART), "--namespace", NAMESPACE, "--create-namespace", "--wait",
                           "--timeout", "120s", *self.arguments(values or {}), major=self.major)  # fmt: skip
+        spent = time.monotonic() - began
         self.wait_ready()
-        return time.monotonic() - began
+        ready = [self.cluster.condition(pod, "Ready")["lastTransitionTime"] for pod in self.agents().values()]
+        return (max(datetime.fromisoformat(time_) for time_ in ready) - clock).total_seconds(), spent
 
     def upgrade(self, values: Mapping[str, Any] | None = None) -> float:
         """`helm upgrade --wait`; seconds."""
