@@ -242,3 +242,13 @@ def test_a_memo_changes_nothing_but_time() -> None:
         assert resolve(wanted, have, {"sg_t": file}, memo) == resolve(wanted, have, {"sg_t": file})
     known = memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3})
     assert memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3}) is known
+
+
+def test_a_size_given_with_one_object_holds_for_all_that_share_the_map() -> None:
+    """Otherwise the second object would not load beside the pin of the first."""
+    other = replace(FILE, name="sg_u", programs=())
+    first = an_object(["eth0"], maps=[{"name": "sg_tab", "maxEntries": 4096, "carry": True}])
+    second = {"name": "sg_u", "digest": DIGEST, "owners": ["G/b"], "attachments": []}
+    found = resolve(spec(objects=[first, second]), HAVE, {"sg_t": FILE, "sg_u": other})
+    assert [item.sizes for item in found.objects] == [(("sg_tab", 4096),)] * 2
+    assert all("sg_tab" in item.carried for item in found.objects)

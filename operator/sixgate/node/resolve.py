@@ -39,7 +39,7 @@ from sixgate.node.shapes import layout, map_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sixgate.api.nodeconfig import Attachment, BpfObject, Link, NodeConfigSpec
+    from sixgate.api.nodeconfig import Attachment, BpfObject, Link, MapSetup, NodeConfigSpec
     from sixgate.node.bpf.ctype import MapSpec, Record
     from sixgate.node.resolve_passage import Passages
 
@@ -68,8 +68,9 @@ def resolve(
     late: list[tuple[BpfObject, Attachment, ObjectWant]] = []
     choices = choose(spec, have, found)
     passing = passages(choices, have)
+    setups = {setup.name: setup for item in spec.objects for setup in item.maps}  # of all that share a map
     for item in spec.objects:
-        want = _object(item, have, files[item.name], found)
+        want = _object(item, have, files[item.name], setups, found)
         if want is not None:
             objects.append(want)
             for attachment in item.attachments:
@@ -80,7 +81,7 @@ def resolve(
     for item, attachment, want in late:
         _forwarding(item, attachment, want, have, hooks, passing, found)
     passing = with_programs(passing, hooks, have)
-    maps = {name: d for item in spec.objects for name, d in _sized(item, files[item.name]).items()}
+    maps = {name: d for item in spec.objects for name, d in _sized(files[item.name], setups).items()}
     for item in spec.objects:
         for setup in item.maps:
             if setup.name not in maps:
@@ -115,7 +116,9 @@ def resolve(
     )
 
 
-def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) -> ObjectWant | None:
+def _object(
+    item: BpfObject, have: Observed, file: ObjectFile, setups: Mapping[str, MapSetup], found: Findings
+) -> ObjectWant | None:
     by_name = {device.name: device.ifindex for device in have.devices.values()}
     encoded = hashlib.sha256(item.digest.encode())
     variables = {variable.name: variable.type for variable in file.rodata.fields} if file.rodata else {}
@@ -132,7 +135,7 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
             found.frozen.add(item.name)
             return None
         encoded.update(name.encode() + data)
-    maps = _sized(item, file)
+    maps = _sized(file, setups)
     return ObjectWant(
         name=item.name,
         key=encoded.hexdigest()[:16],
@@ -143,13 +146,14 @@ def _object(item: BpfObject, have: Observed, file: ObjectFile, found: Findings) 
         inner={name: map_shape(d.inner) for name, d in maps.items() if d.inner is not None},
         layouts={name: layout(definition) for name, definition in maps.items()},
         sizes=tuple((name, maps[name].max_entries) for name in sorted(maps) if maps[name] != file.maps[name]),
-        carried={setup.name: map_fields(maps[setup.name]) for setup in item.maps if setup.carry and setup.name in maps},
+        carried={name: map_fields(maps[name]) for name, setup in setups.items() if setup.carry and name in maps},
     )
 
 
-def _sized(item: BpfObject, file: ObjectFile) -> Mapping[str, MapSpec]:
-    """The maps of an object file with the sizes that the NodeConfig gives them."""
-    sizes = {setup.name: setup.max_entries for setup in item.maps if setup.max_entries is not None}
+def _sized(file: ObjectFile, setups: Mapping[str, MapSetup]) -> Mapping[str, MapSpec]:
+    """The maps of an object file with the sizes that the NodeConfig gives them, be it with another object: what objects
+    share has one size."""
+    sizes = {name: setup.max_entries for name, setup in setups.items() if setup.max_entries is not None}
     return {name: replace(d, max_entries=sizes.get(name, d.max_entries)) for name, d in file.maps.items()}
 
 
