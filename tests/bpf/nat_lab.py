@@ -296,7 +296,7 @@ class NatLab:
         gateways = []
         for number, domain in enumerate(domains):
             first_pool = pools
-            gw = {"flags": SgGwFlag.SG_GW_STATEFUL, "low_mtu": 1280, "obj": number, "stat": number}
+            gw: dict[str, Any] = {"flags": SgGwFlag.SG_GW_STATEFUL, "low_mtu": 1280, "obj": number, "stat": number}
             if domain.prefix:
                 gw |= {
                     "prefix": domain.prefix,
@@ -307,28 +307,33 @@ class NatLab:
                 gateways.append(gw)
                 self.stateful |= SgStHas.SG_ST_HAS_GW
             for pool in domain.pools:
-                value = {"addr": mapped(pool.first), "n_addrs": pool.n, "base": base, "first_block": 16}
+                value: dict[str, Any] = {"addr": mapped(pool.first), "n_addrs": pool.n, "base": base, "first_block": 16}
                 value |= {"blocks": BLOCKS, "first": pool.ports[0], "last": pool.ports[1]}
-                self.loaded.fill("sg_st_pool", {pools: value})
+                self.put("sg_st_pool", {pools: value})
                 flags = 2 if domain.flags & SgStFlag.SG_ST_STATIC else 0
                 for i in range(pool.n):
                     address = str(ip_address(pool.first) + i)
                     own = {"base": base, "first_block": 16, "blocks": BLOCKS, "obj": number, "flags": flags}
-                    self.loaded.fill("sg_st_own", {mapped(address): own})
+                    self.put("sg_st_own", {mapped(address): own})
                     self.bases[address] = base
                     base += 3 * BLOCKS
                 self.stateful |= SgStHas.SG_ST_HAS_OWN6 if ":" in pool.first else SgStHas.SG_ST_HAS_OWN4
                 pools += 1
-            value = {"gw": gw, "flags": domain.flags, "max_sessions": domain.max_sessions, "life": list(domain.lives)}
+            value = {
+                "gw": gw,
+                "flags": domain.flags,
+                "max_sessions": domain.max_sessions,
+                "life": list(domain.lives),
+            }
             value |= {"half_base": half, "half_size": domain.half_size, "client_len": 128}
             value |= {"n_addrs": sum(pool.n for pool in domain.pools), "pool": first_pool}
             value |= {"n_pools": len(domain.pools)} | dict(domain.fields)
-            self.loaded.fill("sg_st_obj", {number: value})
+            self.put("sg_st_obj", {number: value})
             half += domain.half_size
         for number, service in enumerate(services):
             vip = {"addr": mapped(service.vip), "port": service.port, "proto": service.proto}
-            self.loaded.fill("sg_st_vip", {Frozen(vip): number})
-            self.loaded.fill("sg_st_svcs", {number: {"vip": vip, "obj": service.obj}})
+            self.put("sg_st_vip", {Frozen(vip): number})
+            self.put("sg_st_svcs", {number: {"vip": vip, "obj": service.obj}})
             backends = [{"addr": mapped(a), "port": p, "weight": 1} for a, p in service.backends]
             ring = [i % len(backends) for i in range(16381)] if backends else []
             self.loaded.swap("sg_st_table", number, {0: {"n": len(backends), "backend": backends, "ring": ring}})
@@ -337,7 +342,7 @@ class NatLab:
             "sg_nat", 0, {0: {"n_gw": len(gateways), "version": 1, "stateful": self.stateful, "gw": gateways}}
         )
         for key in (0, self.v6, self.v4):
-            self.loaded.fill("sg_dev", {key: {"addr6": "2001:db8:f::1", "addr4": "::ffff:198.51.100.1", "mtu": 1500}})
+            self.put("sg_dev", {key: {"addr6": "2001:db8:f::1", "addr4": "::ffff:198.51.100.1", "mtu": 1500}})
 
     # Use
 
@@ -361,25 +366,36 @@ class NatLab:
     def map(self, name: str) -> Map:
         return self.loaded.maps[name]
 
+    def record(self, name: str, key: Any) -> Any:
+        """One entry of a map, decoded."""
+        return self.map(name).get(key)
+
+    def put(self, name: str, entries: Mapping[Any, Any]) -> None:
+        """Writes entries into a map."""
+        self.loaded.fill(name, entries)
+
+    def records(self, name: str) -> Iterator[tuple[Any, Any]]:
+        return iter(self.map(name).items())
+
     def sessions(self) -> dict[int, dict[str, Any]]:
         """Sessions by index."""
         found: dict[int, dict[str, Any]] = {}
-        for entry, ids in self.map("sg_st_sids").items():
+        for entry, ids in self.records("sg_st_sids"):
             for word, bits in enumerate(ids["used"]):
                 for bit in range(64):
                     if bits >> bit & 1:
                         index = int(entry) * 512 + word * 64 + bit
-                        found[index] = self.map("sg_st_sess").get(index)
+                        found[index] = self.record("sg_st_sess", index)
         return found
 
     def mappings(self) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
-        for entry, ids in self.map("sg_st_mids").items():
+        for entry, ids in self.records("sg_st_mids"):
             for word, bits in enumerate(ids["used"]):
                 for bit in range(64):
                     if bits >> bit & 1:
                         index = int(entry) * 512 + word * 64 + bit
-                        found[index] = self.map("sg_st_map").get(index)
+                        found[index] = self.record("sg_st_map", index)
         return found
 
     def session(self) -> dict[str, Any]:
@@ -390,7 +406,7 @@ class NatLab:
     def stat(self, obj: int = 0) -> dict[str, int]:
         """Counters of an object that are not zero; those of packets by name.packets."""
         total: dict[str, int] = {}
-        for values in self.map("sg_st_stats").get(obj):
+        for values in self.record("sg_st_stats", obj):
             for name, value in values.items():
                 if isinstance(value, dict):
                     total[name] = total.get(name, 0) + value["packets"]
@@ -399,32 +415,35 @@ class NatLab:
         return {name: value for name, value in total.items() if value}
 
     def use(self, obj: int = 0) -> dict[str, int]:
-        found: dict[str, int] = self.map("sg_st_use").get(obj)
+        found: dict[str, int] = self.record("sg_st_use", obj)
         return found
 
     def age(self, seconds: int) -> None:
         """Lets time pass for every session and for every port that rests."""
         for index, session in self.sessions().items():
-            self.map("sg_st_sess").set(index, session | {"expires": session["expires"] - seconds})
+            self.map("sg_st_sess").set(index, session | {"expires": (session["expires"] - seconds) % 2**32})
 
     def rest(self, seconds: int) -> None:
         """Lets time pass for every port that rests."""
         blocks = self.map("sg_st_port")
-        for index, block in list(blocks.items()):
-            if block["resting"]:
-                slots = [s - seconds if block["resting"] >> i & 1 else s for i, s in enumerate(block["slot"])]
-                blocks.set(index, block | {"slot": slots, "rest_next": 0})
+        for key, raw in list(blocks.lookup_batch()):
+            if any(raw[8:16]):  # the bits of those that rest; decoding every block would take a second
+                index = int.from_bytes(key, "little")
+                block = self.record("sg_st_port", index)
+                rests, slots = block["resting"], block["slot"]
+                aged = [(slot - seconds) % 2**32 if rests >> i & 1 else slot for i, slot in enumerate(slots)]
+                blocks.set(index, block | {"slot": aged, "rest_next": 0})
 
     def bind(self, proto: int, out: str, out_port: int, client: str, port: int) -> None:
         """A static binding of object 0, and its port reserved."""
         inside = Frozen(addr=client, port=port, proto=proto, side=0, obj=0)
         outside = Frozen(addr=mapped(out), port=out_port, proto=proto, side=1, obj=0)
-        self.loaded.fill("sg_st_bind", {inside: {"addr": mapped(out), "port": out_port}})
-        self.loaded.fill("sg_st_bind", {outside: {"addr": client, "port": port, "obj": 0}})
+        self.put("sg_st_bind", {inside: {"addr": mapped(out), "port": out_port}})
+        self.put("sg_st_bind", {outside: {"addr": client, "port": port, "obj": 0}})
         number = {TCP: 0, UDP: 1}.get(proto, 2)
         index = self.bases[out] + number * BLOCKS + out_port // 64 - 16
-        known = self.map("sg_st_resv").get(index)
-        self.loaded.fill("sg_st_resv", {index: known | 1 << out_port % 64})
+        known = self.record("sg_st_resv", index)
+        self.put("sg_st_resv", {index: known | 1 << out_port % 64})
 
     def context(self, packet: bytes) -> SkbContext:
         return SkbContext(ifindex=self.v6 if packet[12:14] == b"\x86\xdd" else self.v4)
@@ -433,8 +452,8 @@ class NatLab:
         """Waits until the sweeper has brought something about."""
         deadline = time.monotonic() + 30
         while not done():
-            assert time.monotonic() < deadline, f"the sweeper did not do it: {self.map('sg_st_sweep').get(0)}"
-            time.sleep(0.05)
+            assert time.monotonic() < deadline, f"the sweeper did not do it: {self.record('sg_st_sweep', 0)}"
+            time.sleep(0.005)
 
     def life_left(self) -> int:
         """Seconds that the only session has."""

@@ -375,7 +375,7 @@ def test_6146_dos_half_open_sessions_push_out_only_their_own() -> None:
 def test_6146_dos_stored_syns_are_bounded(lab: NatLab) -> None:
     for i in range(3000):
         assert lab.send(tcp(REMOTE, 1024 + i, "192.0.2.1", 40000, SYN)).reason == "SG_DROP_ST_SYN"
-    assert sum(1 for _ in lab.map("sg_st_syn").items()) <= 1024
+    assert sum(1 for _ in lab.records("sg_st_syn")) <= 1024
     assert (lab.sessions(), lab.mappings()) == ({}, {})
 
 
@@ -524,8 +524,8 @@ def test_sweeper_ends_sessions_whose_time_is_over(lab: NatLab) -> None:
     lab.age(302)
     lab.wait(lambda: not lab.sessions())
     assert (lab.use()["sessions"], lab.use()["maps"], lab.stat()["expired"]) == (0, 0, 50)
-    assert list(lab.map("sg_st_fwd").items()) == []
-    assert list(lab.map("sg_st_find").items()) == []
+    assert list(lab.records("sg_st_fwd")) == []
+    assert list(lab.records("sg_st_find")) == []
 
 
 def test_flush_ends_what_it_names(lab: NatLab) -> None:
@@ -533,9 +533,9 @@ def test_flush_ends_what_it_names(lab: NatLab) -> None:
         out(lab, 2000 + i, src=CLIENT if i % 2 else OTHER)
     order = {"seq": 7, "fields": 2, "client": CLIENT, "client_mask": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
     lab.map("sg_st_flush").set(0, order)
-    lab.wait(lambda: lab.map("sg_st_sweep").get(0)["flushed"] == 7)
+    lab.wait(lambda: lab.record("sg_st_sweep", 0)["flushed"] == 7)
     assert {mapping["in"] for mapping in lab.mappings().values()} == {OTHER}
-    assert lab.map("sg_st_sweep").get(0)["flush_removed"] == 10
+    assert lab.record("sg_st_sweep", 0)["flush_removed"] == 10
 
 
 def test_an_object_that_goes_takes_its_sessions_along(lab: NatLab) -> None:
