@@ -62,6 +62,43 @@ SG_GLOBAL int sg_slow_stateful(struct __sk_buff *ctx, const struct sg_nat_table 
 	return reason;
 }
 
+/* An ICMP error from client to client goes through both translations, with one hop taken off (RFC 5508 REQ-7). */
+SG_GLOBAL int sg_slow_hairpin(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w)
+{
+	struct sg_st_obj *obj;
+	enum sg_reason done = SG_OK_66;
+	int reason;
+	struct sg_pkt *p;
+	struct iphdr ip;
+
+	if (!t || !w)
+		return SG_DROP_STALE;
+	p = &w->pkt;
+	reason = sg_icmp_error64(ctx, t, w, 1);
+	if (reason)
+		return reason;
+	if (sg_load(ctx, p->l3, &ip, sizeof(ip)))
+		return SG_DROP_TRUNCATED;
+	sg_parse_ip4(p, &ip);
+	p->ttl++;
+	p->fragment = 0;
+	w->way = SG_WAY_IN;
+	w->st.svc = 0;
+	reason = sg_st_error(ctx, w);
+	if (reason)
+		return reason;
+	obj = sg_st_obj_of(w->st.obj);
+	if (!obj)
+		return SG_DROP_STALE;
+	w->gw = obj->gw;
+	reason = sg_icmp_error46(ctx, t, w, 1);
+	if (reason)
+		return reason;
+	SG_ST_COUNT(w->st.obj, hairpin);
+	w->act = sg_hop_send(ctx, &w->hop, &done);
+	return done;
+}
+
 /* Stateless. */
 SG_GLOBAL int sg_slow_stateless(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
@@ -93,6 +130,8 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 		reason = sg_slow_stateless(ctx, t, w);
 	if (reason == SG_SLOW_FRAGMENT)
 		reason = sg_fragment(ctx, t, w);
+	else if (reason == SG_SLOW_REWRITE && w->way == SG_WAY_OUT && bpf_map_lookup_elem(&sg_st_own, &w->dst.addr))
+		reason = sg_slow_hairpin(ctx, t, w);
 	else if (reason == SG_SLOW_REWRITE)
 		reason = sg_icmp_xlat(ctx, t, w);
 	if (w->icmp.send) {

@@ -335,6 +335,11 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 		m = sg_st_map_find(q);
 	}
 	if (q->unseen) {
+		/* What came in through a mapping without a session may be answered by an error. */
+		if (m && !q->svc && !(obj->flags & SG_ST_ADF)) {
+			sg_st_answer_out(q, m);
+			return 0;
+		}
 		SG_ST_COUNT(q->obj, no_state);
 		return SG_DROP_ST_NO_STATE;
 	}

@@ -1,0 +1,147 @@
+"""Stateful NAT in the slow path: ICMP errors with the packets in them, and what has to be summed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from tests.bpf.nat_lab import (
+    ICMP,
+    ICMP6,
+    SYN,
+    TCP,
+    UDP,
+    Domain,
+    NatLab,
+    Pool,
+    Service,
+    echo,
+    embed,
+    frame,
+    icmp_error,
+    ones,
+    packed,
+    pseudo,
+    read,
+    tcp,
+    udp,
+    udp_body,
+)
+
+CLIENT, OTHER = "2001:db8:1::1", "2001:db8:1::2"
+REMOTE, ROUTER = "203.0.113.5", "198.51.100.254"
+REMOTE6 = embed(REMOTE)
+
+
+@pytest.fixture
+def lab() -> Iterator[NatLab]:
+    with NatLab(program="sg_slow") as made:
+        yield made
+
+
+def inner(body: bytes) -> tuple[str, int, str, int]:
+    """Addresses and ports (of ICMP: identifier) of the packet embedded in an ICMP error's layer 4."""
+    seen = read(bytes(14) + body[8:])
+    return seen.src, seen.sport, seen.dst, seen.dport
+
+
+@pytest.mark.parametrize("proto", ["UDP", "TCP", "ICMP"])
+def test_6146_3_6_icmperr_from_ipv4(lab: NatLab, proto: str) -> None:
+    made = {
+        "UDP": udp(CLIENT, 5000, REMOTE6, 80),
+        "TCP": tcp(CLIENT, 5000, REMOTE6, 80, SYN),
+        "ICMP": echo(CLIENT, REMOTE6, 5000),
+    }
+    out = lab.send(made[proto]).out
+    lab.age(50)
+    before = lab.session()["expires"]
+    sent = {
+        "UDP": udp(out.src, out.sport, REMOTE, 80),
+        "TCP": tcp(out.src, out.sport, REMOTE, 80, SYN),
+        "ICMP": echo(out.src, REMOTE, out.sport),
+    }
+    seen = lab.send(icmp_error(ROUTER, out.src, 3, 1, sent[proto]))
+    assert (seen.reason, seen.out.src, seen.out.dst, seen.out.proto) == ("SG_OK_46", embed(ROUTER), CLIENT, ICMP6)
+    assert (seen.out.body[0], seen.out.body[1]) == (1, 0)
+    wanted = (CLIENT, 5000, REMOTE6, 5000 if proto == "ICMP" else 80)
+    assert inner(seen.out.body) == wanted
+    assert sound(seen.out.body)
+    assert lab.session()["expires"] == before  # RFC 5508 REQ-4
+
+
+def test_6146_3_6_icmperr_from_ipv6(lab: NatLab) -> None:
+    out = lab.send(udp(CLIENT, 5000, REMOTE6, 80)).out
+    seen = lab.send(icmp_error("2001:db8:77::1", REMOTE6, 1, 4, udp(REMOTE6, 80, CLIENT, 5000)))
+    assert (seen.reason, seen.out.src, seen.out.dst, seen.out.proto) == ("SG_OK_64", out.src, REMOTE, ICMP)
+    assert (seen.out.body[0], seen.out.body[1]) == (3, 3)
+    assert inner(seen.out.body) == (REMOTE, 80, out.src, out.sport)
+    assert sound(seen.out.body)
+
+
+def test_6146_3_6_icmperr_without_state_is_dropped(lab: NatLab) -> None:
+    out = lab.send(udp(CLIENT, 5000, REMOTE6, 80)).out
+    for packet in (
+        icmp_error(ROUTER, out.src, 3, 1, udp(out.src, out.sport, ROUTER, 80)),
+        icmp_error(ROUTER, out.src, 3, 1, udp(out.src, out.sport ^ 1, REMOTE, 80)),
+        icmp_error(CLIENT, REMOTE6, 1, 4, udp(REMOTE6, 80, CLIENT, 5001)),
+    ):
+        assert lab.send(packet).reason == "SG_DROP_ICMP_INNER"
+
+
+def test_packet_too_big_passes_the_size_on(lab: NatLab) -> None:
+    out = lab.send(udp(CLIENT, 5000, REMOTE6, 80)).out
+    seen = lab.send(icmp_error(ROUTER, out.src, 3, 4, udp(out.src, out.sport, REMOTE, 80), info=1400))
+    assert (seen.out.body[0], struct.unpack("!I", seen.out.body[4:8])[0]) == (2, 1420)
+
+
+def test_5508_7_icmperr_between_clients(lab: NatLab) -> None:
+    there = lab.send(udp(OTHER, 7000, REMOTE6, 80)).out
+    mine = lab.send(udp(CLIENT, 5000, embed(there.src), there.sport)).out
+    seen = lab.send(icmp_error(OTHER, mine.src, 1, 4, udp(mine.src, mine.sport, OTHER, 7000)))
+    assert (seen.reason, seen.out.src, seen.out.dst) == ("SG_OK_66", embed(there.src), CLIENT)
+    assert inner(seen.out.body) == (CLIENT, 5000, embed(there.src), there.sport)
+    assert sound(seen.out.body)
+
+
+def test_service_icmperr_reaches_client_and_backend() -> None:
+    vip, backend = "198.51.100.80", "2001:db8:b::1"
+    source = Domain(pools=(Pool("2001:db8:a::1", n=1),), prefix=None)
+    with NatLab((source,), (Service(vip, 53, UDP, 0, ((backend, 5353),)),), program="sg_slow") as lab:
+        there = lab.send(udp(REMOTE, 3000, vip, 53)).out
+        seen = lab.send(icmp_error(backend, there.src, 1, 4, udp(there.src, there.sport, backend, 5353)))
+        assert (seen.reason, seen.out.dst, seen.out.proto) == ("SG_OK_64", REMOTE, ICMP)
+        assert inner(seen.out.body) == (REMOTE, 3000, vip, 53)
+        seen = lab.send(icmp_error(ROUTER, vip, 3, 4, udp(vip, 53, REMOTE, 3000), info=1300))
+        assert (seen.reason, seen.out.dst, seen.out.proto) == ("SG_OK_46", backend, ICMP6)
+        assert inner(seen.out.body) == (backend, 5353, there.src, there.sport)
+
+
+def test_6146_3_4_zero_checksum_is_computed(lab: NatLab) -> None:
+    out = lab.send(udp(CLIENT, 5000, REMOTE6, 80)).out
+    body = udp_body(REMOTE, 80, out.src, out.sport)
+    seen = lab.send(frame(REMOTE, out.src, UDP, body[:6] + b"\0\0" + body[8:]))
+    assert (seen.reason, seen.out.dst, seen.out.dport) == ("SG_OK_46", CLIENT, 5000)
+
+
+def test_refusals_are_answered(lab: NatLab) -> None:
+    before = lab.loaded.run(frame(CLIENT, REMOTE6, 132, bytes(16)), lab.context(frame(CLIENT, REMOTE6, 132, bytes(16))))
+    assert set(before.reasons) >= {"SG_DROP_ST_PROTO"}
+
+
+def test_mss_is_lowered_on_the_way() -> None:
+    with NatLab(program="sg_slow") as lab:
+        obj = lab.record("sg_st_obj", 0)
+        lab.put("sg_st_obj", {0: obj | {"gw": obj["gw"] | {"flags": obj["gw"]["flags"] | 32}}})
+        option = bytes([2, 4, 0x23, 0x00])
+        body = struct.pack("!HHIIBBHHH", 5000, 80, 1, 0, 0x60, SYN, 8192, 0, 0) + option
+        total = ~ones(pseudo(packed(CLIENT), packed(REMOTE6), len(body), TCP) + body) & 0xFFFF
+        seen = lab.send(frame(CLIENT, REMOTE6, TCP, body[:16] + struct.pack("!H", total) + body[18:]))
+        assert seen.reason == "SG_OK_64"
+        assert struct.unpack("!H", seen.out.body[22:24])[0] == 1440
+
+
+def sound(body: bytes) -> bool:
+    """Whether the embedded packet's checksum is right; it is whole in these tests."""
+    return read(bytes(14) + body[8:]).sound
