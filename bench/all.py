@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import bigtcp, dns64, egress, harness, lb, nat, nat64, operator
+from bench import bigtcp, dns64, egress, harness, lb, nat, nat64, observe, operator
 from e2e.conformance import DEFAULT_VECTORS
 from e2e.lab.run import LabError
 
@@ -23,7 +23,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         reports = [nat64.run(args.vectors), nat.run(), bigtcp.run(), dns64.run(), operator.run(), lb.run()]
-        reports.append(egress.run())
+        reports += [egress.run(), observe.run()]
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

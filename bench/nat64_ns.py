@@ -150,8 +150,8 @@ class Bench:
         }
 
 
-def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Measures in this network namespace, which must be an empty one."""
+def prepare() -> tuple[tuple[Way, Way], Path]:
+    """Devices, routes and the wrapper in this network namespace, which must be an empty one: both ways, its object."""
     for line in LINKS.strip().splitlines():
         subprocess.run(["ip", *line.split()], check=True)
     for family in ("ipv4", "ipv6"):
@@ -161,13 +161,24 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
     wrapper = out / "wrap_xdp.bpf.o"
     flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", *build_bpf.system_flags()]
     subprocess.run([build_bpf.find_tool("clang"), *flags, "-c", str(SOURCE), "-o", str(wrapper)], check=True)
+    to4, to6 = frames()
+    return (Way("6 to 4", to4, "v6", "v4", -20), Way("4 to 6", to6, "v4", "v6", 20)), wrapper
+
+
+def load_gateway(objects: Path = OBJECTS) -> Loaded:
+    """The translator, configured for the frames of both ways."""
     config = {"features": 1, "l2_len": 14, "slow_dev": 1, "icmp_rate": 1, "icmp_burst": 1}
-    gateway = Loaded("sg_xdp", constants={"sg_cfg": config}, objects=OBJECTS)
+    gateway = Loaded("sg_xdp", constants={"sg_cfg": config}, objects=objects)
     gateway.swap("sg_nat", 0, {0: {"n_gw": 1, "n_range": 1, "version": 1, "range": [RANGE], "gw": [GATEWAY]}})
     devices = {device: socket.if_nametoindex(device) for device in ("v6", "v4")}
     gateway.fill("sg_tx", [(index, index) for index in devices.values()])
-    to4, to6 = frames()
-    ways = (Way("6 to 4", to4, "v6", "v4", -20), Way("4 to 6", to6, "v4", "v6", 20))
+    return gateway
+
+
+def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Measures in this network namespace, which must be an empty one."""
+    ways, wrapper = prepare()
+    gateway = load_gateway()
     return {way.name: Bench(way, wrapper, gateway).samples(rounds) for way in ways}
 
 

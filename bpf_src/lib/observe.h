@@ -27,6 +27,7 @@ struct {
 /* What is kept from the beginning of a program to its end. */
 struct sg_obs_cpu {
 	__u64 counts[256]; /* as many as sg_metrics has, so that a mask is bound enough */
+	__u64 skip;	   /* packets until the next one that is looked at */
 	__u64 tick;
 	__u64 withheld; /* packets that the budget kept out */
 	__u64 lost;	/* events that the ring had no room for */
@@ -115,8 +116,8 @@ SG_GLOBAL int sg_obs_begin(sg_ctx *ctx)
 	cpu = bpf_map_lookup_elem(&sg_obs_cpu, &zero);
 	if (!conf || !cpu)
 		return 0;
-	if (conf->sample > 1 && bpf_get_prandom_u32() % conf->sample)
-		return 0;
+	/* Gaps are random, `sample` in the mean: packets may come in rhythm. */
+	cpu->skip = bpf_get_prandom_u32() % (2 * conf->sample - 1);
 	now = bpf_ktime_get_ns();
 	if (now > conf->until_ns)
 		return 0;
@@ -165,13 +166,24 @@ SG_GLOBAL int sg_obs_end(sg_ctx *ctx, int verdict, __u32 hook)
 	return 0;
 }
 
-/* Whether anybody looks at all. */
+/* Whether anybody looks at all, and it is this packet's turn. */
 SG_INLINE bool sg_observed(void)
 {
 	__u32 zero = 0;
 	struct sg_obs_conf *conf = bpf_map_lookup_elem(&sg_obs_conf, &zero);
+	struct sg_obs_cpu *cpu;
 
-	return unlikely(conf && conf->sample);
+	if (likely(!conf || !conf->sample))
+		return false;
+	cpu = bpf_map_lookup_elem(&sg_obs_cpu, &zero);
+	if (!cpu)
+		return false;
+	/* More than this was left by somebody who wanted fewer. */
+	if (cpu->skip && cpu->skip < 2ULL * conf->sample) {
+		cpu->skip--;
+		return false;
+	}
+	return true;
 }
 
 #endif

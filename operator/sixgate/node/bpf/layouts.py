@@ -989,14 +989,15 @@ SG_OBS_EVENT = Record(
 
 SG_OBS_CPU = Record(
     "sg_obs_cpu",
-    2368,
+    2376,
     (
         Field("counts", 0, Array(Int("__u64", 8), 256)),
-        Field("tick", 2048, Int("__u64", 8)),
-        Field("withheld", 2056, Int("__u64", 8)),
-        Field("lost", 2064, Int("__u64", 8)),
-        Field("left", 2072, Int("__u64", 8)),
-        Field("event", 2080, SG_OBS_EVENT),
+        Field("skip", 2048, Int("__u64", 8)),
+        Field("tick", 2056, Int("__u64", 8)),
+        Field("withheld", 2064, Int("__u64", 8)),
+        Field("lost", 2072, Int("__u64", 8)),
+        Field("left", 2080, Int("__u64", 8)),
+        Field("event", 2088, SG_OBS_EVENT),
     ),
 )
 
