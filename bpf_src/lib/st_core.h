@@ -293,6 +293,15 @@ SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 known)
 #define SG_ST_OPEN (SG_REASON_MAX + 1)
 #define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
 
+/* A client that uses its port again while its last connection to the service still closes: the new one may be another backend's, and the old
+ * backend may be drained. Where the client itself names the remote, RFC 6146 3.5.2.2 keeps the session. */
+SG_INLINE bool sg_st_anew(const struct sg_st_sess *s, const struct sg_st *q)
+{
+	return unlikely(q->svc && q->proto == IPPROTO_TCP && !q->unseen &&
+			(q->tcp & (SG_TCP_SYN | SG_TCP_ACK | SG_TCP_RST)) == SG_TCP_SYN && s->state >= SG_ST_IN_FIN &&
+			s->state <= SG_ST_TRANS);
+}
+
 /* From inside. In: near, near_port, far, far_port, proto, tcp, obj, svc, now, unseen; the rest is 0. Out: to and to_port, the new source;
  * far and far_port, the new destination; map, sess. Returns 0, or why the packet is dropped. */
 SG_GLOBAL int sg_st_out(struct sg_st *q)
@@ -322,7 +331,7 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 	} else if (m) {
 		s = sg_st_sess_find(q, m);
 	}
-	if (likely(s && sg_st_alive(s, obj, q->now))) {
+	if (likely(s && sg_st_alive(s, obj, q->now) && !sg_st_anew(s, q))) {
 		sg_st_step(s, obj, q, true);
 		sg_st_answer_out(q, m);
 		return 0;

@@ -501,6 +501,38 @@ def test_service_sessions_stay_when_backends_change() -> None:
         assert lab.send(udp("203.0.113.2", 3000, VIP, 53)).out.dst == "2001:db8:b::9"
 
 
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [
+        ([(True, RST)], "TRANS"),
+        ([(True, FIN | ACK)], "OUT_FIN"),
+        ([(False, FIN | ACK)], "IN_FIN"),
+        ([(False, FIN | ACK), (True, FIN | ACK)], "BOTH_FIN"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_service_chooses_anew_when_a_closing_client_begins_anew(ending: list[tuple[bool, int]], state: str) -> None:
+    """Not while the connection stands, nor for what is no plain SYN; the new one's second SYN changes nothing."""
+    with NatLab((SOURCE6,), SERVICES) as lab:
+        client = "203.0.113.1"
+        old = lab.send(tcp(client, 3000, VIP, 80, SYN)).out
+        lab.send(tcp(old.dst, old.dport, old.src, old.sport, SYN | ACK))
+        spare = [{"addr": "2001:db8:b::9", "port": 99, "weight": 1}]
+        lab.loaded.swap("sg_st_table", 0, {0: {"n": 1, "backend": spare, "ring": [0] * 16381}})
+        assert lab.send(tcp(client, 3000, VIP, 80, SYN)).out.dst == old.dst
+        for outbound, flags in ending:
+            there = (client, 3000, VIP, 80) if outbound else (old.dst, old.dport, old.src, old.sport)
+            lab.send(tcp(*there, flags))
+        assert lab.session()["state"] == SgStState[f"SG_ST_{state}"]
+        assert lab.send(tcp(client, 3000, VIP, 80, RST)).out.dst == old.dst
+        first, again = (lab.send(tcp(client, 3000, VIP, 80, SYN)).out for _ in range(2))
+        assert (first.dst, first.dport) == ("2001:db8:b::9", 99)
+        assert (again.dst, again.src, again.sport) == (first.dst, first.src, first.sport)
+        assert lab.session()["state"] == SgStState.SG_ST_OUT_INIT
+        assert len(lab.mappings()) == 1
+        assert lab.send(tcp(old.dst, old.dport, old.src, old.sport, ACK)).reason == "SG_DROP_ST_NO_STATE"
+
+
 def test_service_one_client_port_two_services() -> None:
     services = (Service(VIP, 53, UDP, 0, BACKENDS6[:1]), Service(VIP, 54, UDP, 0, BACKENDS6[:1]))
     with NatLab((SOURCE6,), services) as lab:

@@ -47,7 +47,7 @@ def one_stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(one_stage: Stage) -> Iterator[Stage]:
-    # A port that a client uses again soon is pinned to the backend of its last connection.
+    # A connection that its client has forgotten and the backend has not pins the port to that backend.
     one_stage.sixgate.command(["nat", "flush", "--all"])
     yield one_stage
     one_stage.close_sockets()
@@ -149,6 +149,27 @@ def test_a_backend_drains(stage: Stage) -> None:
     assert old.recv(100) == b"still here"
     old.sendall(b"so am I")
     assert caller.recv(100) == b"so am I"
+
+
+def test_a_drained_backend_gets_no_port_that_is_used_again(stage: Stage) -> None:
+    """The same port of the client, seconds after its last connection ended: a new one, for the backend that is left."""
+    stage.apply(services(0, 1))
+    listeners = {name: listen(stage, SERVER6, name) for name in (SERVER6.ip, SECOND6)}
+    caller = connect(stage, CLIENT4, VIP4)
+    port = caller.getsockname()[1]
+    where, (old,) = accepted_at(listeners, 1)
+    assert where == {SECOND6: 1}
+    old.close()  # first, so that the client's port rests nowhere
+    assert caller.recv(1) == b""
+    caller.close()
+    stage.apply(services(1, 0))
+    (row,) = stage.sessions("--protocol", "tcp", "--client", CLIENT4.ip)
+    assert row["remote"] == SECOND6
+    assert row["state"] == "BOTH_FIN"
+    again = stage.tcp(CLIENT4, port)
+    again.connect((VIP4, PORT))
+    where, _ = accepted_at(listeners, 1)
+    assert where == {SERVER6.ip: 1}
 
 
 def test_ports_of_the_gateway_itself_are_kept_apart(stage: Stage) -> None:
