@@ -52,7 +52,10 @@ def _payload() -> bytes:
     """What guest.py is to do: only values of modules that it can import."""
     ordered = sorted(CASES, key=lambda case: repr(case.node))
     cases = [(case.id, case.node, case.packet, case.expect) for case in ordered]
-    return pickle.dumps({"constants": list(all_constants()), "cases": cases})
+    # Emulated verifiers are slow: everything off, and everything on. Other combinations are tried on this machine.
+    every = max(values["features"] for values in all_constants())
+    constants = [values for values in all_constants() if values["features"] in {0, every}]
+    return pickle.dumps({"constants": constants, "cases": cases})
 
 
 def _boot(image: Image, archive: Path) -> str:
