@@ -15,6 +15,7 @@ SG_INLINE __u64 sg_flow_keep(struct sg_flow_hop *h, const struct sg_hop *hop)
 	if (!nh)
 		return 0;
 	h->ifindex = nh->ifindex;
+	h->no_tx = nh->no_tx;
 	__builtin_memcpy(h->dmac, nh->dmac, 6);
 	__builtin_memcpy(h->smac, nh->smac, 6);
 	return nh->until;
@@ -44,7 +45,7 @@ SG_INLINE int sg_flow_go(sg_ctx *ctx, const struct sg_flow_hop *h, void *l4, boo
 		return XDP_DROP;
 	sum = sg_csum_update(*field, diff);
 	*field = udp && !sum ? 0xffff : sum;
-	return h->ifindex == sg_ifindex(ctx) ? XDP_TX : bpf_redirect_map(&sg_tx, h->ifindex, XDP_DROP);
+	return sg_xdp_out(ctx, h->ifindex, h->no_tx);
 }
 
 SG_INLINE int sg_flow_put4(sg_ctx *ctx, const struct sg_flow_hop *h, const struct iphdr *ip, __u32 diff)

@@ -293,6 +293,12 @@ SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, s
 		return SG_PASS_UNICAST_ONLY;
 	}
 	if (type == (p->version == 4 ? 8 : 128) && addr->flags & SG_LB_ECHO) {
+#if SG_HOOK_IS_XDP
+		if (sg_no_tx(sg_ifindex(ctx))) {
+			w->act = SG_ACT_PASS;
+			return SG_SLOW_XDP;
+		}
+#endif
 		if (!sg_lb_echo(ctx, p))
 			return SG_DROP_RESIZE;
 #if SG_HOOK_IS_XDP

@@ -25,7 +25,8 @@ SG_GLOBAL int sg_lb_learn(sg_ctx *ctx, __u32 id)
 	c->mtu = rt.mtu;
 	__builtin_memcpy(c->dmac, rt.fib.dmac, 6);
 	__builtin_memcpy(c->smac, rt.fib.smac, 6);
-	if (!rt.local && (rt.fib.ifindex == sg_ifindex(ctx) || bpf_map_lookup_elem(&sg_tx, &rt.fib.ifindex)))
+	c->no_tx = sg_no_tx(rt.fib.ifindex);
+	if (!rt.local && sg_xdp_sends(ctx, rt.fib.ifindex, c->no_tx))
 		c->ifindex = rt.fib.ifindex;
 	if (!c->ifindex || (c->dmac[0] | c->dmac[1] | c->dmac[2] | c->dmac[3] | c->dmac[4] | c->dmac[5]))
 		c->until = bpf_jiffies64() + SG_NH_LIFETIME_JIFFIES;
@@ -49,12 +50,9 @@ SG_INLINE bool sg_lb_map_port(sg_ctx *ctx, const struct sg_lb_pkt *p)
 
 SG_INLINE int sg_lb_transmit(sg_ctx *ctx, const struct sg_lb_cpu *c, enum sg_reason *reason)
 {
-	long act;
+	long act = sg_xdp_out(ctx, c->ifindex, c->no_tx);
 
-	if (c->ifindex == sg_ifindex(ctx))
-		return XDP_TX;
-	act = bpf_redirect_map(&sg_tx, c->ifindex, XDP_DROP);
-	if (act != XDP_REDIRECT)
+	if (act == XDP_DROP)
 		*reason = SG_DROP_REDIRECT;
 	return act;
 }

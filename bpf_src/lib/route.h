@@ -30,7 +30,7 @@ struct sg_flow_hop {
 	__u32 ifindex;
 	__u8 dmac[6];
 	__u8 smac[6];
-	__u32 pad;
+	__u32 no_tx; /* XDP: see SG_DEV_NO_TX */
 };
 
 SG_INLINE __u32 sg_dev_mtu(sg_ctx *ctx, __u32 ifindex)

@@ -13,6 +13,27 @@ struct {
 	__uint(max_entries, 256);
 } sg_tx SEC(".maps");
 
+/* A veth puts XDP_TX frames into the ring of its other end and wakes nobody there unless that has an XDP program, too; redirected frames
+ * it delivers wherever the other end polls. 1 for such a device. */
+SG_INLINE __u8 sg_no_tx(__u32 ifindex)
+{
+	const struct sg_dev *dev = bpf_map_lookup_elem(&sg_dev, &ifindex);
+
+	return dev && dev->flags & SG_DEV_NO_TX;
+}
+
+/* Whether XDP can send out of `to`; the rest is left to tc. */
+SG_INLINE bool sg_xdp_sends(sg_ctx *ctx, __u32 to, __u8 no_tx)
+{
+	return (to == sg_ifindex(ctx) && !no_tx) || bpf_map_lookup_elem(&sg_tx, &to);
+}
+
+/* The verdict that sends a frame out of `to`. */
+SG_INLINE long sg_xdp_out(sg_ctx *ctx, __u32 to, __u8 no_tx)
+{
+	return to == sg_ifindex(ctx) && !no_tx ? XDP_TX : bpf_redirect_map(&sg_tx, to, XDP_DROP);
+}
+
 #define SG_NH_SLOTS 1024
 #define SG_NH_LIFETIME_JIFFIES 250 /* 0.25 to 2.5 s, as HZ is 1000 to 100 */
 
@@ -26,7 +47,8 @@ struct sg_nexthop {
 	__u8 dmac[6];
 	__u8 smac[6];
 	__u8 tos;
-	__u8 pad[7];
+	__u8 no_tx;
+	__u8 pad[6];
 };
 
 struct {
@@ -74,7 +96,8 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 	__builtin_memcpy(nh->dmac, rt.fib.dmac, 6);
 	__builtin_memcpy(nh->smac, rt.fib.smac, 6);
 	/* Ways that only tc can go are remembered as such; one whose neighbour is not known yet is asked for again. */
-	if (!rt.local && (rt.fib.ifindex == nh->in_ifindex || bpf_map_lookup_elem(&sg_tx, &rt.fib.ifindex)))
+	nh->no_tx = sg_no_tx(rt.fib.ifindex);
+	if (!rt.local && sg_xdp_sends(ctx, rt.fib.ifindex, nh->no_tx))
 		nh->ifindex = rt.fib.ifindex;
 	if (rt.local || !nh->ifindex || (nh->dmac[0] | nh->dmac[1] | nh->dmac[2] | nh->dmac[3] | nh->dmac[4] | nh->dmac[5]))
 		nh->until = now + SG_NH_LIFETIME_JIFFIES;
@@ -99,10 +122,8 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason 
 	}
 	__builtin_memcpy(eth->h_dest, nh->dmac, 6);
 	__builtin_memcpy(eth->h_source, nh->smac, 6);
-	if (nh->ifindex == sg_ifindex(ctx))
-		return XDP_TX;
-	ret = bpf_redirect_map(&sg_tx, nh->ifindex, XDP_DROP);
-	if (ret != XDP_REDIRECT)
+	ret = sg_xdp_out(ctx, nh->ifindex, nh->no_tx);
+	if (ret == XDP_DROP)
 		*reason = SG_DROP_REDIRECT;
 	return ret;
 }

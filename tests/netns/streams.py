@@ -22,7 +22,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from e2e.lab.sixgate import Sixgate
-from e2e.lab.topology import CLIENT4, CLIENT6, PREFIX, TRANSLATABLE
+from e2e.lab.topology import CLIENT4, CLIENT6, GATEWAY, PREFIX, TRANSLATABLE
 from tests.rfc.config import Gateway, Node
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ NODE = Node((MODEL,), IPv4Address(CLIENT4.gateway), IPv6Address(CLIENT6.gateway)
 IP_MTU_DISCOVER, UDP_SEGMENT = 10, 103
 
 
-def start_gateway(lab: LabRun, *, acceleration: str = "Disabled", icmp_rate: int = 10_000, **stateless: Any) -> Sixgate:
+def start_gateway(
+    lab: LabRun, *, acceleration: str = "Disabled", icmp_rate: int = 10_000, role: str = GATEWAY, **stateless: Any
+) -> Sixgate:
     """`sixgate standalone` on the lab's prefix with more fields of `stateless`; ready when this returns."""
     document = {
         "apiVersion": "sixgate.io/v1alpha1",
@@ -56,7 +58,7 @@ def start_gateway(lab: LabRun, *, acceleration: str = "Disabled", icmp_rate: int
     manifests = lab.workdir / "manifests"
     manifests.mkdir()
     (manifests / "gateway.yaml").write_text(json.dumps(document))
-    sixgate = Sixgate(lab, manifests)
+    sixgate = Sixgate(lab, manifests, role=role)
     sixgate.start()
     sixgate.wait_ready()
     return sixgate

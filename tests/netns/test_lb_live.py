@@ -13,6 +13,7 @@ import pytest
 from e2e.lab.balance import BALANCER, CLIENT, VIP4, VIP6, BalancerLab, address
 from e2e.lab.run import LabRun
 from e2e.lab.sixgate import NODE, ROOT, SIXGATE, Sixgate
+from tests.netns.streams import counters, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +85,26 @@ def test_flows_are_spread_over_all_backends(site: Site, family: int) -> None:
     told = Counter(site.net.answers(60, vip(family)))
     assert set(told) == set(BACKENDS)
     assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W2", vip(family)]).returncode == 0
+
+
+@VIPS
+@pytest.mark.parametrize("polls", [True, False], ids=["peer-polls", "peer-does-not"])
+def test_one_arm_of_veth_is_accelerated_as_far_as_its_other_end_takes_frames(
+    site: Site, family: int, polls: bool
+) -> None:
+    """XDP_TX would leave frames in the ring of the other end, where no other packet fetches them in time."""
+    lab = site.net.lab
+    lab.run("br", ["ethtool", "-K", lab.device(BALANCER), "gro", "on" if polls else "off"])
+    site.put(family, acceleration="BestEffort")
+    assert site.net.answers(3, vip(family)) != [""] * 3  # the neighbours are known now
+    before = counters(site.sixgate)
+    told = Counter(site.net.answers(40, vip(family)))
+    assert set(told) == set(BACKENDS)
+    ping = ["ping", "-c3", "-i0.2", "-W2", vip(family)]
+    assert " 3 received" in lab.run(CLIENT, ping).stdout
+    grown = moved(before, counters(site.sixgate))
+    slow = grown.get("SLOW_XDP", 0)
+    assert slow < 20 if polls else slow > 160  # of each request's four packets or more
 
 
 def open_line(site: Site, family: int = 4) -> subprocess.Popen[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from e2e.lab import topology, traffic
+from e2e.lab.balance import BALANCER, CLIENT, BalancerLab, address
 from e2e.lab.run import LabRun
 from e2e.lab.topology import CLIENT4, CLIENT6, GATEWAY, SERVER4, SERVER6, Host
 from tests.netns.streams import NODE, counters, moved, offloads, random_data, start_gateway, tcp_transfer
@@ -76,3 +78,30 @@ def test_what_xdp_cannot_do_goes_on_in_tc(gateway: tuple[LabRun, Sixgate], sende
     grown = moved(before, counters(sixgate))
     assert grown["SLOW_XDP"] >= 1
     assert grown["OK_ICMP_SENT"] == 1
+
+
+@pytest.mark.parametrize("polls", [True, False], ids=["peer-polls", "peer-does-not"])
+def test_a_gateway_with_one_arm_of_veth_loses_nothing(polls: bool) -> None:
+    """What goes back out of the device it came from: redirected where the other end takes that, else left to tc."""
+    inside, server = CLIENT6.address, str(topology.embed(ipaddress.IPv4Address(address("b1", 4))))
+    with LabRun() as lab:
+        net = BalancerLab(lab, ("b1",))
+        net.build()
+        lab.run("br", ["ethtool", "-K", lab.device(BALANCER), "gro", "on" if polls else "off"])
+        for key in ("ipv4", "ipv6"):
+            lab.sysctl(BALANCER, f"net/{key}/conf/all/forwarding", "1")
+        lab.ip(CLIENT, f"addr add {inside}/128 dev {lab.device('up')} nodad")
+        lab.ip(CLIENT, f"route add {topology.PREFIX} via {address(BALANCER, 6)} src {inside}")
+        lab.ip(BALANCER, f"route add {inside}/128 via {address(CLIENT, 6)}")
+        lab.ip("b1", f"route add {topology.TRANSLATABLE} via {address(BALANCER, 4)}")
+        net.serve("b1")
+        sixgate = start_gateway(lab, acceleration="BestEffort", role=BALANCER)
+        assert traffic.ping(lab, CLIENT, server, count=2).received  # the neighbours are known now
+        before = counters(sixgate)
+        assert net.answers(20, server) == ["b1"] * 20
+        assert traffic.ping(lab, CLIENT, server, count=10).received == 10
+        grown = moved(before, counters(sixgate))
+    assert grown["OK_64"] > 100
+    assert grown["OK_46"] > 100
+    slow = grown.get("SLOW_XDP", 0) + grown.get("SLOW_NEIGH", 0)
+    assert (slow < 40) if polls else (slow > 200)

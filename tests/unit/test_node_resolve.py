@@ -28,7 +28,16 @@ FILE = ObjectFile(
             "sg_dev",
             1,
             Ifindex(),
-            Record("sg_dev", 36, (Field("addr6", 0, Address()), Field("addr4", 16, Address()), Field("mtu", 32, U32))),
+            Record(
+                "sg_dev",
+                40,
+                (
+                    Field("addr6", 0, Address()),
+                    Field("addr4", 16, Address()),
+                    Field("mtu", 32, U32),
+                    Field("flags", 36, U32),
+                ),
+            ),
             64,
         ),
         "sg_tx": MapSpec("sg_tx", 25, U32, U32, 64),
@@ -194,6 +203,22 @@ def test_devices_for_redirects() -> None:
     have = replace(HAVE, devices={n: replace(d, xdp_transmit=n == "eth1") for n, d in HAVE.devices.items()})
     found = resolve(spec(objects=[an_object(["eth0"])]), have, {"sg_t": FILE})
     assert next(t.contents for t in found.tables if t.map == "sg_tx") == (((3).to_bytes(4, "little"),) * 2,)
+
+
+@pytest.mark.parametrize(("tells", "sends"), [(True, {2, 3}), (False, set()), (None, {2})])
+def test_a_veth_with_xdp_sends_by_redirect_where_its_other_end_is_known_to_take_that(
+    tells: bool | None, sends: set[int]
+) -> None:
+    """Kernels that do not tell: a card is assumed to send, a veth is not."""
+    seen = {n: replace(d, xdp_transmit=None if d.loopback else tells) for n, d in HAVE.devices.items()}
+    have = replace(HAVE, devices=seen | {"eth1": replace(seen["eth1"], kind="veth")})
+    found = resolve(spec(objects=[an_object(["eth0", "eth1"], "xdp")]), have, {"sg_t": FILE})
+    tables = {t.map: dict(t.contents) for t in found.tables}
+    assert {int.from_bytes(key, "little") for key in tables["sg_tx"]} == sends
+    flags = {int.from_bytes(key, "little"): value[36] for key, value in tables["sg_dev"].items()}
+    assert flags == {0: 0, 2: 0, 3: 1}
+    plain = resolve(spec(objects=[an_object(["eth0", "eth1"])]), have, {"sg_t": FILE})
+    assert (3).to_bytes(4, "little") not in next(dict(t.contents) for t in plain.tables if t.map == "sg_dev")
 
 
 def test_attached_sysctls_follow_the_hooks() -> None:

@@ -102,13 +102,18 @@ struct sg_map_val {
 	__u16 pad2;
 };
 
-/* What the gateway's own packets need to know of a device; filled by the node for every device with an address. Key 0 holds the
- * node's default. */
+/* Bits of sg_dev.flags. */
+enum sg_dev_flag {
+	SG_DEV_NO_TX = 1 << 0, /* XDP sends frames back out of it by redirect only */
+};
+
+/* What the gateway needs to know of a device; filled by the node for every device with an address or a flag. Key 0 holds the node's
+ * default. */
 struct sg_dev {
 	struct sg_addr addr6; /* a global IPv6 address of the device, :: where it has none */
 	struct sg_addr addr4; /* the same for IPv4, as ::ffff:a.b.c.d */
 	__u32 mtu;
-	__u32 pad;
+	__u32 flags; /* enum sg_dev_flag */
 };
 
 /* Bits of sg_big_dev.flags. */

@@ -115,7 +115,7 @@ struct sg_lb_cpu {
 	__u32 v4; /* the backend has an IPv4 address */
 	__u8 dmac[6];
 	__u8 smac[6];
-	__u32 pad;
+	__u32 no_tx; /* XDP: see SG_DEV_NO_TX */
 };
 
 /* What each CPU counts for one VIP entry. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sixgate.node.model import AddressSeen, Device, Observed
 
 AUTO = "auto"
+NO_FLAGS: Mapping[int, int] = MappingProxyType({})
 PODS = "pods"
 _IFA_F_SECONDARY, _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _SCOPE_GLOBAL = 0
@@ -60,15 +62,18 @@ def _rank(address: AddressSeen) -> tuple[bool, bool, bool, bytes]:
     )
 
 
-def device_table(have: Observed) -> Mapping[int, dict[str, str | int]]:
-    """Contents of `sg_dev` by ifindex, for every device with a global address. Key 0 is for all others: addresses of
-    the device with the default route of the family, else of any device, and the smaller MTU of the two."""
+def device_table(have: Observed, flags: Mapping[int, int] = NO_FLAGS) -> Mapping[int, dict[str, str | int]]:
+    """Contents of `sg_dev` by ifindex, for every device with a global address or with `flags` (`SgDevFlag`). Key 0 is
+    for all others: addresses of the device with the default route of the family, else of any device, and the smaller
+    MTU of the two."""
     table: dict[int, dict[str, str | int]] = {}
     for device in have.devices.values():
         addresses = {f"addr{version}": source_address(device, version) for version in (4, 6)}
         known = {field: address for field, address in addresses.items() if address}
         if known and not device.loopback:
             table[device.ifindex] = {**known, "mtu": device.mtu}
+        if device.ifindex in flags:
+            table.setdefault(device.ifindex, {"mtu": device.mtu})["flags"] = flags[device.ifindex]
     default: dict[str, str | int] = {}
     for version in (4, 6):
         field = f"addr{version}"

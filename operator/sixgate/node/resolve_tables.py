@@ -10,6 +10,7 @@ from sixgate.errors import BpfError
 from sixgate.node import devices, names
 from sixgate.node.bpf.codec import encode
 from sixgate.node.bpf.ctype import U32, CType, Record
+from sixgate.node.bpf.layouts import SgDevFlag
 from sixgate.node.egress.ports import ROLE_BRIDGE, ROLE_PORT, ROLE_TRUSTED
 from sixgate.node.model import HookWant, Observed, Owners, SlotWant, TableWant
 from sixgate.node.shapes import map_shape
@@ -157,15 +158,19 @@ def _node_tables(
         definition = maps[DEVICE_MAP]
         known = {field.name for field in definition.value.fields} if isinstance(definition.value, Record) else set()
         contents = {}
-        for index, device in devices.device_table(have).items():
+        by_redirect = dict.fromkeys(_veths(have) & _accelerated(hooks), int(SgDevFlag.SG_DEV_NO_TX))
+        for index, device in devices.device_table(have, by_redirect).items():
             value = {name: content for name, content in device.items() if name in known}
             contents[encode(definition.key, index)] = encode(definition.value, value, where=DEVICE_MAP)
         made.append(TableWant(DEVICE_MAP, tuple(sorted(contents.items())), map_shape(definition).is_array, ()))
     if TRANSMIT_MAP in maps:
         definition = maps[TRANSMIT_MAP]
-        ours = {hook.ifindex for hook in hooks if hook.hook.hook == "xdp"}
+        # A kernel that does not tell: a card sends once it has a program; whether a veth does is up to its other end.
+        assumed = _accelerated(hooks) - _veths(have)
         able = [
-            d.ifindex for d in have.devices.values() if d.xdp_transmit or (d.xdp_transmit is None and d.ifindex in ours)
+            d.ifindex
+            for d in have.devices.values()
+            if d.xdp_transmit or (d.xdp_transmit is None and d.ifindex in assumed)
         ]
         entries = {encode(U32, index): _transmit_value(definition.value, index) for index in able}
         made.append(TableWant(TRANSMIT_MAP, tuple(sorted(entries.items())), False, ()))
@@ -180,6 +185,14 @@ def _node_tables(
         }
         made.append(TableWant(BIG_MAP, tuple(sorted(entries.items())), False, ()))
     return tuple(made)
+
+
+def _accelerated(hooks: tuple[HookWant, ...]) -> set[int]:
+    return {hook.ifindex for hook in hooks if hook.hook.hook == "xdp"}
+
+
+def _veths(have: Observed) -> set[int]:
+    return {device.ifindex for device in have.devices.values() if device.kind == "veth"}
 
 
 def _roles(have: Observed, hooks: tuple[HookWant, ...]) -> dict[int, int]:

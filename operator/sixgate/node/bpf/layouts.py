@@ -26,6 +26,10 @@ class SgDecapRole(IntEnum):
     SG_DECAP_VIP = 2
 
 
+class SgDevFlag(IntEnum):
+    SG_DEV_NO_TX = 1
+
+
 class SgEgOwnFlag(IntEnum):
     SG_EG_OWNER = 1
 
@@ -360,7 +364,7 @@ SG_DEV = Record(
         Field("addr6", 0, Address()),
         Field("addr4", 16, Address()),
         Field("mtu", 32, Int("__u32", 4)),
-        Field("pad", 36, Int("__u32", 4)),
+        Field("flags", 36, Int("__u32", 4)),
     ),
 )
 
@@ -479,7 +483,7 @@ SG_FLOW_HOP = Record(
         Field("ifindex", 20, Int("__u32", 4)),
         Field("dmac", 24, Array(Int("__u8", 1), 6)),
         Field("smac", 30, Array(Int("__u8", 1), 6)),
-        Field("pad", 36, Int("__u32", 4)),
+        Field("no_tx", 36, Int("__u32", 4)),
     ),
 )
 
@@ -614,7 +618,7 @@ SG_LB_CPU = Record(
         Field("v4", 44, Int("__u32", 4)),
         Field("dmac", 48, Array(Int("__u8", 1), 6)),
         Field("smac", 54, Array(Int("__u8", 1), 6)),
-        Field("pad", 60, Int("__u32", 4)),
+        Field("no_tx", 60, Int("__u32", 4)),
     ),
 )
 
@@ -949,7 +953,8 @@ SG_NEXTHOP = Record(
         Field("dmac", 52, Array(Int("__u8", 1), 6)),
         Field("smac", 58, Array(Int("__u8", 1), 6)),
         Field("tos", 64, Int("__u8", 1)),
-        Field("pad", 65, Array(Int("__u8", 1), 7)),
+        Field("no_tx", 65, Int("__u8", 1)),
+        Field("pad", 66, Array(Int("__u8", 1), 6)),
     ),
 )
 
