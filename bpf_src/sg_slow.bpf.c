@@ -4,6 +4,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_slow
+#define SG_ST_HOLD 1
 #define SG_EG_HOMES 0
 #define SG_LB_WORK_MAP sg_lb_work_slow
 
@@ -128,7 +129,9 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 		reason = sg_slow_stateful(ctx, t, w);
 	else
 		reason = sg_slow_stateless(ctx, t, w);
-	if (reason == SG_SLOW_FRAGMENT)
+	if (reason == SG_DROP_ST_FRAGMENT)
+		reason = sg_st_wait(ctx, w);
+	else if (reason == SG_SLOW_FRAGMENT)
 		reason = sg_fragment(ctx, t, w);
 	else if (reason == SG_SLOW_REWRITE && w->way == SG_WAY_OUT && bpf_map_lookup_elem(&sg_st_own, &w->dst.addr))
 		reason = sg_slow_hairpin(ctx, t, w);

@@ -3,6 +3,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_tc
+#define SG_ST_HOLD 1
 #define SG_LB_WORK_MAP sg_lb_work_tc
 
 #include "sg/ctx_skb.h"

@@ -14,7 +14,7 @@ struct sg_st_frag_key {
 };
 
 struct sg_st_frag {
-	__be32 ports; /* of the first fragment, as it came */
+	__be32 ports; /* of the first fragment, as it came; 0: later ones came before it, and wait */
 	__u32 until;
 };
 
@@ -47,16 +47,26 @@ SG_GLOBAL int sg_st_frag_ports(const struct sg_pkt *p, __u32 now)
 	return f && !sg_st_past(now, f->until) ? (int)f->ports : 0;
 }
 
-SG_GLOBAL int sg_st_frag_note(const struct sg_pkt *p, __be32 ports, __u32 until)
+/* Remembers a first fragment's ports. Returns 1 where later ones wait for it. Whoever comes to wait inserts with BPF_NOEXIST as well, after its
+ * copy is complete: so one of the two sees the other. */
+SG_GLOBAL int sg_st_frag_note(const struct sg_pkt *p, __be32 ports, __u32 now, __u32 life)
 {
-	struct sg_st_frag f = {.ports = ports, .until = until};
+	struct sg_st_frag f = {.ports = ports, .until = now + life + 1}, *known;
 	struct sg_st_frag_key key;
+	int waiting;
 
 	if (!p)
 		return 0;
 	sg_st_frag_key(p, &key);
-	bpf_map_update_elem(&sg_st_frag, &key, &f, BPF_ANY);
-	return 0;
+	if (!bpf_map_update_elem(&sg_st_frag, &key, &f, BPF_NOEXIST))
+		return 0;
+	known = bpf_map_lookup_elem(&sg_st_frag, &key);
+	if (!known)
+		return 0;
+	waiting = !known->ports && !sg_st_past(now, known->until);
+	known->until = f.until;
+	known->ports = ports;
+	return waiting;
 }
 
 #endif

@@ -8,6 +8,14 @@
 #include "st_frag.h"
 #include "st_sweep.h"
 
+/* Later fragments wait in the slow path for their first one. */
+#ifndef SG_ST_HOLD
+#define SG_ST_HOLD 0
+#endif
+#if SG_ST_HOLD && SG_HOOK_IS_SLOW
+#include "st_wait.h"
+#endif
+
 SG_INLINE bool sg_st_icmp_is_error(__u8 version, __u8 type)
 {
 	return version == 4 ? type == 3 || type == 4 || type == 5 || type == 11 || type == 12 : type < 128;
@@ -355,16 +363,19 @@ SG_INLINE enum sg_reason sg_st_fragment(struct sg_work *w, const struct sg_st_ob
 {
 	struct sg_pkt *p = &w->pkt;
 	__u32 now = sg_st_now();
+	int waiting;
 
 	if (likely(!p->fragment || p->atomic))
 		return 0;
 	if (!p->frag_off) {
-		sg_st_frag_note(p, w->l4.ports, now + obj->life[SG_LIFE_FRAGMENT] + 1);
-		return 0;
+		waiting = sg_st_frag_note(p, w->l4.ports, now, obj->life[SG_LIFE_FRAGMENT]);
+		return SG_ST_HOLD && !SG_HOOK_IS_SLOW && waiting ? SG_SLOW_REWRITE : 0;
 	}
 	w->l4.ports = (__be32)sg_st_frag_ports(p, now);
 	if (w->l4.ports)
 		return 0;
+	if (SG_ST_HOLD)
+		return SG_HOOK_IS_SLOW ? SG_DROP_ST_FRAGMENT : SG_SLOW_REWRITE;
 	SG_ST_COUNT(w->st.obj, fragments);
 	return SG_DROP_ST_FRAGMENT;
 }
@@ -605,6 +616,10 @@ SG_INLINE enum sg_reason sg_st_nat(sg_ctx *ctx, const struct sg_nat_table *t, st
 
 	if (unlikely(answer))
 		return answer;
+#if SG_ST_HOLD && SG_HOOK_IS_SLOW
+	if (w->pkt.fragment && !w->pkt.atomic && !w->pkt.frag_off && sg_st_wait_end(ctx, w))
+		return SG_DROP_RESIZE;
+#endif
 	answer = sg_st_decide(t, w);
 	if (unlikely(w->st.evict) && sg_st_end(w->st.evict - 1))
 		SG_ST_COUNT(w->st.obj, half_out);

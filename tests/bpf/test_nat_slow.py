@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from sixgate.node.bpf.layouts import SgStLife
 from tests.bpf.nat_lab import (
     ICMP,
     ICMP6,
+    LIVES,
     SYN,
     TCP,
     UDP,
     Domain,
+    Frozen,
     NatLab,
     Pool,
     Service,
@@ -123,6 +128,71 @@ def test_6146_3_4_zero_checksum_is_computed(lab: NatLab) -> None:
     body = udp_body(REMOTE, 80, out.src, out.sport)
     seen = lab.send(frame(REMOTE, out.src, UDP, body[:6] + b"\0\0" + body[8:]))
     assert (seen.reason, seen.out.dst, seen.out.dport) == ("SG_OK_46", CLIENT, 5000)
+
+
+def fragments(ident: int) -> list[bytes]:
+    """One UDP packet of a client in ten fragments."""
+    body = udp_body(CLIENT, 5000, REMOTE6, 80, bytes(range(249)) * 8)
+    return [
+        frame(CLIENT, REMOTE6, UDP, body[at : at + 200], extra=struct.pack("!BBHI", UDP, 0, at | (at < 1800), ident))
+        for at in range(0, 2000, 200)
+    ]
+
+
+def waiting(lab: NatLab) -> dict[int, dict[str, Any]]:
+    return {int(at): each for at, each in lab.records("sg_st_waiter") if each["state"]}
+
+
+def test_6146_3_4_frag_waiting_is_bounded_in_number(lab: NatLab) -> None:
+    """Eight fragments wait as they came; the first one, when it comes, finds them, and goes as it came."""
+    first, *later = fragments(99)
+    reasons = [lab.send(each).reason for each in later]
+    assert reasons == ["SG_OK_ST_HELD"] * 8 + ["SG_DROP_ST_FRAGMENT"]
+    held = [bytes(each["b"][: each["len"]]) for each in waiting(lab).values()]
+    assert held == [each[14:] for each in later[:8]]
+    outcome = lab.loaded.run(first, lab.context(first))
+    assert outcome.reasons == {"SG_OK_64": 1}
+    assert outcome.data[42:] == first[70:]
+    assert not waiting(lab)
+    assert lab.stat()["fragments"] == 1
+    assert lab.send(later[0]).reason == "SG_OK_64"
+
+
+def test_6146_3_4_frag_waiting_is_bounded_in_time(lab: NatLab) -> None:
+    """Whose first one has not come in time makes room, and does not go when it comes."""
+    first, *later = fragments(99)
+    for each in later[:8]:
+        lab.send(each)
+    for at, record in waiting(lab).items():
+        life = record["until"] - int(time.clock_gettime(time.CLOCK_MONOTONIC))
+        assert 0 <= life - LIVES[SgStLife.SG_LIFE_FRAGMENT] <= 1
+        lab.put("sg_st_waiter", {at: record | {"until": record["until"] - life}})
+    assert lab.send(later[8]).reason == "SG_OK_ST_HELD"
+    assert lab.stat()["fragments"] == 1
+    assert lab.send(first).reason == "SG_OK_64"
+    assert not waiting(lab)
+    assert lab.stat()["fragments"] == 8
+
+
+def test_6146_3_4_frag_too_long_to_wait(lab: NatLab) -> None:
+    long = frame(CLIENT, REMOTE6, UDP, bytes(2008), extra=struct.pack("!BBHI", UDP, 0, 200 | 1, 99))
+    assert lab.send(long).reason == "SG_DROP_ST_FRAGMENT"
+    assert not waiting(lab)
+
+
+def test_6146_3_4_frag_tc_sends_both_to_the_slow_path() -> None:
+    """A later one that finds no ports; and its first one, where somebody waits, which tc alone would not know."""
+    first, *later = fragments(99)
+    with NatLab() as lab:
+        assert lab.send(later[0]).reason == "SG_SLOW_REWRITE"
+        assert lab.send(first).reason == "SG_OK_64"
+        assert lab.send(later[0]).reason == "SG_OK_64"
+        first, *later = fragments(100)
+        key = {"saddr": CLIENT, "daddr": REMOTE6, "id": 100, "proto": UDP}
+        until = int(time.clock_gettime(time.CLOCK_MONOTONIC)) + 10
+        lab.put("sg_st_frag", {Frozen(key): {"ports": 0, "until": until}})
+        assert lab.send(first).reason == "SG_SLOW_REWRITE"
+        assert lab.send(later[0]).reason == "SG_OK_64"
 
 
 def test_refusals_are_answered(lab: NatLab) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from e2e.lab import traffic
-from e2e.lab.natlab import CLIENT4, CLIENT6, SERVER4, SERVER6, embed
+from e2e.lab.natlab import CLIENT4, CLIENT6, SERVER4, SERVER6, NatHost, embed
 from e2e.lab.topology import Host
 from sixgate.node.bpf import missing_permission
+from tests.bpf.nat_lab import UDP, frame, udp_body
 from tests.netns.nat import PORT, Stage, nat64, quiet, staged
 
 POOL = tuple(f"198.51.100.{last}" for last in range(4))
@@ -144,6 +146,43 @@ def test_big_packets_are_fragmented_both_ways(stage: Stage) -> None:
     server.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER: DF off
     server.sendto(big, seen)
     assert client.recvfrom(65535)[0] == big
+
+
+@pytest.mark.parametrize("order", [(1, 2, 0), (2, 1, 0), (1, 0, 2)], ids=str)
+def test_fragments_that_come_before_their_first_one_follow_it(stage: Stage, order: tuple[int, ...]) -> None:
+    """6146-3.4-FRAG: any order, both ways; the ports are in the first one only."""
+    client, server = stage.udp(CLIENT6), stage.udp(SERVER4, 4500)
+    payload = bytes(range(256)) * 10
+    seen = exchange(stage, client, server, SERVER4.ip)
+    ident = 0x1000 + order[0] * 16 + order[1]
+    pieces = fragments(client.getsockname()[:2], (embed(SERVER4.ip), 4500), payload, ident)
+    send_raw(stage, CLIENT6, [pieces[i] for i in order], embed(SERVER4.ip))
+    assert server.recvfrom(65535) == (payload, seen)
+    pieces = fragments((SERVER4.ip, 4500), seen, payload, ident)
+    send_raw(stage, SERVER4, [pieces[i] for i in order], seen[0])
+    assert client.recvfrom(65535)[0] == payload
+
+
+def fragments(source: tuple[str, int], target: tuple[str, int], payload: bytes, ident: int) -> list[bytes]:
+    """A UDP packet in three fragments, from layer 3."""
+    (src, sport), (dst, dport) = source, target
+    body = udp_body(src, sport, dst, dport, payload)
+    made = []
+    for at in range(0, len(body), 1024):
+        more = at + 1024 < len(body)
+        v6, v4 = struct.pack("!BBHI", UDP, 0, at | more, ident), struct.pack("!H", at // 8 | more << 13)
+        made.append(frame(src, dst, UDP, body[at : at + 1024], extra=v6 if ":" in src else v4, ident=ident)[14:])
+    return made
+
+
+def send_raw(stage: Stage, host: NatHost, packets: list[bytes], target: str) -> None:
+    def send() -> None:
+        family = socket.AF_INET6 if host.family == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for packet in packets:
+                raw.sendto(packet, (target, 0))
+
+    stage.lab.call(host.role, send)
 
 
 def test_an_error_comes_back_to_its_session(stage: Stage) -> None:

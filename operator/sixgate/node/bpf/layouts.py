@@ -1470,6 +1470,19 @@ SG_ST_USE = Record(
     ),
 )
 
+SG_ST_WAITER = Record(
+    "sg_st_waiter",
+    2104,
+    (
+        Field("key", 0, SG_ST_FRAG_KEY),
+        Field("state", 40, Int("__u32", 4)),
+        Field("until", 44, Int("__u32", 4)),
+        Field("len", 48, Int("__u32", 4)),
+        Field("obj", 52, Int("__u32", 4)),
+        Field("b", 56, Array(Int("__u8", 1), 2048)),
+    ),
+)
+
 SG_MATCH = Record(
     "sg_match",
     24,
@@ -2325,6 +2338,14 @@ MAPS: dict[str, MapSpec] = {
         value=Int("__u32", 4),
         max_entries=1024,
         flags=1,
+    ),
+    "sg_st_waiter": MapSpec(
+        name="sg_st_waiter",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_ST_WAITER,
+        max_entries=512,
+        flags=0,
     ),
     "sg_tx": MapSpec(
         name="sg_tx",
