@@ -91,7 +91,7 @@ STATEFUL = Section(
             "6146-3.4-FRAG",
             "MUST",
             "Fragments are translated, in bounded memory and with a timer of their own",
-            ("test_6146_3_4_frag", "test_big_packets_are_fragmented_both_ways"),
+            ("test_6146_3_4_frag", "test_big_packets_are_fragmented_both_ways", "test_fragments_that_come"),
         ),
         R(
             "6146-3.6-ICMPERR / 4787-12 / 5508-6",
@@ -173,7 +173,12 @@ STATEFUL = Section(
             "VIPs of one family in front of backends of the other",
             ("test_service_", "test_a_vip_leads"),
         ),
-        R("DRAIN", "-", "A backend of weight 0 keeps its sessions and gets no new ones", ("test_a_backend_drains",)),
+        R(
+            "DRAIN",
+            "-",
+            "A backend of weight 0 keeps its sessions and gets no new ones",
+            ("test_a_backend_drains", "test_a_drained_backend", "test_service_chooses_anew"),
+        ),
         R("HOST-PORTS", "-", "Ports of the host itself are kept apart", ("test_ports_of_the_",)),
         R("SURVIVAL", "-", "No session is lost by kill -9 or by an upgrade", ("test_no_session_is_lost",)),
         R(
