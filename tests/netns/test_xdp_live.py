@@ -101,7 +101,6 @@ def test_a_gateway_with_one_arm_of_veth_loses_nothing(polls: bool) -> None:
         assert net.answers(20, server) == ["b1"] * 20
         assert traffic.ping(lab, CLIENT, server, count=10).received == 10
         grown = moved(before, counters(sixgate))
-    assert grown["OK_64"] > 100
-    assert grown["OK_46"] > 100
-    slow = grown.get("SLOW_XDP", 0) + grown.get("SLOW_NEIGH", 0)
-    assert (slow < 40) if polls else (slow > 200)
+    assert min(grown["OK_64"], grown["OK_46"]) >= 10 + 20 * 3  # how often TCP acknowledges is its own affair
+    done, slow = grown["OK_64"] + grown["OK_46"], grown.get("SLOW_XDP", 0) + grown.get("SLOW_NEIGH", 0)
+    assert (2 * slow < done) if polls else (slow >= done)
