@@ -166,6 +166,24 @@ def test_a_site_template_that_fails_is_a_condition_and_the_node_keeps_what_it_ha
     assert "nat46.json.j2" in cluster.conditions("NAT46Gateway", "gw")["Ready"]["message"]
 
 
+def test_a_node_that_dies_does_not_count_until_it_is_back(cluster: Cluster, operator: StartOperator) -> None:
+    for name in ("n1", "n2"):
+        cluster.node(name, LABEL)
+    cluster.apply(gateway())
+    operator()
+    cluster.wait("NodeConfigs of both", lambda: set(cluster.list("NodeConfig")) == {"n1", "n2"})
+    cluster.report()
+    cluster.wait("ready", lambda: ready(cluster) == "True")
+    for state, told in (("Unknown", "Unknown"), ("True", "True")):
+        condition = {"type": "Ready", "status": state, "reason": "Simulated", "message": ""}
+        cluster.patch("Node", "n2", {"status": {"conditions": [condition]}}, "status")
+        cluster.wait(f"Ready {told}", lambda told=told: ready(cluster) == told)
+        status = cluster.get("NAT46Gateway", "gw")["status"]  # type: ignore[index]
+        assert status["nodes"] == {"desired": 2, "ready": 2 if state == "True" else 1}
+        if state != "True":
+            assert "n2" in cluster.conditions("NAT46Gateway", "gw")["Ready"]["message"]
+
+
 def test_events_tell_what_turned(cluster: Cluster, operator: StartOperator) -> None:
     cluster.node("n1", LABEL)
     cluster.apply(gateway())

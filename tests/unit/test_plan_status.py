@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sixgate.api import NodeConfigStatus
 from sixgate.errors import Problem, Ref
-from sixgate.plan import NodeReport, PlanResult, first_status, object_status
+from sixgate.plan import NodeInfo, NodeReport, PlanResult, Snapshot, first_status, object_status, plan
 
 T0, T1 = "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z"
 REF = Ref("NAT46Gateway", "g")
@@ -70,6 +71,26 @@ def test_waiting_for_a_node() -> None:
     }
     assert made["nodes"] == {"desired": 2, "ready": 1}
     assert message(made, "Ready") == "Waits for b to program it."
+
+
+def test_a_node_that_is_not_ready_does_not_count_whatever_it_once_reported() -> None:
+    dead = replace(result("abc"), unready=frozenset("bz"))
+    reports = {name: report() for name in "abc"}
+    made = status(dead, reports, status(result("abc"), reports))
+    assert said(made) == FINE | {
+        "Ready": ("Unknown", "NodeNotReady"),
+        "Programmed": ("False", "NodeNotReady"),
+        "Reconciling": ("True", "Programming"),
+    }
+    assert made["nodes"] == {"desired": 3, "ready": 2}
+    assert message(made, "Ready") == "Nodes that are not Ready, and do not count: b."
+    assert message(status(dead, {"c": report()}), "Ready").endswith(": b. Waits for a to program it.")
+    assert status(result("abc"), reports, made)["nodes"] == {"desired": 3, "ready": 3}
+
+
+def test_plan_tells_which_nodes_are_not_ready() -> None:
+    nodes = (NodeInfo("a"), NodeInfo("b", ready=False))
+    assert plan(Snapshot(nodes=nodes)).unready == {"b"}
 
 
 def test_a_failing_node() -> None:

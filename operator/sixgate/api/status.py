@@ -39,7 +39,7 @@ class NodesStatus(Spec):
     """How many nodes the object is for, and how many of them have it."""
 
     desired: Annotated[int, Field(ge=0)] = Field(description="Nodes that spec.nodeSelector matches.")
-    ready: Annotated[int, Field(ge=0)] = Field(description="Nodes that have programmed the object.")
+    ready: Annotated[int, Field(ge=0)] = Field(description="Ready nodes that have programmed the object.")
 
 
 class ObjectStatus(Spec):

@@ -43,6 +43,7 @@ class _Basis:
     selected: tuple[str, ...]
     programmed: tuple[str, ...]
     reports: tuple[NodeReport | None, ...]
+    unready: frozenset[str]
     resolver: ResolverReport | None
 
 
@@ -96,7 +97,8 @@ class Statuses:
         programmed = result.programmed.get(entry.ref, ())
         reports = tuple(map(self._reports.get, programmed))
         selected = result.selected.get(entry.ref, ())
-        return _Basis(entry, (*entry.problems, *problems), selected, programmed, reports, resolver)
+        dead = result.unready.intersection(programmed) if result.unready else result.unready
+        return _Basis(entry, (*entry.problems, *problems), selected, programmed, reports, dead, resolver)
 
     def _status(self, basis: _Basis, result: PlanResult, now: str) -> Status:
         entry = basis.entry

@@ -62,13 +62,15 @@ Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart
 class PlanResult:
     """A plan for every node of the snapshot, empty where nothing is wanted, and what is wrong with whose object.
 
-    `selected` are the nodes that an object's selector means, `programmed` those of them whose plan contains it.
+    `selected` are the nodes that an object's selector means, `programmed` those of them whose plan contains it,
+    `unready` all nodes of the snapshot that are not Ready.
     """
 
     nodes: Mapping[str, NodePlan]
     problems: tuple[Problem, ...]
     selected: Mapping[Ref, tuple[str, ...]]
     programmed: Mapping[Ref, tuple[str, ...]]
+    unready: frozenset[str] = frozenset()
 
 
 class PlanMemo:
@@ -440,6 +442,7 @@ class _Run:
             problems=tuple(sorted(self.problems)),
             selected={ref: names_of(nodes) for ref, nodes in sorted(self.selected.items())},
             programmed={ref: names_of(nodes) for ref, nodes in sorted(programmed.items())},
+            unready=frozenset(name for name, node in self.nodes.items() if not node.ready),
         )
 
     def _node_plans(self) -> dict[str, NodePlan]:

@@ -28,6 +28,7 @@ from sixgate.plan.planner import (
 # The first of these that an object has is the reason of Ready=False.
 BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, COVERS, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, NO_NODES)
 MAX_NAMED = 5
+NODE_NOT_READY = "NodeNotReady"
 RESOLVER_FAILING = "ResolverFailing"
 UNLISTED = "Waits for the Services of the resolvers to be listed."
 
@@ -79,6 +80,7 @@ class _Nodes:
     desired: tuple[str, ...]
     ready: tuple[str, ...]
     pending: tuple[str, ...]
+    dead: tuple[str, ...]  # whatever they reported: their Node objects are not Ready
     degraded: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]  # what ready nodes have to say
 
@@ -114,7 +116,7 @@ def object_status(
     wanted = [_ready(mine, nodes, resolver), _programmed(mine, nodes), _conflicted(mine), _degraded(nodes, resolver)]
     if mine:
         wanted.append(("Stalled", "True", mine[0].reason, _sentences(mine)))
-    elif nodes.pending:
+    elif nodes.pending or nodes.dead:
         wanted.append(("Reconciling", "True", "Programming", _waiting(nodes)))
     elif resolver is not None and not resolver.known:
         wanted.append(("Reconciling", "True", "Programming", UNLISTED))
@@ -130,10 +132,14 @@ def _weight(problem: Problem) -> tuple[int, Problem]:
 def _nodes(ref: Ref, result: PlanResult, reports: Mapping[str, NodeReport], settled: bool) -> _Nodes:
     desired = result.selected.get(ref, ())
     ready: list[str] = []
+    dead: list[str] = []
     pending: list[str] = []
     degraded: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     for node in result.programmed.get(ref, ()):
+        if node in result.unready:
+            dead.append(node)
+            continue
         report = reports.get(node)
         state, message = _on_node(ref, report, settled) if report is not None else ("pending", "")
         if state == "ready":
@@ -143,7 +149,7 @@ def _nodes(ref: Ref, result: PlanResult, reports: Mapping[str, NodeReport], sett
             degraded.append((node, message))
         else:
             pending.append(node)
-    return _Nodes(desired, tuple(ready), tuple(pending), tuple(degraded), tuple(notes))
+    return _Nodes(desired, tuple(ready), tuple(pending), tuple(dead), tuple(degraded), tuple(notes))
 
 
 def _on_node(ref: Ref, report: NodeReport, settled: bool) -> tuple[str, str]:
@@ -171,6 +177,8 @@ def _ready(problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | No
         return ("Ready", "False", "Degraded", _failing(nodes))
     if resolver is not None and resolver.failing:
         return ("Ready", "False", RESOLVER_FAILING, _cut(resolver.failing))
+    if nodes.dead:
+        return ("Ready", "Unknown", NODE_NOT_READY, _waiting(nodes))
     if nodes.pending:
         return ("Ready", "Unknown", "Programming", _waiting(nodes))
     if resolver is not None and not resolver.known:
@@ -182,7 +190,8 @@ def _ready(problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | No
 def _programmed(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
     if nodes.desired and len(nodes.ready) == len(nodes.desired):
         return ("Programmed", "True", "Programmed", f"Programmed on {_count(nodes)}.")
-    reason = problems[0].reason if problems else "Degraded" if nodes.degraded else "Programming"
+    waiting = NODE_NOT_READY if nodes.dead else "Programming"
+    reason = problems[0].reason if problems else "Degraded" if nodes.degraded else waiting
     return ("Programmed", "False", reason, f"Programmed on {_count(nodes)}.")
 
 
@@ -206,7 +215,9 @@ def _count(nodes: _Nodes) -> str:
 
 
 def _waiting(nodes: _Nodes) -> str:
-    return f"Waits for {_some(nodes.pending)} to program it."
+    dead = f"Nodes that are not Ready, and do not count: {_some(nodes.dead)}." if nodes.dead else ""
+    pending = f"Waits for {_some(nodes.pending)} to program it." if nodes.pending else ""
+    return f"{dead} {pending}".strip()
 
 
 def _noted(nodes: _Nodes) -> str:
