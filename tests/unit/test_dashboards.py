@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ _METRIC = re.compile(r"\bsixgate_[a-z0-9_]+")
 _SUFFIX = re.compile(r"_(?:total|bucket|sum|count)$")
 
 
-def defined() -> set[str]:
+@cache
+def defined() -> frozenset[str]:
     """Names of families as the sources write them; {holes} of f-strings match anything."""
     found: set[str] = set()
     for path in (ROOT / "operator" / "sixgate").rglob("*.py"):
@@ -31,7 +33,7 @@ def defined() -> set[str]:
                 parts = [p.value if isinstance(p, ast.Constant) else "[a-z0-9_]+" for p in node.values]
                 if str(parts[0]).startswith("sixgate_"):
                     found.add("".join(map(str, parts)))
-    return found
+    return frozenset(found)
 
 
 def queries() -> dict[str, str]:
