@@ -85,7 +85,11 @@ def test_the_end_is_the_same_after_a_kill_at_any_write(cluster: Cluster, tmp_pat
         lay_out(cluster)
         done, killed = run_until(cluster, tmp_path, f"killed-{number}", lambda count, at=number: count == at)
         assert not killed.running
-        assert len(done) == number, "the kill must hit"
+        if len(done) < number:
+            # Two looks may become one where the machine is busy: this run had a write less, and nobody to kill it.
+            assert number == len(writes), "the kill must hit"
+            assert state(cluster) == wanted
+            break
         cluster.call("DELETE", "/apis/coordination.k8s.io/v1/namespaces/sixgate-system/leases")  # no need to wait
         again, _ = run_until(cluster, tmp_path, f"after-{number}", lambda count: False)
         assert state(cluster) == wanted, f"after a kill at {done[-1]}"
