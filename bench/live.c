@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sends one frame again and again as a network card would deliver it: as XDP frames, with room in front of the packet.
  *
- *   live OBJECT DEV FRAME_IN_HEX SECONDS
+ *   live OBJECT DEV FRAME_IN_HEX SECONDS [COUNT PORTS STRIDE]
+ *
+ * With COUNT, frames take turns over that many flows: number N * STRIDE % COUNT has the source address + that number / PORTS and the
+ * port + that number % PORTS.
  *
  * The kernel runs the program of OBJECT (live.bpf.c) on buffers of its own (BPF_F_TEST_XDP_LIVE_FRAMES) and transmits them at
  * DEV, whose peer must be a veth with GRO switched on. Prints {"runs": N, "seconds": S}.
@@ -22,6 +25,7 @@
 struct constants {
 	unsigned int len;
 	unsigned char frame[FRAME_MAX];
+	unsigned int count, ports, stride;
 };
 
 static void die(const char *what)
@@ -68,9 +72,14 @@ int main(int argc, char **argv)
 	unsigned int byte;
 	int fd;
 
-	if (argc != 5) {
-		fprintf(stderr, "usage: live OBJECT DEV FRAME_IN_HEX SECONDS\n");
+	if (argc != 5 && argc != 8) {
+		fprintf(stderr, "usage: live OBJECT DEV FRAME_IN_HEX SECONDS [COUNT PORTS STRIDE]\n");
 		return 2;
+	}
+	if (argc == 8) {
+		values.count = (unsigned int)atoi(argv[5]);
+		values.ports = (unsigned int)atoi(argv[6]);
+		values.stride = (unsigned int)atoi(argv[7]);
 	}
 	while (values.len < FRAME_MAX && sscanf(argv[3] + 2 * values.len, "%2x", &byte) == 1)
 		values.frame[values.len++] = (unsigned char)byte;

@@ -42,8 +42,14 @@ def frame(lab: LabRun, role: str, source: str, destination: str, ports: tuple[in
     return bytes.fromhex(macs.replace(":", "")) + ethertype + udp_packet(source, destination, PAYLOAD, ports=ports)
 
 
-def transmit(lab: LabRun, role: str, data: bytes, seconds: float) -> float:
-    """Sends one frame from a host again and again; returns how long, seconds."""
+def transmit(
+    lab: LabRun, role: str, data: bytes, seconds: float, *, flows: tuple[int, int, int] | None = None
+) -> float:
+    """Sends one frame from a host again and again; returns how long, seconds.
+
+    `flows`: how many sources take turns, how many of one address, and how far apart neighbours in time are.
+    """
     sender, obj = programs()
-    done = lab.run(role, [sender, obj, lab.device("up"), data.hex(), str(seconds)], timeout=seconds + 30)
+    words = [sender, obj, lab.device("up"), data.hex(), str(seconds), *map(str, flows or ())]
+    done = lab.run(role, words, timeout=seconds + 30)
     return float(json.loads(done.stdout)["seconds"])

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import harness
+from bench import harness, nat_engine, nat_million
 from bench.harness import Goal, Report, Row, progress
 from bench.nat_labs import conns_server, kernel_path, nat46_path, nat64_path, ready_for_packets
 from bench.nat_upgrade import kill_under_flows, upgrade_under_flows
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bench.nat_labs import NatPath
 
-PARTS = ("tcp", "packets", "connections", "restart", "upgrade")
+PARTS = ("tcp", "packets", "connections", "restart", "upgrade", "million", "engine")
 NONE = Goal("value", "<=", 0)
 KERNEL = "nft DNAT and masquerade of IPv4"
 AS_KERNEL = Goal("ratio", ">=", 1.0)
@@ -128,6 +128,10 @@ def run(*, rounds: int = 5, seconds: float = 1.0, parts: tuple[str, ...] = PARTS
         measure_restart(report)
     if "upgrade" in parts:
         measure_upgrade(report)
+    if "million" in parts:
+        nat_million.measure(report, rounds, seconds)
+    if "engine" in parts:
+        nat_engine.measure(report)
     return report
 
 

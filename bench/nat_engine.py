@@ -116,7 +116,7 @@ def measure_million(report: Report, sessions: int = 1_000_000) -> None:
             ROUNDS,
         )
         mpps = {name: tuple(1000.0 / value for value in values) for name, values in got.items()}
-        text = f"Packets of {sessions:,} sessions, against 1,000 sessions"
+        text = f"pps with {sessions:,} sessions against 1,000 sessions, BPF_PROG_TEST_RUN"
         report.rows.append(Row(text, "Mpps", mpps["many"], mpps["few"], Goal("ratio", ">=", 0.8)))
         net = tuple(many - floor_ns for many, floor_ns in zip(got["few"], got["floor"], strict=True))
         text = "An established packet, 1,000 sessions, beyond a change of family"

@@ -87,9 +87,9 @@ class NatPath:
         else:
             sender, receiver = self.client, self.server
             frame = live.frame(self.lab, sender.role, sender.ip, self.target, (SPORT, DPORT))
-        before = self._arrived(receiver.role)
+        before = self.arrived(receiver.role)
         seconds = live.transmit(self.lab, sender.role, frame, self.seconds)
-        arrived = self._arrived(receiver.role) - before
+        arrived = self.arrived(receiver.role) - before
         if arrived < 1000:
             raise LabError(f"Only {arrived} packets from {sender.role} arrived at {receiver.role}.")
         return arrived / seconds / 1e3
@@ -102,7 +102,8 @@ class NatPath:
             raise LabError(f"{done['failed']} of {done['failed'] + done['opened']} connections failed.")
         return float(done["opened"]) / float(done["seconds"]) / 1e3
 
-    def _arrived(self, role: str) -> int:
+    def arrived(self, role: str) -> int:
+        """Packets that a host's device has received so far."""
         text = self.lab.run(role, ["ip", "-s", "-json", "link", "show", "dev", self.lab.device("up")]).stdout
         return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
 
