@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -67,6 +67,28 @@ def test_the_rate_is_bounded() -> None:
     assert allowance.wait_s(101.0) == 0.0
 
 
+class OwnTime(asyncio.SelectorEventLoop):
+    """A loop whose time passes when all wait, at once, and at no other moment. Nothing in it may wait for the world."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self._selector.select = self._pass  # type: ignore[attr-defined]
+
+    def time(self) -> float:
+        return self.now_s
+
+    def _pass(self, timeout: float | None) -> list[Any]:
+        assert timeout is not None, "everybody waits, and nobody for a time"
+        self.now_s += max(0.0, timeout)
+        return []
+
+
+def in_own_time(body: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=OwnTime) as runner:
+        runner.run(body)
+
+
 def run(story: Callable[[Checker, list[str]], Awaitable[None]], answers: Callable[[str], str | None]) -> list[str]:
     """A checker whose backends answer as `answers` says; what was asked, in order."""
     asked: list[str] = []
@@ -83,7 +105,7 @@ def run(story: Callable[[Checker, list[str]], Awaitable[None]], answers: Callabl
         finally:
             await checker.stop()
 
-    asyncio.run(body())
+    in_own_time(body())
     return asked
 
 
@@ -102,6 +124,15 @@ def test_a_backend_is_quarantined_and_released() -> None:
         await until(lambda: checker.health() == Health())
 
     run(story, bad.get)
+
+
+def test_a_checker_that_was_woken_just_now_stops() -> None:
+    async def story(checker: Checker, _: list[str]) -> None:
+        checker.follow((balancer(1, intervalMs=600000),), Health())
+        await asyncio.sleep(0.001)  # it waits for the first time to come
+        checker.follow((), Health())
+
+    assert run(story, lambda _: None) == []
 
 
 def test_what_is_known_is_where_a_new_agent_begins() -> None:
@@ -151,7 +182,7 @@ def test_silent_backends_delay_nobody_and_few_are_asked_at_once() -> None:
             await until(lambda: len(done) > 20)
         await checker.stop()
 
-    asyncio.run(body())
+    in_own_time(body())
     assert 100 < under_way[1] <= AT_ONCE
 
 

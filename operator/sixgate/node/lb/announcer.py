@@ -96,8 +96,9 @@ class Announcer:
             except (ApplyError, OSError) as error:
                 trouble = f"Addresses cannot be announced: {error}"
             self._tell(floating, trouble)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+            with contextlib.suppress(TimeoutError):  # not wait_for: see the checker
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
 
     def _tell(self, floating: Floating, trouble: str) -> None:
         held = frozenset(address for address in self._vips if floating.holds(address) is not None)

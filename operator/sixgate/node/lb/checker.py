@@ -106,8 +106,10 @@ class Checker:
             self._wake.clear()
             pause = self._due[0][0] - self.clock() if self._due else None
             if pause is None or pause > 0:
+                # Not wait_for: in Python 3.11 it forgets a cancellation that comes together with the wake.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
                 continue
             due, turn, target = heapq.heappop(self._due)
             watch = self._watched.get(target)
