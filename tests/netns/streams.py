@@ -40,7 +40,13 @@ IP_MTU_DISCOVER, UDP_SEGMENT = 10, 103
 
 
 def start_gateway(
-    lab: LabRun, *, acceleration: str = "Disabled", icmp_rate: int = 10_000, role: str = GATEWAY, **stateless: Any
+    lab: LabRun,
+    *,
+    acceleration: str = "Disabled",
+    icmp_rate: int = 10_000,
+    role: str = GATEWAY,
+    devices: Iterable[str] = ("auto",),
+    **stateless: Any,
 ) -> Sixgate:
     """`sixgate standalone` on the lab's prefix with more fields of `stateless`; ready when this returns."""
     document = {
@@ -51,6 +57,7 @@ def start_gateway(
             "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": "gw-1"}},
             "prefix": str(PREFIX),
             "acceleration": acceleration,
+            "devices": list(devices),
             "icmpRateLimit": {"perSecond": icmp_rate, "burst": icmp_rate},
             "stateless": {"ipv4CIDRs": [str(TRANSLATABLE)], **stateless},
         },

@@ -109,7 +109,9 @@ class StatelessSpec(Spec):
     mappings: tuple[MappingSpec, ...] = Field(
         default=(),
         max_length=MAX_MAPPINGS,
-        description="Explicit address mappings; they go before the prefix, and the longest match counts.",
+        description="Explicit address mappings; they go before the prefix, and the longest match counts. Packets to "
+        "a mapped IPv6 address are translated at every device that the node's gateways name, from native IPv6 "
+        "hosts, too: see spec.devices.",
         json_schema_extra=keyed_by("ipv4"),
     )
     traffic_class: Literal["Copy", "Zero"] = Field(
@@ -234,7 +236,8 @@ class NAT46GatewaySpec(KindSpec):
         default=("auto",),
         min_length=1,
         max_length=32,
-        description="Devices whose packets are translated: names, shell patterns, or `auto` for every uplink.",
+        description="Devices whose packets are translated: names, shell patterns, or `auto` for every uplink. Those of "
+        "all gateways of a node are one set, in which each gateway translates at each.",
         json_schema_extra=SET,
     )
     acceleration: Literal["Disabled", "BestEffort", "Native"] = Field(
