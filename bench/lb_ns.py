@@ -11,8 +11,6 @@ of N sources, and calls the program; its cost is measured in the same run and ta
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import socket
 import struct
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import harness
+from bench import apart, harness
 from bench.harness import Goal, Report, Row, progress
 from sixgate.node.bpf import BpfObject, Program, XdpContext, load_manifest
 from sixgate.node.maglev import Maglev
@@ -211,10 +209,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
 def measure(report: Report, rounds: int = 7) -> None:
     """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
     progress(f"XDP balancer, nanoseconds per packet: {rounds} rounds of {REPEAT:,} packets")
-    command = ["unshare", "--net", sys.executable, "-m", "bench.lb_ns", "--here", "--rounds", str(rounds)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
+    found = apart.ask("bench.lb_ns", rounds)
     for name, bound in GOALS.items():
         four, six = found[f"IPv4 in IPv4, {name}"], found[f"IPv6 in IPv6, {name}"]
         report.rows += [
@@ -242,22 +237,5 @@ def measure(report: Report, rounds: int = 7) -> None:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Nanoseconds per packet of the XDP balancer.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.here:
-        json.dump(measure_here(args.rounds), sys.stdout)
-        return 0
-    report = Report("XDP balancer, nanoseconds per packet")
-    measure(report, args.rounds)
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.main("XDP balancer, nanoseconds per packet", 7, measure, measure_here))

@@ -14,9 +14,6 @@ device it received from, as the floor does; two-armed, it redirects to another o
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import socket
 import struct
 import subprocess
@@ -25,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import harness
+from bench import apart, harness
 from bench.harness import Goal, Report, Row, progress
 from sixgate.node.bpf import BpfObject, Map, Program, XdpContext
 from tests.bpf.harness import OBJECTS, XDP_REDIRECT, XDP_TX, Loaded
@@ -185,10 +182,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
 def measure(report: Report, rounds: int = 9) -> None:
     """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
     progress(f"XDP, nanoseconds per packet: {rounds} rounds of {REPEAT:,} packets")
-    command = ["unshare", "--net", sys.executable, "-m", "bench.nat64_ns", "--here", "--rounds", str(rounds)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
-    found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
+    found = apart.ask("bench.nat64_ns", rounds)
     for way, samples in found.items():
         floor = tuple(samples["floor"])
         for arms, goal in (("one", GOAL), ("two", None)):
@@ -200,22 +194,5 @@ def measure(report: Report, rounds: int = 9) -> None:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Nanoseconds per packet of the XDP translator.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--rounds", type=int, default=9, help="measurements of each kind")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.here:
-        json.dump(measure_here(args.rounds), sys.stdout)
-        return 0
-    report = Report("XDP translator, nanoseconds per packet")
-    measure(report, args.rounds)
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.main("XDP translator, nanoseconds per packet", 9, measure, measure_here))
