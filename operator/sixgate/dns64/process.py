@@ -127,8 +127,10 @@ class ResolverProcess:
             if missed >= PATIENCE or (self.status.state != "Ready" and time.monotonic() > deadline):
                 return "The resolver does not answer."
             starting = self.status.state != "Ready"
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 0.02 if starting else PROBE_S)
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with the wake.
+                async with asyncio.timeout(0.02 if starting else PROBE_S):
+                    await self._changed.wait()
             if self._changed.is_set() and not starting:
                 self._changed.clear()
                 why = await self._reload()

@@ -77,7 +77,9 @@ class People:
                         changed()
                     with_timeout = UNBOUND_S if missing else RESYNC_S
                     try:
-                        await asyncio.wait_for(self._wake.wait(), with_timeout)
+                        # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with the wake.
+                        async with asyncio.timeout(with_timeout):
+                            await self._wake.wait()
                         await asyncio.sleep(SETTLE_S)
                     except TimeoutError:
                         pass

@@ -99,7 +99,8 @@ class Segment:
                 for address in parsed:
                     self._solicit(address)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(found.wait(), PROBE_S / TRIES)
+                    async with asyncio.timeout(PROBE_S / TRIES):
+                        await found.wait()
                     break
             return found.is_set()
         finally:
