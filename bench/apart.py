@@ -44,7 +44,4 @@ def main(
         return 0
     report = Report(title)
     measure(report, args.rounds)
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
+    return harness.finish(report, args.json)

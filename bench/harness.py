@@ -195,3 +195,11 @@ def markdown(reports: Sequence[Report], date: str) -> str:
         lines += ["| " + " | ".join(cells(row)) + " |" for row in report.rows]
         lines += ["", *(f"* {remark}" for remark in report.remarks)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def finish(report: Report, path: Path | None) -> int:
+    """How a benchmark ends: a table for people, rows for machines where `path` is given; 1 where a goal is missed."""
+    print_report(report)
+    if path:
+        write_json([report], path)
+    return 0 if report.met else 1

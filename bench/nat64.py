@@ -150,10 +150,7 @@ def main() -> int:
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
+    return harness.finish(report, args.json)
 
 
 if __name__ == "__main__":

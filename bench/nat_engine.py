@@ -163,10 +163,7 @@ def main() -> int:
     args = parser.parse_args()
     report = Report("Stateful NAT: the engine")
     measure(report, args.packets, args.sessions)
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
+    return harness.finish(report, args.json)
 
 
 if __name__ == "__main__":

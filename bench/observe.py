@@ -206,10 +206,7 @@ def main() -> int:
         json.dump(measure_here(args.rounds), sys.stdout)
         return 0
     report = run(tuple(args.only.split(",")))
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
+    return harness.finish(report, args.json)
 
 
 if __name__ == "__main__":

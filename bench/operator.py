@@ -378,10 +378,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it works")
     args = parser.parse_args()
     report = run(QUICK if args.quick else Size(), tuple(args.only.split(",")))
-    harness.print_report(report)
-    if args.json:
-        harness.write_json([report], args.json)
-    return 0 if report.met else 1
+    return harness.finish(report, args.json)
 
 
 if __name__ == "__main__":
