@@ -119,13 +119,18 @@ def test_ranges_beyond_sixteen_are_mappings() -> None:
     ]
 
 
-def test_gateways_stand_in_order_of_age() -> None:
-    young = gateway("a", prefix="2001:db8:a::/96", ipv4CIDRs=["10.0.0.0/24"], age=1)
-    old = gateway("b", prefix="2001:db8:b::/96", ipv4CIDRs=["10.0.1.0/24"], age=9)
-    nat = nat_of(young, old)
-    assert [made.owner.name for made in nat.gateways] == ["b", "a"]
-    assert nat.owners == tuple(made.owner for made in nat.gateways)
-    assert [(made.addr, made.gateway) for made in nat.ranges] == [(0x0A000100, 0), (0x0A000000, 1)]
+def test_gateways_stand_in_order_of_name_whichever_is_older() -> None:
+    """Which of two objects without a quarrel was made first must not be seen in a NodeConfig: a GitOps tool that makes
+    them in another order after a disaster gets the same data plane."""
+    nats = []
+    for ages in ((1, 9), (9, 1), (5, 5)):
+        a = gateway("a", prefix="2001:db8:a::/96", ipv4CIDRs=["10.0.0.0/24"], age=ages[0])
+        b = gateway("b", prefix="2001:db8:b::/96", ipv4CIDRs=["10.0.1.0/24"], age=ages[1])
+        nats.append(nat_of(a, b))
+    assert nats[0] == nats[1] == nats[2]
+    assert [made.owner.name for made in nats[0].gateways] == ["a", "b"]
+    assert nats[0].owners == tuple(made.owner for made in nats[0].gateways)
+    assert [(made.addr, made.gateway) for made in nats[0].ranges] == [(0x0A000000, 0), (0x0A000100, 1)]
 
 
 def test_devices_are_joined() -> None:

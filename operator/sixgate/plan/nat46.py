@@ -1,4 +1,4 @@
-"""NAT46Gateways of one node, in order of age, as tables of the data plane."""
+"""NAT46Gateways of one node, in order of name, as tables of the data plane."""
 
 from __future__ import annotations
 
@@ -35,10 +35,15 @@ DEFAULT_ICMP_BURST = 100
 
 
 def gateway_node(items: tuple[NAT46Gateway | StatefulPart, ...], digests: Mapping[str, str]) -> NodePlan:
-    """The plan of a node that does `items`, stateless gateways and parts of stateful ones, compatible, oldest first."""
+    """The plan of a node that does `items`, stateless gateways and parts of stateful ones, compatible, oldest first.
+
+    Age decides only who keeps its counter's slot; in the tables gateways stand by name.
+    """
+    stat_of = dict(zip((item.ref for item in items), stat_indexes(tuple(item.ref.name for item in items)), strict=True))
+    items = tuple(sorted(items, key=lambda item: item.ref))
     gateways = tuple(item.gateway if isinstance(item, StatefulPart) else item for item in items)
     parts = tuple(item for item in items if isinstance(item, StatefulPart))
-    stats = stat_indexes(tuple(gateway.metadata.name for gateway in gateways))
+    stats = tuple(stat_of[item.ref] for item in items)
     writers = tuple(
         writer(gateway, stat) for gateway, stat in zip(gateways, stats, strict=True) if gateway.spec.stateless is None
     )

@@ -139,10 +139,13 @@ class PlanMemo:
         return found[1]
 
     def _plan(self, items: tuple[Programmed, ...]) -> NodePlan:
+        """`items` come by age. Age decides between policies, between egress objects with one destination, and who keeps
+        a counter; all else stands by name: objects without a quarrel give the same NodeConfig whichever came first."""
         gateways = tuple(item for item in items if isinstance(item, NAT46Gateway | StatefulPart))
-        routes = tuple(item.route for item in items if isinstance(item, RoutePart))
         policies = tuple(item for item in items if isinstance(item, BIGTCPPolicy))
         egress = tuple(item for item in items if isinstance(item, EgressPart))
+        items = tuple(sorted(items, key=lambda item: item.ref))
+        routes = tuple(item.route for item in items if isinstance(item, RoutePart))
         balancers = tuple(item for item in items if isinstance(item, BalancerPart))
         made = gateway_node(gateways, self._digests) if gateways else EMPTY
         made = replace(made, routes=routes) if routes else made
