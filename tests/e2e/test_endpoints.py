@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -38,13 +38,20 @@ def put_slice(
     cluster: Cluster, namespace: str, service: str, *addresses: str, name: str = "", **conditions: Any
 ) -> str:
     """An EndpointSlice as the endpointslice controller would write it; its path."""
+    return put_endpoints(cluster, namespace, service, dict.fromkeys(addresses, conditions), name=name)
+
+
+def put_endpoints(
+    cluster: Cluster, namespace: str, service: str, endpoints: Mapping[str, dict[str, Any]], *, name: str = ""
+) -> str:
+    """The same with conditions of their own for each address."""
     name = name or f"{service}-1"
     body = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": name, "labels": {SERVICE_NAME: service}},
         "addressType": "IPv6",
-        "endpoints": [{"addresses": [a], "nodeName": "n1", "conditions": conditions} for a in addresses],
+        "endpoints": [{"addresses": [a], "nodeName": "n1", "conditions": found} for a, found in endpoints.items()],
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
     }
     path = f"{slices(namespace)}/{name}"
@@ -52,7 +59,7 @@ def put_slice(
     return path
 
 
-def balancer(namespace: str, service: str, name: str = "lb") -> dict[str, Any]:
+def balancer(namespace: str, service: str, name: str = "lb", **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "sixgate.io/v1alpha1",
         "kind": "LoadBalancer",
@@ -62,6 +69,7 @@ def balancer(namespace: str, service: str, name: str = "lb") -> dict[str, Any]:
             "vips": ["2001:db8:77::1"],
             "ports": [{"name": "http", "port": 80}],
             "service": {"namespace": namespace, "name": service},
+            **spec,
         },
     }
 

@@ -135,6 +135,28 @@ def test_endpoints_of_a_service_are_backends() -> None:
     assert made.ports == (PortPlan("TCP", 80, 80, 8080),)
 
 
+@pytest.mark.parametrize(
+    ("serving", "ready", "states"),
+    [
+        ((True, True), False, ["Active", "Active"]),
+        ((True, False), False, ["Active", "Terminating"]),
+        ((False, False), False, ["Terminating", "Terminating"]),
+        ((True, True), True, ["Terminating", "Terminating", "Active"]),
+    ],
+)
+def test_endpoints_that_leave_serve_while_there_is_nobody_else(
+    serving: tuple[bool, bool], ready: bool, states: list[str]
+) -> None:
+    """As kube-proxy has it (KEP-1669)."""
+    leaving = [
+        Endpoint(f"10.0.0.{n}", ready=False, serving=each, terminating=True, ports=(HTTP,))
+        for n, each in enumerate(serving, 1)
+    ]
+    others = [Endpoint("10.0.0.9", ports=(HTTP,))] if ready else []
+    result = with_endpoints(of_service(), *leaving, *others)
+    assert [backend.state for backend in the_plan(result).backends] == states
+
+
 def test_a_service_without_endpoints_refuses_flows_and_says_so() -> None:
     result = with_endpoints(of_service())
     assert (the_problem(result).reason, the_plan(result).backends) == ("NoEndpoints", ())

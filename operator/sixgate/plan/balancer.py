@@ -203,6 +203,8 @@ class _Endpoints:
         self.key = ServiceKey(service.namespace, service.name)
         found = endpoints.get(self.key)
         self.all = tuple(each for each in (found.endpoints if found else ()) if each.ready or each.terminating)
+        # A Service all of whose pods leave is served to the end by those that still do, as kube-proxy has it (KEP-1669).
+        self.others = any(not each.terminating for each in self.all)
         self.left_out: set[str] = set()
         if not self.all:
             text = f"{item.ref} refers to the Service {self.key}, which has no endpoints that are ready"
@@ -239,11 +241,15 @@ class _Endpoints:
             self.problems.append(Problem(self.item.ref, PORT_UNKNOWN, text, "spec.service"))
         self.problems[:] = dict.fromkeys(self.problems)
         made = (
-            BackendPlan(each.address, 1, "Terminating" if each.terminating else "Active", "")
+            BackendPlan(each.address, 1, self._state(each), "")
             for each in self.all
             if each.address not in self.left_out
         )
         return tuple(sorted(made, key=lambda backend: _rank(backend.address)))
+
+    def _state(self, endpoint: Endpoint) -> str:
+        leaves = endpoint.terminating and (self.others or not endpoint.serving)
+        return "Terminating" if leaves else "Active"
 
 
 def _port(port: ServicePortSpec, endpoints: _Endpoints | None) -> PortPlan | None:
