@@ -203,7 +203,7 @@ class _Endpoints:
         self.key = ServiceKey(service.namespace, service.name)
         found = endpoints.get(self.key)
         self.all = tuple(each for each in (found.endpoints if found else ()) if each.ready or each.terminating)
-        # A Service all of whose pods leave is served to the end by those that still do, as kube-proxy has it (KEP-1669).
+        # A Service all of whose pods leave is served by those that still do, as kube-proxy has it (KEP-1669).
         self.others = any(not each.terminating for each in self.all)
         self.left_out: set[str] = set()
         if not self.all:
