@@ -240,9 +240,51 @@ SG_INLINE enum sg_reason sg_st_refused(const struct sg_st *q, int reason)
 	return SG_DROP_ST_FULL;
 }
 
-/* A new session from inside, on mapping `m` or a new one. */
-SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 known)
+/* Beside reasons, sg_st_out() may say that a session has to be made: by sg_st_open(), which is not called from there, because a chain of
+ * calls must not be longer than eight. */
+#define SG_ST_OPEN (SG_REASON_MAX + 1)
+#define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
+#define SG_ST_OPEN_ANEW (SG_REASON_MAX + 3)  /* in place of a service's session that was found, and closes */
+
+/* A closing session of a service begins anew: same client, same backend, same ports, so nobody outside can tell it from two connections without
+ * a gateway. False where another CPU was first. */
+SG_INLINE bool sg_st_renew(struct sg_st *q, struct sg_st_sess *s, const struct sg_st_obj *obj)
 {
+	__u32 state = s->state;
+
+	if (state < SG_ST_IN_FIN || state > SG_ST_TRANS || __sync_val_compare_and_swap(&s->state, state, SG_ST_OUT_INIT) != state)
+		return false;
+	s->created = q->now;
+	s->expires = q->now + obj->life[SG_LIFE_TCP_TRANS] + 1;
+	__builtin_memset(&s->out, 0, sizeof(s->out));
+	__builtin_memset(&s->in, 0, sizeof(s->in));
+	q->evict = sg_st_half_put(q->sess - 1, q->obj);
+	SG_ST_COUNT(q->obj, sessions);
+	return true;
+}
+
+/* Whether a service's new session may have the place of its client's old one, which ends otherwise. Where clients have limits, they are asked. */
+SG_INLINE bool sg_st_anew(struct sg_st *q, const struct sg_st_obj *obj)
+{
+	struct sg_st_sess *s = q->sess ? sg_st_sess_of(q->sess - 1) : NULL;
+	struct sg_st_map *m = q->map ? sg_st_map_of(q->map - 1) : NULL;
+
+	if (s && m && !(obj->flags & SG_ST_CLIENTS) && s->rport == q->far_port && sg_st_same(&s->remote, &q->far) &&
+	    sg_st_renew(q, s, obj)) {
+		sg_st_answer_out(q, m);
+		return true;
+	}
+	if (q->sess)
+		sg_st_end(q->sess - 1);
+	q->sess = 0;
+	q->map = 0;
+	return false;
+}
+
+/* A new session from inside, on mapping `q->map` or a new one; `how` is what sg_st_out() said. */
+SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 how)
+{
+	bool known = how == SG_ST_OPEN_KNOWN;
 	struct sg_st_obj *obj;
 	struct sg_st_use *use;
 	struct sg_st_map *m = NULL;
@@ -256,10 +298,12 @@ SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 known)
 	if (!obj || !use || !(obj->flags & SG_ST_LIVE))
 		return SG_DROP_STALE;
 	state = q->proto == IPPROTO_TCP ? SG_ST_OUT_INIT : q->proto == IPPROTO_UDP ? SG_ST_UDP : SG_ST_ICMP;
-	if (use->sessions - use->half >= obj->max_sessions)
-		return sg_st_refused(q, SG_DROP_ST_FULL);
 	if (q->svc && !sg_st_backend(q))
 		return SG_DROP_ST_BACKEND;
+	if (how == SG_ST_OPEN_ANEW && sg_st_anew(q, obj))
+		return 0;
+	if (use->sessions - use->half >= obj->max_sessions)
+		return sg_st_refused(q, SG_DROP_ST_FULL);
 	reason = sg_st_admit(&q->near, q->obj, !known);
 	if (reason)
 		return sg_st_refused(q, reason);
@@ -288,14 +332,9 @@ SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 known)
 	return 0;
 }
 
-/* Beside reasons, sg_st_out() may say that a session has to be made: by sg_st_open(), which is not called from there, because a chain of
- * calls must not be longer than eight. */
-#define SG_ST_OPEN (SG_REASON_MAX + 1)
-#define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
-
 /* A client that uses its port again while its last connection to the service still closes: the new one may be another backend's, and the old
  * backend may be drained. Where the client itself names the remote, RFC 6146 3.5.2.2 keeps the session. */
-SG_INLINE bool sg_st_anew(const struct sg_st_sess *s, const struct sg_st *q)
+SG_INLINE bool sg_st_over(const struct sg_st_sess *s, const struct sg_st *q)
 {
 	return unlikely(q->svc && q->proto == IPPROTO_TCP && !q->unseen &&
 			(q->tcp & (SG_TCP_SYN | SG_TCP_ACK | SG_TCP_RST)) == SG_TCP_SYN && s->state >= SG_ST_IN_FIN &&
@@ -331,7 +370,9 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 	} else if (m) {
 		s = sg_st_sess_find(q, m);
 	}
-	if (likely(s && sg_st_alive(s, obj, q->now) && !sg_st_anew(s, q))) {
+	if (likely(s && sg_st_alive(s, obj, q->now))) {
+		if (sg_st_over(s, q))
+			return SG_ST_OPEN_ANEW;
 		sg_st_step(s, obj, q, true);
 		sg_st_answer_out(q, m);
 		return 0;

@@ -220,9 +220,9 @@ SG_INLINE int sg_st_ask_out(struct sg_st *q)
 {
 	int reason = sg_st_out(q);
 
-	if (reason == SG_ST_OPEN || reason == SG_ST_OPEN_KNOWN) {
+	if (reason >= SG_ST_OPEN) {
 		sg_st_wind(q->now);
-		reason = sg_st_open(q, reason == SG_ST_OPEN_KNOWN);
+		reason = sg_st_open(q, reason);
 	}
 	return reason;
 }

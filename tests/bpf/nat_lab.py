@@ -29,6 +29,7 @@ from sixgate.node.bpf import Map, SkbContext
 from sixgate.node.bpf.layouts import SgFeature, SgGwFlag, SgStFlag, SgStHas
 from tests.bpf.harness import Loaded, reason_name
 
+CLOCK_MONOTONIC_COARSE = 6  # linux/time.h
 LINK = bytes.fromhex("020000000001020000000002")
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -276,6 +277,7 @@ class NatLab:
         self.domains = domains
         self.bases: dict[str, int] = {}
         self.stateful = 0
+        self.sent: list[tuple[int, int]] = []  # seconds before and after each packet
         self._configure(domains, services)
 
     def _enter_namespace(self) -> None:
@@ -350,7 +352,9 @@ class NatLab:
         """Runs one packet; what is sent must be sound."""
         six = packet[12:14] == b"\x86\xdd"
         index = device or (self.v6 if six else self.v4)
+        began = seconds()
         outcome = self.loaded.run(packet, SkbContext(ifindex=index, gso_size=gso_size))
+        self.sent.append((began, seconds()))
         reasons = list(outcome.reasons)
         reason = reasons[-1] if reasons else ""
         out = read(outcome.data)
@@ -457,7 +461,13 @@ class NatLab:
 
     def life_left(self) -> int:
         """Seconds that the only session has."""
-        return int(self.session()["expires"] - time.clock_gettime(time.CLOCK_MONOTONIC))
+        return int(self.session()["expires"]) - seconds()
+
+    def lives(self, life: int, *, since_first: bool = False) -> bool:
+        """Whether the only session got `life` seconds by the last packet, or by one of all packets. However slow the
+        machine is: the engine's clock moved between both ends of sending it, and is rounded up."""
+        (began, ended) = (self.sent[0][0] if since_first else self.sent[-1][0]), self.sent[-1][1]
+        return began <= int(self.session()["expires"]) - life - 1 <= ended
 
     def close(self) -> None:
         self.stack.close()
@@ -469,6 +479,11 @@ class NatLab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def seconds() -> int:
+    """The engine's clock."""
+    return int(time.clock_gettime(CLOCK_MONOTONIC_COARSE))
 
 
 class Frozen(dict[str, Any]):
