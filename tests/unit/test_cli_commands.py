@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from rich.console import Console
 
 from sixgate.api.nodeconfig import NodeConfig
+from sixgate.cli import PARTS, build
 from sixgate.cli.status import merge, show
 from sixgate.node.inspect import Count, HookRow, Inspection, TableRow
 from tests.unit.test_standalone_directory import good
@@ -147,3 +149,30 @@ def test_the_table_leaves_out_what_never_happened() -> None:
     assert "SG_OK_64" in text
     assert "SG_DROP_TTL" not in text
     assert "sg_uplink_tc" in text
+
+
+def commands_of(app: typer.Typer) -> set[str]:
+    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_command_is_known_to_be_in_its_module() -> None:
+    for part, commands in PARTS.items():
+        for command in commands:
+            assert commands_of(build(command)) == {*commands, "version"}, part
+    assert commands_of(build()) == {command for commands in PARTS.values() for command in commands} | {"version"}
+    assert commands_of(build("no-such-command")) == commands_of(build())
+
+
+@pytest.mark.parametrize("words", [("trace", "--help"), ("--help",), ("cluster", "--help"), ("version",)])
+def test_a_short_command_imports_little(words: tuple[str, ...]) -> None:
+    """Models, netlink and tables take most of a second to import. (typer reads options by pydantic.)"""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "sixgate", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin"},
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "typer" in imported
+    assert imported.isdisjoint({"sixgate.api", "pyroute2", "rich", "yaml", "kubernetes", "kopf", "aiohttp", "ctypes"})

@@ -5,29 +5,35 @@ Exit codes: 0 all is well; 1 something is degraded or failed; 2 wrong usage or i
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+
 import typer
 
 from sixgate import __version__
-from sixgate.cli import (
-    agent,
-    bigtcp,
-    coredns,
-    decap,
-    dns64,
-    egress,
-    hook,
-    lb,
-    nat,
-    observe,
-    operator,
-    standalone,
-    status,
-    sysdump,
-    trace,
-)
-from sixgate.cli.cluster import commands as cluster
 from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain
 from sixgate.errors import ManifestError, SixgateError
+
+# Modules and the commands that they register, in the order of `--help`. A command imports no other's module: that is
+# most of the time that a short one takes.
+PARTS = {
+    "standalone": ("standalone", "plan", "down"),
+    "status": ("status",),
+    "observe": ("observe",),
+    "trace": ("trace",),
+    "sysdump": ("sysdump",),
+    "bigtcp": ("bigtcp",),
+    "agent": ("agent",),
+    "nat": ("nat",),
+    "lb": ("lb",),
+    "decap": ("decap",),
+    "egress": ("egress",),
+    "operator": ("operator",),
+    "coredns": ("coredns",),
+    "dns64": ("dns64",),
+    "hook": ("hook",),
+    "cluster.commands": ("cluster",),
+}
 
 
 def version() -> None:
@@ -35,29 +41,32 @@ def version() -> None:
     typer.echo(f"sixgate {__version__}")
 
 
-def build() -> typer.Typer:
+def build(command: str = "") -> typer.Typer:
+    """All commands; where `command` is one of them, those of its module alone."""
     app = typer.Typer(
         name="sixgate",
         help="Gateways of an IPv6-first network: NAT46/64, egress, load balancing and BIG TCP in BPF.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
-    at_node = (standalone, status, observe, trace, sysdump, bigtcp, agent, nat, lb, decap, egress)
-    for part in (*at_node, operator, coredns, dns64, hook):
-        part.register(app)
-    app.add_typer(cluster.build(), name="cluster")
+    chosen = [part for part, commands in PARTS.items() if command in commands] or PARTS
+    for part in chosen:
+        import_module(f"sixgate.cli.{part}").register(app)
     app.command(name="version")(version)
     return app
 
 
 def main() -> int:
     """Run one command; its exit code."""
-    return _run(build(), "sixgate")
+    return _run(build(sys.argv[1] if len(sys.argv) > 1 else ""), "sixgate")
 
 
 def kubectl() -> int:
     """The same for the plugin of kubectl, which knows the commands about a whole cluster only."""
-    app = cluster.build()
+    from sixgate.cli.cluster.commands import build as build_cluster  # noqa: PLC0415
+
+    app = build_cluster()
     app.command(name="version")(version)
     return _run(app, "kubectl sixgate")
 

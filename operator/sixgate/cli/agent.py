@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from pathlib import Path
@@ -43,6 +42,8 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     NodeConfig that was applied. What the node does stays as it is when this process ends, unless the API server has
     said that there is no NodeConfig of this node any more: then everything is taken off it, as `sixgate down` does.
     """
+    import asyncio  # noqa: PLC0415
+
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.cli.operator import parse_address  # noqa: PLC0415
     from sixgate.node import sysctls  # noqa: PLC0415
@@ -64,7 +65,8 @@ def agent(  # noqa: PLR0917 - options, which are given by name
     )
     keeper = NodeAgent(options, pods=KubePods(node, connect))
     follower = Follower(node, LastGood(state_dir / LAST_GOOD), connect, keeper.apply_document)
-    code = asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics)))
+    with common.answer_questions(options, keeper):
+        code = asyncio.run(_serve(keeper, follower, parse_address(health), parse_address(metrics)))
     raise typer.Exit(leave(keeper, state_dir) if follower.absent else code)
 
 
@@ -94,6 +96,8 @@ async def _serve(
     keeper: NodeAgent, follower: Follower, health: tuple[str, int] | None, metrics: tuple[str, int] | None
 ) -> int:
     """Until a signal, then 0; an error of the agent itself is raised."""
+    import asyncio  # noqa: PLC0415
+
     from sixgate.health import HealthServer, Pulse  # noqa: PLC0415
     from sixgate.node.watch import run_agent  # noqa: PLC0415
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from sixgate.cli import common
+from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sixgate.api.nodeconfig import BigTcpReport
     from sixgate.node.selftest import Way
 
-OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
 GIGA = 1e9
 
 
@@ -25,26 +23,32 @@ def status(
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show what policies want of each device of this node, what it has, and why it has less."""
     from sixgate.node.inspect import inspect_sizes  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
 
-    rows = inspect_sizes(NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute()))
-    if output == "json":
-        typer.echo(json.dumps([row.model_dump(mode="json", by_alias=True) for row in rows], indent=2))
-        return
+    options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute())
+    tables.tell(
+        lambda: inspect_sizes(options),
+        lambda rows: tables.put(
+            [row.model_dump(mode="json", by_alias=True) for row in rows], output, lambda: _show_sizes(rows)
+        ),
+        watch,
+    )
+
+
+def _show_sizes(rows: Sequence[BigTcpReport]) -> None:
     if not rows:
         typer.echo("No BIGTCPPolicy has selected a device of this node.")
         return
-    table = Table(
-        "device", "IPv6 wanted", "gso", "gro", "IPv4 wanted", "gso", "gro", "why not", box=None, pad_edge=False
-    )
+    made = []
     for row in rows:
         wanted6, wanted4 = (str(size or "-") for size in (row.ipv6_wanted, row.ipv4_wanted))
         six, four = (row.ipv6_gso, row.ipv6_gro), (row.ipv4_gso, row.ipv4_gro)
-        table.add_row(row.device, wanted6, *map(str, six), wanted4, *map(str, four), row.message)
-    _print(table)
+        made.append((row.device, wanted6, *map(str, six), wanted4, *map(str, four), row.message))
+    tables.show(("device", "IPv6 wanted", "gso", "gro", "IPv4 wanted", "gso", "gro", "why not"), made)
 
 
 def run_test(  # noqa: PLR0917 - options, which are given by name
@@ -74,10 +78,7 @@ def run_test(  # noqa: PLR0917 - options, which are given by name
         StateDir(state_dir.absolute()).remember_test(
             KnownWays(forwards_ipv6=_all_work(ways, "forwarded", 6), tunnels=_all_work(ways, "vxlan", 6, 4))
         )
-    if output == "json":
-        typer.echo(json.dumps([_as_json(way) for way in ways], indent=2))
-    else:
-        _show(ways)
+    tables.put([_as_json(way) for way in ways], output, lambda: _show(ways))
     common.end(common.OK if _all_work(ways, "direct", 6, 4) else common.FAILED)
 
 
@@ -107,21 +108,14 @@ def _as_json(way: Way) -> dict[str, Any]:
 
 
 def _show(ways: Sequence[Way]) -> None:
-    table = Table(
-        "way", "family", "64 KB Gbit/s", "BIG TCP Gbit/s", "ratio", "mean bytes", "largest", "verdict", box=None
-    )
+    rows = []
     for way in ways:
         less = {"direct": "", "forwarded": ": redirected, or left at 64 KB", "redirected": ": left at 64 KB"}
         verdict = "works" if way.works else f"does not work{less.get(way.name, ': left at 64 KB')}"
         rates = (f"{flow.bits_per_second / GIGA:.2f}" for flow in (way.legacy, way.big))
         sizes = (f"{way.big.mean_bytes:,.0f}", f"{way.big.largest_bytes:,}")
-        table.add_row(way.name, f"IPv{way.version}", *rates, f"{way.ratio:.3g}", *sizes, verdict)
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
-    console.print(table) if console.is_terminal else Console(width=200, highlight=False, markup=False).print(table)
+        rows.append((way.name, f"IPv{way.version}", *rates, f"{way.ratio:.3g}", *sizes, verdict))
+    tables.show(("way", "family", "64 KB Gbit/s", "BIG TCP Gbit/s", "ratio", "mean bytes", "largest", "verdict"), rows)
 
 
 def register(app: typer.Typer) -> None:

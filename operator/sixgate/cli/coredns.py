@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from sixgate.cli import common
 from sixgate.errors import ManifestError
@@ -44,6 +43,8 @@ def coredns(
 
 def _changed(text: str, addresses: tuple[str, ...], forward_to: Any) -> dict[str, Any]:
     """The ConfigMap without what only the API server writes, its Corefile changed. ManifestError for anything else."""
+    import yaml  # noqa: PLC0415
+
     try:
         body = yaml.safe_load(text)
         metadata = {key: body["metadata"][key] for key in ("name", "namespace", "labels") if key in body["metadata"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from pathlib import Path
@@ -34,6 +33,8 @@ def dns64(  # noqa: PLR0917 - options, which are given by name
     The operator writes the files into the ConfigMap sixgate-dns64; this command follows them where it is mounted, and
     needs neither the API server nor any credentials.
     """
+    import asyncio  # noqa: PLC0415
+
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.dns64.follow import Follower  # noqa: PLC0415
     from sixgate.render.dns64 import RESOLVER_DIR  # noqa: PLC0415
@@ -45,6 +46,8 @@ def dns64(  # noqa: PLR0917 - options, which are given by name
 
 async def _serve(follower: Follower, health: tuple[str, int] | None, lameduck_s: float) -> int:
     """Until a signal, then 0; what makes the resolver's keeper end by itself is raised."""
+    import asyncio  # noqa: PLC0415
+
     from sixgate.health import HealthServer, Pulse  # noqa: PLC0415
 
     pulse = Pulse()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from sixgate.cli import common
+from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sixgate.node.egress.explain import Inspector
+    from sixgate.node.nat import Session
 
-OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
 COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods")
 
 
@@ -32,25 +30,33 @@ def _inspector(bpffs: Path, state_dir: Path) -> Inspector:
 
 
 def list_pairs(
-    bpffs: common.BpffsOption = BPFFS, state_dir: common.StateOption = STATE_DIR, output: OutputOption = "table"
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show the pairs of source addresses that this node knows, who owns them, and the way there."""
-    rows = _inspector(bpffs, state_dir).rows()
-    if output == "json":
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
-        typer.echo("This node has no hand in egress.")
-        return
-    _print(COLUMNS, [[str(row[name]) for name in COLUMNS] for row in rows])
+
+    def people(rows: list[dict[str, Any]]) -> None:
+        if rows:
+            tables.show(COLUMNS, [[str(row[name]) for name in COLUMNS] for row in rows])
+        else:
+            typer.echo("This node has no hand in egress.")
+
+    tables.tell(
+        lambda: _inspector(bpffs, state_dir).rows(),
+        lambda rows: tables.put(rows, output, lambda: people(rows)),
+        watch,
+    )
 
 
-def flows(
+def flows(  # noqa: PLR0917 - options, which are given by name
     name: Annotated[str, typer.Argument(help="Name of an EgressGateway; all of them if left out.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="How many are shown at most.")] = 100,
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show the connections that this node takes out as a gateway."""
     from sixgate.node.nat import Filter, NatState  # noqa: PLC0415
@@ -59,10 +65,18 @@ def flows(
     common.require_permission()
     state = NatState(bpffs.absolute(), StateDir(state_dir.absolute()).numbers())
     prefix = f"EgressGateway/{name}/" if name else "EgressGateway/"
-    found = list(islice((s for s in state.sessions(Filter()) if s.object.startswith(prefix)), limit))
-    if output == "json":
-        typer.echo(json.dumps([asdict(session) for session in found], indent=2))
-        return
+
+    def ask() -> list[Session]:
+        return list(islice((s for s in state.sessions(Filter()) if s.object.startswith(prefix)), limit))
+
+    tables.tell(
+        ask,
+        lambda found: tables.put([asdict(session) for session in found], output, lambda: _show_flows(found)),
+        watch,
+    )
+
+
+def _show_flows(found: list[Session]) -> None:
     rows = [
         [
             s.object.split("/")[1],
@@ -75,7 +89,7 @@ def flows(
         ]
         for s in found
     ]
-    _print(("object", "protocol", "pod", "source", "destination", "state", "seconds left"), rows)
+    tables.show(("object", "protocol", "pod", "source", "destination", "state", "seconds left"), rows)
 
 
 def explain(
@@ -90,14 +104,7 @@ def explain(
         sentences = _inspector(bpffs, state_dir).explain(pod, destination)
     except ValueError as error:
         raise typer.BadParameter(f"{destination} should be an address: {error}.") from error
-    typer.echo(json.dumps(sentences, indent=2) if output == "json" else "\n".join(sentences))
-
-
-def _print(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=200).print(table)
+    tables.put(list(sentences), output, lambda: typer.echo("\n".join(sentences)))
 
 
 def register(app: typer.Typer) -> None:

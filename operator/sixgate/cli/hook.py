@@ -6,14 +6,12 @@ makes the first object, and these kinds come with the chart. `leave` is the way 
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from sixgate.errors import ManifestError, SixgateError
 
@@ -40,6 +38,10 @@ def apply(
     timeout: Annotated[float, typer.Option(help="Seconds until the API server must have taken them.")] = 60,
 ) -> None:
     """Apply the chart's objects, and delete those of an earlier version that are not in the file any more."""
+    import asyncio  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
     documents = [item for item in yaml.safe_load_all(manifests.read_text()) if item]
     for item in documents:
         if item.get("kind") not in KINDS:
@@ -72,11 +74,15 @@ def leave(
 
     Objects that users made stay; those of the chart go.
     """
+    import asyncio  # noqa: PLC0415
+
     places = (f"/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}", f"/api/v1/namespaces/{namespace}/pods")
     asyncio.run(_within(timeout, _leave, *places))
 
 
 async def _leave(client: KubeClient, deployment: str, pods: str) -> None:
+    import asyncio  # noqa: PLC0415
+
     from sixgate.kube import ApiError  # noqa: PLC0415
 
     try:
@@ -108,6 +114,8 @@ def packets(
     timeout: Annotated[float, typer.Option(help="Seconds until every node must be ready.")] = 60,
 ) -> None:
     """Send packets as a pod does: to the API server, to `target`, and through every stateful gateway to a node."""
+    import asyncio  # noqa: PLC0415
+
     asyncio.run(_within(timeout, _test, [parse_target(item) for item in target or ()]))
 
 
@@ -120,6 +128,8 @@ def parse_target(text: str) -> tuple[str, int]:
 
 
 async def _test(client: KubeClient, targets: list[tuple[str, int]]) -> None:
+    import asyncio  # noqa: PLC0415
+
     from sixgate.kube import ApiError  # noqa: PLC0415
 
     version = await client.request("GET", "/version")
@@ -165,6 +175,8 @@ async def _listed(client: KubeClient, plural: str, params: dict[str, str]) -> li
 
 async def _within(timeout_s: float, work: Any, *arguments: Any) -> None:
     """`work` again and again until it succeeds; HookError with its last complaint after `timeout_s`."""
+    import asyncio  # noqa: PLC0415
+
     from sixgate.kube import ApiError, KubeClient  # noqa: PLC0415
 
     deadline = time.monotonic() + timeout_s

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from sixgate.cli import common
+from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sixgate.node.lb.inspect import BalancerRow, Counted
 
-OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer.")]
 AnyNameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer; left out, all of them.")]
 
 
 def list_(
-    bpffs: common.BpffsOption = BPFFS, state_dir: common.StateOption = STATE_DIR, output: OutputOption = "table"
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """List the balancers of this node with what they have counted."""
-    rows = _balancers(bpffs, state_dir)
-    if output == "json":
-        _json([_short(row) for row in rows])
-        return
+    tables.tell(
+        lambda: _balancers(bpffs, state_dir),
+        lambda rows: tables.put([_short(row) for row in rows], output, lambda: _show_list(rows)),
+        watch,
+    )
+
+
+def _show_list(rows: Sequence[BalancerRow]) -> None:
     if not rows:
         typer.echo("This node balances nothing.")
         return
-    table = _table("balancer", "VIPs", "ports", "mode", "backends", "slots", "packets", "bytes", "new flows", "drops")
+    table = tables.table(
+        "balancer", "VIPs", "ports", "mode", "backends", "slots", "packets", "bytes", "new flows", "drops"
+    )
     for row in rows:
         modes = {backend.mode for backend in row.backends}
         ports = tuple(dict.fromkeys(port for vip in row.vips for port in vip.ports)) or ("all",)
@@ -46,7 +54,7 @@ def list_(
             *_counts(row.total),
             f"{row.total.drops:,}",
         )
-    _print(table)
+    tables.console().print(table)
 
 
 def show(
@@ -54,26 +62,31 @@ def show(
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show one balancer: packets, bytes and new flows of each VIP and each backend, and drops by reason."""
-    row = _one(name, bpffs, state_dir)
-    if output == "json":
-        _json(asdict(row))
-        return
-    table = _table("VIP", "ports", "packets", "bytes", "new flows", "drops by reason")
+    tables.tell(
+        lambda: _one(name, bpffs, state_dir),
+        lambda row: tables.put(asdict(row), output, lambda: _show_one(row)),
+        watch,
+    )
+
+
+def _show_one(row: BalancerRow) -> None:
+    table = tables.table("VIP", "ports", "packets", "bytes", "new flows", "drops by reason")
     for vip in row.vips:
         drops = ", ".join(f"{reason} {count:,}" for reason, count in sorted(vip.drops.items()))
         table.add_row(vip.address, " ".join(vip.ports) or "all", *_counts(vip.counted), drops or "-")
-    _print(table)
+    tables.console().print(table)
     typer.echo()
-    table = _table("backend", "mode", "state", "slots", "share", "draining", "packets", "bytes", "new flows")
+    table = tables.table("backend", "mode", "state", "slots", "share", "draining", "packets", "bytes", "new flows")
     for backend in row.backends:
         share = f"{100 * backend.share:.2f} %"
         former = str(backend.former) if backend.former else "-"
         table.add_row(
             backend.address, backend.mode, backend.state, str(backend.slots), share, former, *_counts(backend.counted)
         )
-    _print(table)
+    tables.console().print(table)
     if row.drain_s:
         typer.echo(f"\nFormer backends keep their flows for {row.drain_s:.0f} more seconds.")
 
@@ -90,13 +103,13 @@ def flows(
     common.require_permission()
     wanted = _known_as(name)
     rows = [row for row in read_flows(bpffs.absolute(), state_dir.absolute()) if not name or row.balancer in wanted]
-    if output == "json":
-        _json([asdict(row) for row in rows])
+    if output != "table":
+        common.document([asdict(row) for row in rows], output)
         return
-    table = _table("balancer", "protocol", "client", "VIP", "backend", "idle s")
+    table = tables.table("balancer", "protocol", "client", "VIP", "backend", "idle s")
     for row in rows:
         table.add_row(row.balancer, row.protocol, row.client, row.vip, row.backend, f"{row.idle_s:.0f}")
-    _print(table)
+    tables.console().print(table)
 
 
 def maglev(
@@ -112,22 +125,23 @@ def maglev(
         from sixgate.node.lb.inspect import read_slots  # noqa: PLC0415
 
         pairs = read_slots(bpffs.absolute(), row.table)
-        if output == "json":
-            _json([{"backend": now, "former": before} for now, before in pairs])
+        if output != "table":
+            common.document([{"backend": now, "former": before} for now, before in pairs], output)
             return
         for number, (now, before) in enumerate(pairs):
             typer.echo(f"{number}\t{now or '-'}\t{before or '-'}")
         return
-    if output == "json":
-        _json({"name": row.name, "size": row.size, "backends": [asdict(backend) for backend in row.backends]})
+    if output != "table":
+        body = {"name": row.name, "size": row.size, "backends": [asdict(backend) for backend in row.backends]}
+        common.document(body, output)
         return
     most = max((backend.slots for backend in row.backends), default=0)
     mean = row.size / max(1, sum(backend.slots > 0 for backend in row.backends))
     typer.echo(f"{row.name}: {row.size} slots, {mean:.1f} on average, {most} at most.")
-    table = _table("backend", "slots", "share", "draining")
+    table = tables.table("backend", "slots", "share", "draining")
     for backend in row.backends:
         table.add_row(backend.address, str(backend.slots), f"{100 * backend.share:.2f} %", str(backend.former))
-    _print(table)
+    tables.console().print(table)
 
 
 def _balancers(bpffs: common.BpffsOption, state_dir: common.StateOption) -> tuple[BalancerRow, ...]:
@@ -165,19 +179,6 @@ def _short(row: BalancerRow) -> dict[str, object]:
 
 def _counts(counted: Counted) -> tuple[str, str, str]:
     return (f"{counted.packets:,}", f"{counted.bytes:,}", f"{counted.flows:,}")
-
-
-def _json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))
-
-
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False)
-
-
-def _print(table: Table) -> None:
-    console = Console(highlight=False, markup=False)
-    console.print(table) if console.is_terminal else Console(width=200, highlight=False, markup=False).print(table)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from sixgate.cli import common
+from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 STATES = ("OUT_INIT", "IN_INIT", "EST", "IN_FIN", "OUT_FIN", "BOTH_FIN", "TRANS", "UDP", "ICMP")
 
-OutputOption = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="How to print.")]
 ObjectOption = Annotated[str, typer.Option("--object", help="Sessions of this gateway.")]
 ClientOption = Annotated[
     str, typer.Option("--client", help="Sessions of this client address, or of a CIDR of clients.")
@@ -49,46 +46,58 @@ def list_sessions(  # noqa: PLR0917 - options, which are given by name
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show sessions of this node, with the client's, the pool's and the remote address of each."""
     wanted = _filter(of, client, pool, remote, protocol, state)
     nat = _state(bpffs, state_dir)
     if by is not None:
-        _show_counts(nat.by(by, wanted).most_common(limit or None), by, output)
+        tables.tell(
+            lambda: nat.by(by, wanted).most_common(limit or None),
+            lambda counts: _show_counts(counts, by, output),
+            watch,
+        )
         return
-    found = list(islice(nat.sessions(wanted), limit or None))
-    if output == "json":
-        typer.echo(json.dumps([_camel(asdict(session)) for session in found], indent=2))
-        return
+
+    def show(found: list[Session]) -> None:
+        tables.put([_camel(asdict(session)) for session in found], output, lambda: _show_sessions(found, limit))
+
+    tables.tell(lambda: list(islice(nat.sessions(wanted), limit or None)), show, watch)
+
+
+def _show_sessions(found: list[Session], limit: int) -> None:
     if not found:
         typer.echo("There are no such sessions on this node.")
         return
-    table = Table("object", "protocol", "client", "as", "remote", "state", "age", "left", "out", "in")
-    table.box, table.pad_edge = None, False
-    for session in found:
-        table.add_row(*_cells(session))
-    Console(highlight=False, markup=False).print(table)
+    columns = ("object", "protocol", "client", "as", "remote", "state", "age", "left", "out", "in")
+    tables.show(columns, map(_cells, found))
     if limit and len(found) == limit:
         typer.echo(f"These are the first {limit}; --limit 0 shows all.")
 
 
 def stats(
-    bpffs: common.BpffsOption = BPFFS, state_dir: common.StateOption = STATE_DIR, output: OutputOption = "table"
+    bpffs: common.BpffsOption = BPFFS,
+    state_dir: common.StateOption = STATE_DIR,
+    output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show what each gateway of this node uses of its tables and ports, and what it has refused and dropped."""
     nat = _state(bpffs, state_dir)
-    rows, sweeper = nat.stats(), nat.sweeper()
-    if output == "json":
-        typer.echo(json.dumps({"objects": rows, "sweeper": sweeper}, indent=2))
-        return
+
+    def show(found: dict[str, Any]) -> None:
+        tables.put(found, output, lambda: _show_stats(found["objects"]))
+
+    tables.tell(lambda: {"objects": nat.stats(), "sweeper": nat.sweeper()}, show, watch)
+
+
+def _show_stats(rows: list[dict[str, Any]]) -> None:
     if not rows:
         typer.echo("No gateway of this node keeps sessions.")
         return
-    table = Table("object", "what", "count", box=None, pad_edge=False)
-    for row in rows:
-        for what, count in _flat(row):
-            table.add_row(str(row["object"]), what, str(count))
-    Console(highlight=False, markup=False).print(table)
+    tables.show(
+        ("object", "what", "count"),
+        [(str(row["object"]), what, str(count)) for row in rows for what, count in _flat(row)],
+    )
 
 
 def flush(  # noqa: PLR0917 - options, which are given by name
@@ -184,13 +193,11 @@ def _camel(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_counts(counts: list[tuple[str, int]], by: str, output: str) -> None:
-    if output == "json":
-        typer.echo(json.dumps([{by: name, "sessions": count} for name, count in counts], indent=2))
-        return
-    table = Table(by, "sessions", box=None, pad_edge=False)
-    for name, count in counts:
-        table.add_row(name, str(count))
-    Console(highlight=False, markup=False).print(table)
+    tables.put(
+        [{by: name, "sessions": count} for name, count in counts],
+        output,
+        lambda: tables.show((by, "sessions"), [(name, str(count)) for name, count in counts]),
+    )
 
 
 def _flat(row: dict[str, Any]) -> list[tuple[str, Any]]:

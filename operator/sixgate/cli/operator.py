@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 from collections.abc import Mapping
@@ -57,6 +56,8 @@ def operator(  # noqa: PLR0917 - options, which are given by name
 
     Ends with 0 after SIGTERM and with 1 when a part of it has stopped working, so that it is started anew.
     """
+    import asyncio  # noqa: PLC0415
+
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.controller.operator import OperatorOptions, run  # noqa: PLC0415 - kopf takes a second to import
     from sixgate.controller.writer import Limits  # noqa: PLC0415

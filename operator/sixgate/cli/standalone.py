@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -48,6 +47,8 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     A change of a file is applied within a second. A broken file keeps what runs of it. When this process ends, however
     it ends, the data plane goes on; `sixgate down` removes it.
     """
+    import asyncio  # noqa: PLC0415
+
     from sixgate.cli.logs import configure  # noqa: PLC0415
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
     from sixgate.node.egress.pods import FilePods  # noqa: PLC0415
@@ -81,9 +82,12 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
             agent=agent,
             state=state,
         )
-        common.end(
-            _once(service) if once else asyncio.run(_serve(service, agent, down_on_exit, parse_address(metrics)))
-        )
+        if once:
+            common.end(_once(service))
+            return
+        with common.answer_questions(options, agent):
+            code = asyncio.run(_serve(service, agent, down_on_exit, parse_address(metrics)))
+        common.end(code)
 
 
 def _once(service: Standalone) -> int:
@@ -99,6 +103,8 @@ def _once(service: Standalone) -> int:
 
 async def _serve(service: Standalone, agent: NodeAgent, down_on_exit: bool, metrics: tuple[str, int] | None) -> int:
     """Until a signal, then 0."""
+    import asyncio  # noqa: PLC0415
+
     scraped = common.serve_metrics(metrics, {"the node": agent.metrics, "the manifests": service.metrics})
     work = asyncio.create_task(service.run())
     loop = asyncio.get_running_loop()

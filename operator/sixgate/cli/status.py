@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
-import yaml
-from rich.console import Console
-from rich.table import Table
 
-from sixgate.cli import common
+from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.console import Console
 
     from sixgate.node.inspect import Inspection
 
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 def status(
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
-    output: Annotated[Literal["table", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")] = "table",
+    output: OutputOption = "table",
+    watch: WatchOption = False,
 ) -> None:
     """Show what runs on this node. Reads pins and the state directory, so it works when no process is alive.
 
@@ -36,15 +36,13 @@ def status(
 
     common.require_permission()
     options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute())
-    told = StateDir(options.state_dir).read(STATUS_FILE)
-    reported: dict[str, Any] = told if isinstance(told, dict) else {}
-    body = merge(reported, inspect(options, reported.get("counters", {})))
-    if output == "json":
-        typer.echo(json.dumps(body, indent=2))
-    elif output == "yaml":
-        typer.echo(yaml.safe_dump(body, sort_keys=False), nl=False)
-    else:
-        show(body, Console())
+
+    def ask() -> dict[str, Any]:
+        told = StateDir(options.state_dir).read(STATUS_FILE)
+        reported: dict[str, Any] = told if isinstance(told, dict) else {}
+        return merge(reported, inspect(options, reported.get("counters", {})))
+
+    body = tables.tell(ask, lambda body: tables.put(body, output, lambda: show(body, tables.console())), watch)
     common.end(common.OK if body["ready"] else common.FAILED)
 
 
@@ -145,10 +143,8 @@ def show(body: Mapping[str, Any], console: Console) -> None:
 def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     if not rows:
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    numeric = {"packets", "bytes", "entries", "room", "id", "pid", "restarts", "reloads"}
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    numeric = ("packets", "bytes", "entries", "room", "id", "pid", "restarts", "reloads")
+    table = tables.table(*columns, title=title, right=numeric)
     for row in rows:
         table.add_row(*row)
     console.print(table)

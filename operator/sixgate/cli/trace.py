@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 
 from sixgate.cli import common
 from sixgate.cli.common import BPFFS, STATE_DIR
-from sixgate.errors import ManifestError
+from sixgate.errors import ManifestError, SixgateError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,26 +35,50 @@ def trace(  # noqa: PLR0917 - options, which are given by name
     is dropped.
 
     The packet is built and sent through copies of the programs that run, with the tables that they use. Nothing leaves
-    the node and nothing is counted. Ends with 1 where the packet is dropped.
+    the node and nothing is counted. The process that keeps the node is asked, and where none is alive, this one finds
+    out by itself. Ends with 1 where the packet is dropped.
     """
-    from sixgate.node import packets  # noqa: PLC0415
+    from sixgate.node.asking import ask  # noqa: PLC0415
+
+    question: dict[str, Any] = {
+        "bpffs": str(bpffs.absolute()),
+        "objects": "" if objects is None else str(objects.absolute()),
+        "source": source,
+        "target": target,
+        "proto": proto,
+        "device": device,
+        "length": length,
+        "flags": flags,
+        "ttl": ttl,
+    }
+    answer = ask(state_dir, "trace", question)
+    if answer is None:
+        found = _alone(question, state_dir, objects)
+    elif "refused" in answer:
+        raise SixgateError(str(answer["refused"]))
+    else:
+        found = answer["answer"]
+    if output == "text":
+        typer.echo("\n".join(found["sentences"]))
+    else:
+        common.document(found, output)
+    common.end(common.FAILED if found["dropped"] else common.OK)
+
+
+def _alone(question: dict[str, Any], state_dir: Path, objects: Path | None) -> Any:
+    """The same from this process, which loads for it what the one that keeps the node has in memory."""
+    from pathlib import Path  # noqa: PLC0415
+
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
+    from sixgate.node.questions import TraceQuestion  # noqa: PLC0415
     from sixgate.node.trace import trace as run  # noqa: PLC0415
 
-    frame = packets.build(
-        packets.parse_end(source), packets.parse_end(target), proto, length=length, flags=flags, ttl=ttl
-    )
+    frame = TraceQuestion.model_validate(question).frame()
     common.require_permission()
-    options = NodeOptions(bpffs=bpffs.absolute(), state_dir=state_dir.absolute(), objects=common.objects_dir(objects))
-    found = run(frame, applied(options.state_dir), options, device)
-    if output == "json":
-        typer.echo(json.dumps(found.document(), indent=2))
-    elif output == "yaml":
-        typer.echo(yaml.safe_dump(found.document(), sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        for sentence in found.sentences():
-            typer.echo(sentence)
-    common.end(common.FAILED if found.dropped else common.OK)
+    options = NodeOptions(
+        bpffs=Path(question["bpffs"]), state_dir=state_dir.absolute(), objects=common.objects_dir(objects)
+    )
+    return run(frame, applied(options.state_dir), options, question["device"]).document()
 
 
 def applied(state_dir: Path) -> NodeConfigSpec:

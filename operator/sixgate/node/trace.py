@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from sixgate.errors import SixgateError
 from sixgate.node import devices, flow_state, names, packets, resolve_tables
 from sixgate.node.bpf.layouts import SgEgWayFlag, SgFeature, SgReason
+from sixgate.node.bpf.manifest import load_manifest
+from sixgate.node.bpf.mapspec import MapType
+from sixgate.node.bpf.object import BpfObject
 from sixgate.node.bpf.prog import SkbContext, XdpContext
-from sixgate.node.catalogue import Catalogue
 from sixgate.node.inspect import count_of
 from sixgate.node.lookup import RouteLookup
 from sixgate.node.metrics import object_counters
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig import Attachment, NodeConfigSpec
     from sixgate.api.nodeconfig import BpfObject as ObjectSpec
-    from sixgate.node.bpf.object import BpfObject
+    from sixgate.node.bpf.ctype import MapSpec
     from sixgate.node.model import Device, Observed
     from sixgate.node.options import NodeOptions
     from sixgate.node.packets import Seen
@@ -43,6 +45,11 @@ _FILLED = frozenset(
     | {"sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own"}
 )
 _SESSION_MAPS = "sg_st_"
+# Arrays of which an entry that is not there is passed over: counters, and translations that are remembered.
+_ONLY_COUNTED = frozenset({"sg_lb_stats", "sg_flows_tc", "sg_flows_xdp"})
+_HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+_ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+_FEW = 1024
 _HOOK_OF_PODS = {"sg_pod_tc": "pod", "sg_tunnel_tc": "tunnel"}
 _HOOKS = ("xdp", "tc-ingress")  # in the order in which a packet meets them
 _TC_REDIRECT, _TC_DROP = 7, 2
@@ -158,8 +165,6 @@ class _Bench:
 
     def __init__(self, spec: NodeConfigSpec, options: NodeOptions, have: Observed) -> None:
         self._spec, self._options, self._have = spec, options, have
-        self._catalogue = Catalogue(options.objects)
-        self._catalogue.files(spec)
         self._owners, self._networks = object_counters(spec), Owners.of(spec)
         given = StateDir(options.state_dir).numbers().get("obj")
         self._sessions = Sessions.of(options.bpffs, spec, dict(given.given) if given is not None else {})
@@ -265,7 +270,8 @@ class _Bench:
     def _load(self, item: ObjectSpec) -> BpfObject:
         if item.name not in self._loaded:
             by_name = {device.name: device.ifindex for device in self._have.devices.values()}
-            loaded = self._stack.enter_context(self._catalogue.open(item.name))
+            data = load_manifest(self._options.objects).read(item.name, item.digest)
+            loaded = self._stack.enter_context(BpfObject(item.name, data))
             loaded.set_constants(_without_sessions(item.constants), resolve=by_name.__getitem__)
             loaded.set_autoload({attachment.program for attachment in item.attachments})
             pinned = {path.name for path in (self._options.bpffs / names.MAPS).iterdir()}
@@ -274,6 +280,9 @@ class _Bench:
             for room in item.maps:
                 if room.name in shared and room.max_entries:
                     loaded.set_max_entries(room.name, room.max_entries)
+            for name, spec in loaded.maps.items():
+                if name not in shared and (room_enough := _room(spec)) is not None:
+                    loaded.set_max_entries(name, room_enough)
             loaded.reuse_pinned(self._options.bpffs / names.MAPS, sorted(shared))
             loaded.load()
             flow_state.copy_balancer(self._options.bpffs, loaded, self._packet)
@@ -295,6 +304,16 @@ class _Bench:
                     if isinstance(value, dict) and any(count_of(way).packets for way in value.values()):
                         return owner
         return ""
+
+
+def _room(private: MapSpec) -> int | None:
+    """What a map that one packet meets needs of entries, where making it as large as the running one takes long; None
+    where it must have all of them."""
+    if private.type in _HASHES:
+        return min(private.max_entries, _FEW)
+    if private.name in _ONLY_COUNTED or (private.name.startswith(_SESSION_MAPS) and private.type in _ARRAYS):
+        return 1
+    return None
 
 
 def _features(item: ObjectSpec) -> int:

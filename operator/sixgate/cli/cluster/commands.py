@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import typer
-from rich.console import Console
 
-from sixgate.cli import common
-from sixgate.cli.cluster import show
-from sixgate.cli.cluster.show import Output
+from sixgate.cli import common, tables
+from sixgate.cli.tables import WATCH_S, WatchOption
 from sixgate.errors import SixgateError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sixgate.cli.cluster.model import Installation, ObjectRow
     from sixgate.kube import KubeClient
 
-WATCH_S = 2.0
+Output: TypeAlias = Literal["table", "wide", "json", "yaml"]
 T = TypeVar("T")
 KubeconfigOption = Annotated[
     Path | None,
@@ -31,7 +30,6 @@ NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", envvar="SIXGATE_NAMESPACE", help="Namespace that sixgate is installed in.")
 ]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
-WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Print again whenever something has changed.")]
 
 
 def status(  # noqa: PLR0917 - options, which are given by name
@@ -44,20 +42,22 @@ def status(  # noqa: PLR0917 - options, which are given by name
     context: ContextOption = "",
 ) -> None:
     """Show the whole installation at a glance. Ends with 1 while something is not ready."""
-    from sixgate.cli.cluster import fetch  # noqa: PLC0415
+    import asyncio  # noqa: PLC0415
+
+    from sixgate.cli.cluster import fetch, show  # noqa: PLC0415
 
     async def ask(client: KubeClient) -> Installation:
         return await fetch.installation(client, namespace)
 
     def tell(found: Installation, console: Console) -> None:
         if output in {"json", "yaml"}:
-            show.document(found.document(), output)
+            common.document(found.document(), output)
         else:
             show.overview(found, console)
 
     if wait:
         found = asyncio.run(_until_ready(kubeconfig, context, ask, timeout))
-        tell(found, Console())
+        tell(found, tables.console())
     else:
         found = _print(kubeconfig, context, ask, tell, watch)
     common.end(common.OK if found.ready else common.FAILED)
@@ -72,12 +72,12 @@ def nodes(
     """List the nodes that sixgate has something to do on. Ends with 1 while one of them is not ready."""
     from dataclasses import asdict  # noqa: PLC0415
 
-    from sixgate.cli.cluster import fetch  # noqa: PLC0415
+    from sixgate.cli.cluster import fetch, show  # noqa: PLC0415
     from sixgate.cli.cluster.model import NodeRow  # noqa: PLC0415
 
     def tell(rows: tuple[NodeRow, ...], console: Console) -> None:
         if output in {"json", "yaml"}:
-            show.document([{**asdict(row), "state": row.state} for row in rows], output)
+            common.document([{**asdict(row), "state": row.state} for row in rows], output)
         else:
             show.nodes(rows, console, wide=output == "wide")
 
@@ -95,7 +95,7 @@ def _lister(kinds: tuple[str, ...], text: str) -> Callable[..., None]:
         kubeconfig: KubeconfigOption = None,
         context: ContextOption = "",
     ) -> None:
-        from sixgate.cli.cluster import fetch  # noqa: PLC0415
+        from sixgate.cli.cluster import fetch, show  # noqa: PLC0415
 
         async def ask(client: KubeClient) -> tuple[ObjectRow, ...]:
             rows = await fetch.objects_of(client, kinds)
@@ -106,7 +106,7 @@ def _lister(kinds: tuple[str, ...], text: str) -> Callable[..., None]:
 
         def tell(rows: tuple[ObjectRow, ...], console: Console) -> None:
             if output in {"json", "yaml"}:
-                show.document([row.raw for row in rows], output)
+                common.document([row.raw for row in rows], output)
             else:
                 show.objects(rows, console, wide=output == "wide" or bool(name))
 
@@ -125,11 +125,12 @@ def _print(
     watch: bool,
 ) -> T:
     """Ask and tell, once, or with `watch` again whenever the answer is another one, until interrupted."""
+    import asyncio  # noqa: PLC0415
 
     async def run() -> T:
         from sixgate.cli.cluster.fetch import connect  # noqa: PLC0415
 
-        console = Console()
+        console = tables.console()
         async with await connect(kubeconfig, context) as client:
             found = await ask(client)
             tell(found, console)
@@ -152,6 +153,8 @@ def _print(
 async def _until_ready(
     kubeconfig: Path | None, context: str, ask: Callable[[KubeClient], Awaitable[Installation]], timeout_s: float
 ) -> Installation:
+    import asyncio  # noqa: PLC0415
+
     from sixgate.cli.cluster.fetch import connect  # noqa: PLC0415
 
     end = time.monotonic() + timeout_s
@@ -170,6 +173,7 @@ def build() -> typer.Typer:
         help="A whole installation of sixgate, as the API server tells it.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
     app.command(name="status")(status)
     app.command(name="nodes")(nodes)
@@ -185,3 +189,7 @@ def build() -> typer.Typer:
 
     app.command(name="sysdump")(sysdump)
     return app
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(build(), name="cluster")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-import typer
-import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -17,16 +14,7 @@ if TYPE_CHECKING:
 
     from sixgate.cli.cluster.model import Installation, NodeRow, ObjectRow
 
-Output: TypeAlias = Literal["table", "wide", "json", "yaml"]
 _COLOURS = {"Ready": "green", "True": "green", "Behind": "yellow", "Unknown": "yellow"}
-
-
-def document(body: Any, output: Output) -> None:
-    """As JSON or YAML."""
-    if output == "json":
-        typer.echo(json.dumps(body, indent=2))
-    else:
-        typer.echo(yaml.safe_dump(body, sort_keys=False), nl=False)
 
 
 def overview(found: Installation, console: Console) -> None:

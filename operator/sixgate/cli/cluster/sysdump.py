@@ -6,19 +6,18 @@ of what was applied.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sixgate import __version__
-from sixgate.api.parse import KINDS
 from sixgate.cli.archive import STRUCK, Archive
 from sixgate.cli.cluster.commands import ContextOption, KubeconfigOption, NamespaceOption
 from sixgate.cli.sysdump import OutputOption, target
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
 
     from sixgate.kube import KubeClient
@@ -39,6 +38,8 @@ def sysdump(
 
     `sixgate sysdump` on a node collects what only the node knows.
     """
+    import asyncio  # noqa: PLC0415
+
     path = target(output, "cluster")
 
     async def run() -> Archive:
@@ -56,6 +57,7 @@ def sysdump(
 
 def _paths(namespace: str) -> dict[str, str]:
     """Name in the archive to path of a list at the API server."""
+    from sixgate.api.parse import KINDS  # noqa: PLC0415
     from sixgate.kube.client import object_path  # noqa: PLC0415
 
     found = {f"objects/{kind}.json": object_path(entry.info.plural) for kind, entry in KINDS.items()}
@@ -77,6 +79,8 @@ def _paths(namespace: str) -> dict[str, str]:
 
 
 async def _collect(client: KubeClient, namespace: str, archive: Archive) -> None:
+    import asyncio  # noqa: PLC0415
+
     from sixgate.kube import ApiError  # noqa: PLC0415
 
     try:

@@ -53,6 +53,7 @@ class Btf:
             self.types = [BtfType(0, "void", 0), *_parse(data)]
         except (struct.error, IndexError) as error:
             raise BpfError(f"BTF of {len(data)} bytes is cut short: {error}.") from error
+        self._known: dict[int, CType] = {}
 
     def resolve(self, type_id: int) -> BtfType:
         """The type behind const, volatile and the like; typedefs stay."""
@@ -81,6 +82,12 @@ class Btf:
         Structs with bit-fields (kernel headers in scratch maps) and pointers are bytes without a type. BpfError for
         what has no size: functions and forward declarations.
         """
+        known = self._known.get(type_id)
+        if known is None:
+            known = self._known[type_id] = self._ctype(type_id)
+        return known
+
+    def _ctype(self, type_id: int) -> CType:
         found = self.resolve(type_id)
         if found.kind == TYPEDEF:
             return self._typedef(found)
@@ -184,16 +191,18 @@ def _parse(data: bytes) -> Iterator[BtfType]:
         name = _string(strings, name_off)
         kind, vlen, kflag = info >> 24 & 0x1F, info & 0xFFFF, bool(info >> 31)
         at += 12
-        found = BtfType(kind, name, size, signed=kflag)
         if kind == INT:
             (word,) = struct.unpack_from("=I", data, at)
-            found = replace(found, encoding=word >> 24 & 0xF, signed=bool(word >> 24 & INT_SIGNED))
+            signed = bool(word >> 24 & INT_SIGNED)
+            yield BtfType(kind, name, size, signed=signed, encoding=word >> 24 & 0xF)
         elif kind == ARRAY:
             element, _index, count = struct.unpack_from("=III", data, at)
-            found = replace(found, size_or_type=element, count=count)
+            yield BtfType(kind, name, element, signed=kflag, count=count)
         elif kind in (STRUCT, UNION, ENUM, ENUM64, DATASEC):
-            found = replace(found, members=tuple(_members(data, at, strings, kind=kind, vlen=vlen, kflag=kflag)))
-        yield found
+            members = tuple(_members(data, at, strings, kind=kind, vlen=vlen, kflag=kflag))
+            yield BtfType(kind, name, size, members, signed=kflag)
+        else:
+            yield BtfType(kind, name, size, signed=kflag)
         at += _trailer(kind, vlen)
 
 
