@@ -1,6 +1,7 @@
-"""The XDP balancer: nanoseconds per packet, live frames, what it keeps, and its control plane.
+"""The XDP balancer: nanoseconds per packet, live frames, what it keeps, its control plane, and kill -9 under
+traffic.
 
-    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep,control]
+    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep,control,survive]
 
 The exit code is 0 when every goal is met, 1 otherwise.
 """
@@ -11,11 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import harness, lb_control, lb_keep, lb_live, lb_ns
+from bench import harness, lb_control, lb_keep, lb_live, lb_ns, lb_survive
 from bench.harness import Report
 from e2e.lab.run import LabError
 
-PARTS = ("nanoseconds", "live", "keep", "control")
+PARTS = ("nanoseconds", "live", "keep", "control", "survive")
 
 
 def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
@@ -29,6 +30,8 @@ def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
         lb_keep.measure(report)
     if "control" in parts:
         lb_control.measure(report)
+    if "survive" in parts:
+        lb_survive.measure(report)
     return report
 
 

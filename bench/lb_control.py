@@ -1,4 +1,4 @@
-"""The balancer's control plane: cold programming, one change among many, kill -9 and upgrade under traffic.
+"""The balancer's control plane: cold programming, one change among many.
 
     python -m bench.lb_control
 
@@ -7,11 +7,8 @@ Map time is what the kernel's maps take (building and swapping tables, entries, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
-import shutil
 import subprocess
 import sys
 import time
@@ -24,11 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
-from bench.nat64_restart import softnet_drops
-from e2e.lab import stamp
-from e2e.lab.balance import BALANCER, CLIENT, VIP4, BalancerLab, address
-from e2e.lab.run import LabError, LabRun
-from e2e.lab.sixgate import NODE, Sixgate
+from e2e.lab.run import LabError
 from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.node.agent import NodeAgent
 from sixgate.node.bpf import load_manifest
@@ -46,9 +39,6 @@ OBJECTS = ROOT / "build" / "bpf"
 COLD = ((5000, 1021), (500, 16381))
 MANY = 1000
 CHANGES = 9
-KILLS, RATE, PACKETS = 6, 200_000, 1_000_000
-UPGRADES = 2
-SEED = 7
 
 
 def document(count: int, size: int, *, odd: int = -1) -> dict[str, Any]:
@@ -181,91 +171,6 @@ def here() -> dict[str, Any]:
     return made
 
 
-class Upgradable(Sixgate):
-    """A process whose objects can be replaced by others with the same behaviour and another digest."""
-
-    objects: Path = OBJECTS
-
-    def argv(self) -> list[str]:
-        words = super().argv()
-        words[words.index("--objects") + 1] = str(self.objects)
-        return words
-
-    def upgrade(self, directory: Path) -> None:
-        """The next process begins with new objects: each file grows by a byte that no section has."""
-        shutil.copytree(self.objects, directory)
-        manifest = json.loads((directory / "manifest.json").read_text())
-        for name in manifest["objects"]:
-            path = directory / f"{name}.bpf.o"
-            path.write_bytes(path.read_bytes() + b"\0")
-            manifest["objects"][name] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        (directory / "manifest.json").write_text(json.dumps(manifest))
-        self.objects = directory
-
-
-@dataclass(frozen=True, slots=True)
-class Survived:
-    kills: int
-    upgrades: int
-    sent: int
-    rate: float
-    tally: stamp.Tally
-    machine_drops: int
-
-
-def survive(kills: int = KILLS, packets: int = PACKETS, rate: int = RATE) -> Survived:
-    """Kills and restarts the process, now and then with new objects, while numbered packets pass through a VIP."""
-    with LabRun() as lab:
-        net = BalancerLab(lab, ("b1",))
-        net.build()
-        manifests = lab.workdir / "manifests"
-        manifests.mkdir()
-        spec = {
-            "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": NODE}},
-            "vips": [VIP4],
-            "ports": [{"port": 40001, "protocol": "UDP"}],
-            "backends": [{"address": address("b1", 4)}],
-            "forwarding": {"mode": "L2"},
-            "acceleration": "Disabled",
-        }
-        kind = {"apiVersion": "sixgate.io/v1alpha1", "kind": "LoadBalancer", "metadata": {"name": "udp"}, "spec": spec}
-        (manifests / "udp.json").write_text(json.dumps(kind))
-        process = Upgradable(lab, manifests, role=BALANCER)
-        process.start()
-        process.wait_ready()
-        mac = stamp.hardware_address(lab, BALANCER, "up")
-        lab.run(BALANCER, ["ping", "-c1", "-W2", address("b1", 4)])
-
-        def argv(count: int) -> list[str]:
-            program = stamp.stamp_program()
-            return [program, "send", lab.device("up"), mac, address(CLIENT, 4), VIP4, str(count), str(rate), "0"]
-
-        lab.run(CLIENT, argv(1))
-        drops = softnet_drops()
-        with stamp.Receiver(lab, "b1", 4, packets, idle_ms=1000) as receiver:
-            sender = lab.spawn(CLIENT, argv(packets), stdout=subprocess.PIPE)
-            done, upgrades = _kill(process, sender, kills, lab)
-            sent = stamp.Sent(**json.loads(sender.communicate(timeout=120)[0]))
-            tally = receiver.result()
-        process.wait_ready()
-        return Survived(done, upgrades, sent.sent, sent.sent / sent.seconds, tally, softnet_drops() - drops)
-
-
-def _kill(process: Upgradable, sender: subprocess.Popen[str], kills: int, lab: LabRun) -> tuple[int, int]:
-    """How many kills and how many upgrades happened while the sender was running."""
-    moments, upgrades = random.Random(SEED), 0
-    for number in range(kills):
-        time.sleep(moments.uniform(0.1, 1.2) if number else 0.1)
-        if sender.poll() is not None:
-            return number, upgrades
-        process.kill()
-        if number % 3 == 1 and upgrades < UPGRADES:
-            process.upgrade(lab.workdir / f"objects-{upgrades}")
-            upgrades += 1
-        process.start()
-    return kills, upgrades
-
-
 def measure(report: Report) -> None:
     """Adds the rows of the control plane."""
     progress("control plane: cold tables, one change")
@@ -288,11 +193,6 @@ def measure(report: Report) -> None:
     changed = tuple(made["change"])
     name = f"one backend change among {MANY:,} VIPs"
     report.rows.append(Row(name, "ms", changed, goal=Goal("value", "<=", 100)))
-    progress("control plane: kill -9 and upgrade under traffic")
-    told = survive()
-    name = f"packets lost in {told.kills} kills and {told.upgrades} upgrades"
-    note = f"of {told.sent:,} at {told.rate:,.0f}/s; the machine dropped {told.machine_drops}"
-    report.rows.append(Row(name, "packets", (float(told.tally.lost),), goal=Goal("value", "==", 0), note=note))
 
 
 def main() -> int:
