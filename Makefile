@@ -7,7 +7,7 @@ NAT_TESTS = $(wildcard tests/bpf/test_nat_*.py tests/netns/test_nat*.py)
 export JSON VECTORS
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap bpf generate format lint test test-e2e e2e image kernels demo bench bench-nat64 bench-dns64 conformance nightly fuzz fuzz-lb clean
+.PHONY: help bootstrap bpf generate format lint test test-e2e e2e image kernels demo bench bench-nat64 bench-dns64 docs conformance nightly fuzz fuzz-lb clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ kernels: bpf ## load, attach and translate on Debian's kernels 6.1 and 6.12, in 
 
 demo: bpf ## real traffic through a gateway, in network namespaces; removes what it made
 	@$(PY) -m e2e.demo
+
+docs: bootstrap ## the site of docs/ into build/site, warnings are errors; nothing is fetched
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 conformance: bpf ## every RFC case and the vectors of VECTORS=FILE; rewrites docs/compliance.md
 	@$(PY) -m pytest -q -n 2 --dist loadfile tests/rfc $(NAT_TESTS) --junitxml=build/rfc.xml

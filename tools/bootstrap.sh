@@ -34,6 +34,8 @@ ping iputils-ping
 traceroute traceroute
 tcpdump tcpdump
 git git
+zsh zsh
+fish fish
 setpriv util-linux
 unbound unbound
 unbound-checkconf unbound

@@ -1,4 +1,7 @@
-"""Writes docs/reference/<kind>.md from the same schemas as crds/: every field, its default, bounds and rules."""
+"""Writes docs/reference/<kind>.md from the same schemas as crds/: every field, its default, bounds and rules.
+
+Beside them the pages of tools/gen_docs.py: metrics, reasons, commands.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "operator"))
+sys.path[:0] = [str(ROOT), str(ROOT / "operator")]
 
 from sixgate.api.crd import definitions  # noqa: E402
+from tools import gen_docs  # noqa: E402
 
 Schema = dict[str, Any]
 BOUNDS = (
@@ -110,7 +114,7 @@ def _rules(schema: Schema, path: str) -> Iterator[str]:
 
 def files() -> dict[str, str]:
     """Contents of docs/reference/ by file name."""
-    return {f"{kind.lower()}.md": page(kind, crd) for kind, crd in definitions()}
+    return {f"{kind.lower()}.md": page(kind, crd) for kind, crd in definitions()} | gen_docs.files()
 
 
 def write(directory: Path) -> None:

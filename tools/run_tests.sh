@@ -55,6 +55,7 @@ lint() {
 	step "import-linter" "$BIN/lint-imports" --no-cache
 	step "clang-format" check_c_format
 	step "generated files" check_generated
+	step "docs" make --no-print-directory docs
 }
 
 # Why this machine cannot run tests that load BPF programs; empty where it can.
@@ -122,6 +123,7 @@ tiers=
 tier tests/unit ""
 tier tests/rfc ""
 tier tests/chart ""
+tier tests/docs ""
 tier tests/bpf "$(bpf_obstacle)"
 obstacle=$(netns_obstacle)
 tier tests/dns64 "$obstacle"
