@@ -13,13 +13,13 @@ import argparse
 import multiprocessing
 import sys
 import time
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
-from bench.egress_lab import Connections, Stream, baseline, connections_per_second, ready_lab, tcp_gbits
+from bench.egress_cost import measure_cost
+from bench.egress_lab import Connections, Stream, ready_lab
 from bench.harness import Goal, Report, Row, progress
 from e2e.lab.egress import SOURCE4
 from e2e.lab.run import LabError
@@ -34,23 +34,6 @@ if TYPE_CHECKING:
 PARTS = ("cost", "failover", "move", "births", "restart", "scale", "quiet")
 NONE = Goal("value", "==", 0)
 MAX_MOVE_CONNECTIONS = 1000
-
-
-def measure_cost(report: Report, rounds: int, seconds: float) -> None:
-    """Against the same path with kernel routing, a VXLAN device of the kernel and nft masquerade."""
-    with ExitStack() as stack:
-        labs = {
-            "sixgate": stack.enter_context(ready_lab()),
-            "kernel": stack.enter_context(baseline()),
-        }
-        progress(f"TCP throughput: {rounds} rounds of {seconds:g} s")
-        got = harness.interleave({name: partial(tcp_gbits, lab, seconds) for name, lab in labs.items()}, rounds)
-        goal = Goal("ratio", ">=", 0.9)
-        report.rows.append(Row("TCP pod to server", "Gbit/s", got["sixgate"], got["kernel"], goal))
-        progress(f"connections: {rounds} rounds")
-        got = harness.interleave({name: partial(connections_per_second, lab) for name, lab in labs.items()}, rounds)
-        goal = Goal("ratio", ">=", 1.0)
-        report.rows.append(Row("new connections", "1/s", got["sixgate"], got["kernel"], goal))
 
 
 def measure_failover(report: Report, trials: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import threading
 import time
@@ -13,14 +12,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
-from e2e.lab.egress import SERVER, SERVER4, SOURCE4, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SERVER4, SOURCE4, SOURCE6, EgressLab, egress_gateway
 from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-PORT, TCP_PORT, IPERF_PORT = 9000, 9001, 5301
-CONNECTIONS = 400
+PORT, TCP_PORT = 9000, 9001
 
 
 @contextlib.contextmanager
@@ -47,65 +45,38 @@ def baseline() -> Iterator[EgressLab]:
         for name in ("n1", "g1"):
             lab.add_node(name)
         lab.add_pod("pay", "n1")
-        pod = lab.pods["pay"].ipv4
+        pod = lab.pods["pay"]
         for name, other, own in (("n1", 2, 1), ("g1", 1, 2)):
             run.ip(
                 name,
                 f"link add vx0 mtu 1450 type vxlan id 42 dstport 4789 local 198.51.100.{own} remote 198.51.100.{other}",
                 f"addr add 10.200.0.{own}/30 dev vx0",
+                f"addr add fd42::{own}/64 dev vx0 nodad",
                 "link set vx0 up",
             )
-        run.ip("n1", f"rule add from {pod} table 100", "route add default via 10.200.0.2 dev vx0 table 100")
-        run.ip("g1", f"addr add {SOURCE4}/32 dev {run.device('up')}", f"route add {pod}/32 via 10.200.0.1 dev vx0")
-        nat = ("add", "chain", "ip", "n", "p", "{ type nat hook postrouting priority 100 ; }")
-        rule = ("add", "rule", "ip", "n", "p", "ip", "saddr", pod, "snat", "to", SOURCE4)
-        for words in (("add", "table", "ip", "n"), nat, rule):
-            run.run("g1", ["nft", *words])
+        run.ip(
+            "n1",
+            f"rule add from {pod.ipv4} table 100",
+            "route add default via 10.200.0.2 dev vx0 table 100",
+            "route add ::/0 via fd42::2 dev vx0 table 100",
+        )
+        run.run("n1", ["ip", "-6", "rule", "add", "from", pod.ipv6, "table", "100"])
+        run.ip(
+            "g1",
+            f"addr add {SOURCE4}/32 dev {run.device('up')}",
+            f"addr add {SOURCE6}/128 dev {run.device('up')} nodad",
+            f"route add {pod.ipv4}/32 via 10.200.0.1 dev vx0",
+            f"route add {pod.ipv6}/128 via fd42::1 dev vx0",
+        )
+        rules = run.workdir / "nat.nft"
+        device = run.device("up")
+        rules.write_text(
+            "table inet n {\n chain p {\n  type nat hook postrouting priority srcnat\n"
+            f"  oifname {device} ip saddr {pod.ipv4} snat ip to {SOURCE4}\n"
+            f"  oifname {device} ip6 saddr {pod.ipv6} snat ip6 to {SOURCE6}\n }}\n}}\n"
+        )
+        run.run("g1", ["nft", "-f", str(rules)])
         yield lab
-
-
-def tcp_gbits(lab: EgressLab, seconds: float) -> float:
-    """One flow from the pod to the server."""
-    server = lab.lab.spawn(SERVER, ["iperf3", "-s", "-1", "-B", SERVER4, "-p", str(IPERF_PORT)])
-    try:
-        time.sleep(0.3)
-        words = ["iperf3", "-c", SERVER4, "-p", str(IPERF_PORT), "-t", str(seconds), "-J"]
-        done = lab.lab.run("pay", words, timeout=seconds + 30)
-        return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
-    finally:
-        server.kill()
-        server.wait()
-
-
-def connections_per_second(lab: EgressLab) -> float:
-    """Connections made, answered with a byte and reset, one after the other."""
-
-    def listen() -> socket.socket:
-        made = socket.socket()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((SERVER4, TCP_PORT))
-        made.listen(1024)
-        return made
-
-    def serve(listener: socket.socket) -> None:
-        for _ in range(CONNECTIONS):
-            accepted, _ = listener.accept()
-            accepted.sendall(b"x")
-            accepted.close()
-
-    def ask() -> float:
-        start = time.perf_counter()
-        for _ in range(CONNECTIONS):
-            with socket.create_connection((SERVER4, TCP_PORT), 5) as made:
-                made.recv(1)
-        return CONNECTIONS / (time.perf_counter() - start)
-
-    with lab.lab.call(SERVER, listen) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        rate = lab.lab.call("pay", ask)
-        thread.join(10)
-        return rate
 
 
 class Stream:

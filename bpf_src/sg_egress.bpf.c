@@ -11,6 +11,7 @@
 #include "lib/egress.h"
 
 const volatile sg_ifindex_t sg_eg_slow_dev = 0;
+const volatile __u32 sg_eg_chained = 0; /* whether sg_eg_next has a program */
 
 #include "lib/egress_gw.h"
 
@@ -92,6 +93,14 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	return sg_eg_encap(ctx, pair, &gateway, p.tos);
 }
 
+/* What else wants the packets of pods' devices: stateful NAT64 of this very node. Filled by the node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} sg_eg_next SEC(".maps");
+
 SEC("tc")
 int sg_pod_tc(struct __sk_buff *ctx)
 {
@@ -100,7 +109,11 @@ int sg_pod_tc(struct __sk_buff *ctx)
 	if (!sg_feature(SG_F_EGRESS))
 		return SG_ACT_PASS;
 	act = sg_eg_from_pod(ctx);
-	return act >= SG_EG_GO ? sg_eg_out(ctx, (__u32)act & SG_EG_PAIRS) : act;
+	if (act >= SG_EG_GO)
+		return sg_eg_out(ctx, (__u32)act & SG_EG_PAIRS);
+	if (act == SG_ACT_PASS && sg_eg_chained)
+		bpf_tail_call(ctx, &sg_eg_next, 0);
+	return act;
 }
 
 /* A reply that came through the tunnel, into the pod. */

@@ -218,6 +218,8 @@ SG_GLOBAL int sg_st_fast64(sg_ctx *ctx, const struct sg_nat_table *t)
 	}
 	if (!q.svc && t->stateful & SG_ST_HAS_OWN6)
 		own = bpf_map_lookup_elem(&sg_st_own, &p.daddr);
+	if (own && own->flags & SG_OWN_SAME)
+		return SG_FLOW_GENERAL;
 	if (own) {
 		q.near = p.daddr;
 		q.near_port = (__be16)(ports >> 16);
@@ -304,7 +306,7 @@ SG_GLOBAL int sg_st_fast46(sg_ctx *ctx, const struct sg_nat_table *t)
 	}
 	if (!q.svc) {
 		own = t->stateful & SG_ST_HAS_OWN4 ? bpf_map_lookup_elem(&sg_st_own, &p.daddr) : NULL;
-		if (!own)
+		if (!own || own->flags & SG_OWN_SAME)
 			return SG_FLOW_GENERAL;
 		q.near = p.daddr;
 		q.near_port = (__be16)(ports >> 16);

@@ -70,6 +70,7 @@ struct sg_st_pool {
 enum sg_own_flag {
 	SG_OWN_HOST = 1 << 0,	/* the host has this address too: what belongs to no mapping is left to it */
 	SG_OWN_STATIC = 1 << 1, /* sg_st_bind has bindings of this address */
+	SG_OWN_SAME = 1 << 2,	/* clients are of the same family: nothing for the fast path, which changes it */
 };
 
 /* sg_st_own: every address of every pool. Ports outside of its blocks, or reserved in sg_st_resv and not bound, are the host's. */

@@ -74,6 +74,16 @@ class FailoverSpec(Spec):
     )
 
 
+class EgressLifetimesSpec(LifetimesSpec):
+    """How long an idle session is kept, in seconds; no value is below the minimum of its RFC."""
+
+    port_rest: Annotated[StrictInt, Field(ge=0, le=3600)] = Field(
+        default=0,
+        description="How long a released port rests before reuse, seconds; none needs to, because only who was sent to "
+        "may answer (RFC 6888 REQ-8 C).",
+    )
+
+
 class EgressNatSpec(Spec):
     """The source NAT of this gateway."""
 
@@ -81,11 +91,12 @@ class EgressNatSpec(Spec):
         default=1048576, description="Sessions per node; a full table refuses new ones and never evicts."
     )
     port_block_size: Annotated[StrictInt, Field(ge=0, le=32768)] = Field(
-        default=256,
-        description="Ports per client block (RFC 7422), so that a standby can rebuild them; 0: single ports.",
+        default=0,
+        description="Ports per block of a pod (RFC 7422), so that its ports follow from its address; a pod has 16 blocks "
+        "at most. 0: single ports.",
     )
-    lifetimes: LifetimesSpec = Field(
-        default_factory=LifetimesSpec, description="How long idle sessions are kept.", json_schema_extra=OBJECT
+    lifetimes: EgressLifetimesSpec = Field(
+        default_factory=EgressLifetimesSpec, description="How long idle sessions are kept.", json_schema_extra=OBJECT
     )
     client_limits: ClientLimitsSpec = Field(
         default_factory=ClientLimitsSpec, description="Limits per client.", json_schema_extra=OBJECT

@@ -38,7 +38,8 @@ class Attachment(Model):
         description="Device names or shell patterns; `auto` means every uplink that the node finds: up, not loopback, "
         "not a port of a bridge, not made by sixgate, and with a global address or a default route; `pods` means every "
         "device that leads to a pod, and bridges of such; `@forwarding` every device whose IPv6 super-packets of more "
-        "than 64 KB must not be forwarded by the kernel, unless another program of this document has its hook.",
+        "than 64 KB must not be forwarded by the kernel, unless another program of this document has its hook; "
+        "`@behind-egress` the devices of `pods`, for what egress lets pass.",
     )
     required: bool = Field(
         default=True,

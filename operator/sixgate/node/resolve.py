@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sixgate.node.resolve_passage import Passages
 
 ATTACHED = "@attached"
+BEHIND = "@behind-egress"  # in place of a device's name in an attachment
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def resolve(
             for attachment in item.attachments:
                 if FORWARDING in attachment.devices:
                     late.append((item, attachment, want))
+                elif BEHIND in attachment.devices:
+                    _behind(attachment, have, hooks)
                 else:
                     _attachment(item, attachment, want, have, hooks, found)
     for item, attachment, want in late:
@@ -195,6 +198,14 @@ def _attachment(  # noqa: PLR0917 - one step of resolve, with what it reads and 
                 say(item.owners, "HookOccupied", message)
             else:
                 hooks[hook] = new
+
+
+def _behind(attachment: Attachment, have: Observed, hooks: dict[Hook, HookWant]) -> None:
+    """Runs by a call of the program that has the hook; the keeper of egress makes it known to that one."""
+    for device in devices.match(devices.PODS, have):
+        hook = Hook(device.name, attachment.hook)
+        if hook in hooks:
+            hooks[hook] = replace(hooks[hook], super_packets=attachment.super_packets)
 
 
 def _forwarding(  # noqa: PLR0917 - as _attachment

@@ -15,6 +15,7 @@ from sixgate.api.base import LabelSelector
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.errors import Ref
 from sixgate.plan.egress_nat import with_nat
+from sixgate.plan.nat46 import PODS
 from sixgate.plan.nodeplan import (
     AttachmentPlan,
     ConfigPlan,
@@ -39,6 +40,7 @@ OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow", "sg_import")
 MAX_PAIR = 0x3FFFFE
 MAX_STAT = 4095
 ICMP_RATE = 100
+BEHIND = "@behind-egress"  # in place of a device's name in an attachment
 ETHERNET_HEADER_BYTES = 14
 
 
@@ -180,6 +182,7 @@ def numbered_pairs(item: EgressGateway, numbers: Numbers) -> tuple[EgressPairPla
 def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[str, str]) -> NodePlan:
     """The plan of a node that, beside what it does already, has a hand in egress."""
     owners = tuple(part.ref for part in found)
+    objects, chained = _behind(made.objects)
     egress = ObjectPlan(
         "sg_egress",
         digests["sg_egress"],
@@ -189,7 +192,7 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
             AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
             AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
         ),
-        constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
+        constants=(("sg_eg_slow_dev", SLOW_DEVICE), *((("sg_eg_chained", 1),) if chained else ())),
     )
     slow = ObjectPlan(
         "sg_eslow",
@@ -200,12 +203,23 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
     )
     found_plans = tuple(part.plan for part in found)
     config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)
-    # First of all: where another program wants a pod's device, too, egress has it.
     with_pods = replace(
         made,
-        objects=(egress, slow, *made.objects),
+        objects=(egress, slow, *objects),
         config=replace(config, features=config.features | Feature.EGRESS, tunnel_device=TUNNEL_DEVICE),
         egress=found_plans,
     )
     serving = tuple(plan for plan in found_plans if plan.gateway)
     return with_nat(with_pods, serving, digests) if serving else with_pods
+
+
+def _behind(objects: tuple[ObjectPlan, ...]) -> tuple[tuple[ObjectPlan, ...], bool]:
+    """Where another program wants pods' devices, too, it is asked for what egress lets pass."""
+    moved = tuple(
+        replace(
+            item,
+            attachments=tuple(replace(a, devices=(BEHIND,)) if a.devices == (PODS,) else a for a in item.attachments),
+        )
+        for item in objects
+    )
+    return moved, moved != objects

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sixgate.plan.nat46 import PODS, SLOW_DEVICE, SLOW_PEER, number_of
+from sixgate.plan.nat46 import SLOW_DEVICE, SLOW_PEER, number_of
 from sixgate.plan.nodeplan import (
     MAX_STATS,
     AttachmentPlan,
@@ -98,7 +98,7 @@ def _objects(
     }
     made = []
     for item in objects:
-        attachments = tuple(a for a in item.attachments if (a.program, a.devices) != ("sg_uplink_tc", (PODS,)))
+        attachments = item.attachments
         if item.name == "sg_tc" and added["sg_tc"] not in attachments:
             attachments = (*attachments, added["sg_tc"])
         names = tuple(dict.fromkeys((*item.owners, *owners))) if item.name in ENGINE else item.owners
@@ -126,7 +126,16 @@ def _state(policies: tuple[EgressPlan, ...], made: NodePlan) -> StatefulPlan:
         for pair, family, text in addresses:
             name = object_name(policy.owner.name, pair, family)
             space = PortSpacePlan(
-                text, text, 1, 0, ALL_BLOCKS, PROTOCOLS * ALL_BLOCKS, obj=name, static=False, owners=(policy.owner,)
+                text,
+                text,
+                1,
+                0,
+                ALL_BLOCKS,
+                PROTOCOLS * ALL_BLOCKS,
+                obj=name,
+                static=False,
+                owners=(policy.owner,),
+                same=True,
             )
             spaces.append(space)
             objects.append(_object(policy, name, space, stat, len(addresses)))

@@ -59,6 +59,7 @@ MAX_GATEWAYS = 16  # SG_NAT_MAX_GW
 MAX_RANGES = 16  # SG_NAT_MAX_RANGE
 MAX_STATS = 1024  # SG_NAT_MAX_STAT
 OWN_STATIC = 2  # SG_OWN_STATIC
+OWN_SAME = 4  # SG_OWN_SAME
 KIND_EAM = 0  # SG_MAP_EAM
 KIND_RANGE = 1  # SG_MAP_RANGE
 
@@ -179,6 +180,7 @@ class PortSpacePlan:
     obj: str  # (one of) the object(s) that use it
     static: bool
     owners: tuple[Ref, ...]
+    same: bool = False  # its clients are of the same family
 
     @property
     def address_value(self) -> str | dict[str, int]:
@@ -197,7 +199,7 @@ class PortSpacePlan:
     @property
     def own_flags(self) -> int:
         """`enum sg_own_flag`; whether the host has the address is known to the node only."""
-        return OWN_STATIC if self.static else 0
+        return (OWN_STATIC if self.static else 0) | (OWN_SAME if self.same else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class SgObsHook(IntEnum):
 class SgOwnFlag(IntEnum):
     SG_OWN_HOST = 1
     SG_OWN_STATIC = 2
+    SG_OWN_SAME = 4
 
 
 class SgReason(IntEnum):
@@ -1744,6 +1745,14 @@ MAPS: dict[str, MapSpec] = {
         type=6,
         key=Int("__u32", 4),
         value=SG_EG_SESSION,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_eg_next": MapSpec(
+        name="sg_eg_next",
+        type=3,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
         max_entries=1,
         flags=0,
     ),

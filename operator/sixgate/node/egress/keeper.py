@@ -20,10 +20,11 @@ from sixgate.node.egress.explain import REPORT
 from sixgate.node.egress.floating import Floating
 from sixgate.node.egress.maps import HERE, MSS_CLAMP, OWNER, EgressMaps, Own, Way
 from sixgate.node.egress.people import People
-from sixgate.node.egress.sessions import Handover, SessionTables
+from sixgate.node.egress.sessions import Handover, SessionTables, pinned_program
 from sixgate.node.egress.uplink import tunnel_mtu
 from sixgate.node.egress.wire import Record
 from sixgate.node.heartbeat import Heartbeat
+from sixgate.node.resolve import BEHIND
 from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
@@ -100,11 +101,23 @@ class EgressKeeper:
         except BpfError as error:
             log.error("Egress waits for its maps: %s", error)
             return
+        self._chain(spec)
         await self._configure(spec.egress)
         if self._running is None or self._running.done():
             if self._running is not None:
                 self._running.result()
             self._running = asyncio.create_task(self._run())
+
+    def _chain(self, spec: NodeConfigSpec) -> None:
+        wanted = [(item.name, a.program) for item in spec.objects for a in item.attachments if BEHIND in a.devices]
+        try:
+            if not wanted:
+                self._maps.chain(None)
+            for name, program in wanted:
+                with pinned_program(self.options.bpffs, name, program) as found:
+                    self._maps.chain(found.fd)
+        except (BpfError, OSError) as error:
+            log.error("What pods send elsewhere should be seen by %s: %s", wanted, error)
 
     async def prepare(self, spec: NodeConfigSpec) -> None:
         """Before `spec` is applied: what this node is no gateway of any more goes to one that is, while the connections

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HERE, MSS_CLAMP = 1, 2  # enum sg_eg_way_flag
 OWNER = 1  # enum sg_eg_own_flag
-NAMES = ("sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own")
+NAMES = ("sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own", "sg_eg_next")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,14 @@ class EgressMaps:
         changed += _put(pods, people)
         changed += _drop(pods, people)
         return changed + _drop(targets, entries)
+
+    def chain(self, program: int | None) -> None:
+        """The program (file descriptor) that is asked for what egress lets pass at pods' devices; None: no program."""
+        following = self._maps["sg_eg_next"]
+        if program is None:
+            following.delete(0)
+        else:
+            following.set(0, program)
 
     # -- pairs -----------------------------------------------------------------------------------------------------
 

@@ -105,11 +105,15 @@ class SessionTables:
         return taken
 
     def _program(self) -> Program:
-        directory = self.bpffs / "progs"
-        for path in sorted(directory.iterdir()):
-            if split(path.name)[:2] == ("sg_import", "sg_import_tc"):
-                return Program.from_pin(path)
-        raise BpfError("The program that takes connections of other gateways is not loaded on this node.")
+        return pinned_program(self.bpffs, "sg_import", "sg_import_tc")
+
+
+def pinned_program(bpffs: Path, name: str, program: str) -> Program:
+    """A program of an object, by its pin. BpfError where it is not loaded."""
+    for path in sorted((bpffs / "progs").iterdir()):
+        if split(path.name)[:2] == (name, program):
+            return Program.from_pin(path)
+    raise BpfError(f"Program {program} of {name} is not loaded on this node.")
 
 
 def _record(session: bytes, mapping: bytes, state: int) -> bytes:
