@@ -3,6 +3,7 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_eg
+#define SG_ST_HOLD 1
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
@@ -10,7 +11,6 @@
 #include "lib/fast_nops.h"
 #include "lib/egress.h"
 
-const volatile sg_ifindex_t sg_eg_slow_dev = 0;
 const volatile __u32 sg_eg_chained = 0; /* whether sg_eg_next has a program */
 
 #include "lib/egress_gw.h"
@@ -85,7 +85,7 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	if (unlikely(!sg_eg_fits(ctx, &p, mtu))) {
 		sg_metric(SG_SLOW_ICMP, segs, bytes);
 		ctx->mark = 0;
-		return bpf_redirect(sg_eg_slow_dev, 0);
+		return bpf_redirect(sg_cfg.eslow_dev, 0);
 	}
 	if (p.proto == IPPROTO_TCP && !p.fragment && flags & SG_EG_MSS_CLAMP)
 		sg_mss_clamp(ctx, p.l4, mtu - (p.version == 4 ? 40 : 60));

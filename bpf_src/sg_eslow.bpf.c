@@ -3,35 +3,33 @@
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_eslow
+#define SG_ST_HOLD 1
+#define SG_ST_WAIT_DEV sg_cfg.eslow_dev
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/rewrite.h"
 #include "lib/icmp_send.h"
 #include "lib/icmp_xlat.h"
+#include "lib/icmp_same.h"
 #include "lib/egress.h"
-
-const volatile sg_ifindex_t sg_eg_slow_dev = 0;
 
 #include "lib/egress_gw.h"
 
-/* What a gateway has to read or rewrite of a pod's packet. */
-SG_GLOBAL int sg_eslow_out(struct __sk_buff *ctx, __u32 pair)
+/* What the engine says of a packet whose object is known, and what is left to do here. */
+SG_INLINE int sg_eslow_nat(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w, int reason)
 {
-	const struct sg_nat_table *t = sg_nat_table();
-	struct sg_work *w = sg_new_work(ctx);
-	__u32 bytes = ctx->len;
-	int reason, answer;
+	__u32 bytes = w->frame_len;
+	int answer;
 
-	if (!t || !w)
-		return TC_ACT_SHOT;
-	reason = sg_eg_object(ctx, w, pair);
 	if (!reason)
 		reason = sg_st_nat(ctx, t, w);
-	if (reason == SG_SLOW_REWRITE) {
+	if (reason == SG_DROP_ST_FRAGMENT)
+		reason = sg_st_wait(ctx, w);
+	else if (reason == SG_SLOW_REWRITE) {
 		reason = sg_st_error(ctx, w);
 		if (!reason)
-			reason = sg_icmp_xlat(ctx, t, w);
+			reason = sg_icmp_same(ctx, w);
 	}
 	if (w->icmp.send) {
 		answer = sg_send_icmp(ctx, w);
@@ -40,6 +38,28 @@ SG_GLOBAL int sg_eslow_out(struct __sk_buff *ctx, __u32 pair)
 	}
 	sg_metric(reason, 1, bytes);
 	return w->act;
+}
+
+/* What a gateway has to read or rewrite of a pod's packet. */
+SG_GLOBAL int sg_eslow_out(struct __sk_buff *ctx, __u32 pair)
+{
+	const struct sg_nat_table *t = sg_nat_table();
+	struct sg_work *w = sg_new_work(ctx);
+
+	if (!t || !w)
+		return TC_ACT_SHOT;
+	return sg_eslow_nat(ctx, t, w, sg_eg_object(ctx, w, pair));
+}
+
+/* The same of a packet from outside, to an address of a pair. */
+SG_GLOBAL int sg_eslow_in(struct __sk_buff *ctx)
+{
+	const struct sg_nat_table *t = sg_nat_table();
+	struct sg_work *w = sg_new_work(ctx);
+
+	if (!t || !w || !sg_parse_ip(ctx, w, sg_eth_proto(ctx)) || !sg_st_claim(ctx, t, w))
+		return TC_ACT_SHOT;
+	return sg_eslow_nat(ctx, t, w, 0);
 }
 
 /* Packets of pods that are too large for the tunnel: their sender is told so. */
@@ -79,13 +99,15 @@ SEC("tc")
 int sg_eslow_tc(struct __sk_buff *ctx)
 {
 	__u32 mark = ctx->mark;
+	int act;
 
 	if (!sg_feature(SG_F_EGRESS))
 		return TC_ACT_SHOT;
 	if ((mark & ~SG_EG_PAIRS) != SG_EG_MARK)
 		return sg_eslow_refuse(ctx);
-	ctx->mark = 0;
-	return sg_eslow_out(ctx, mark & SG_EG_PAIRS);
+	act = mark & SG_EG_PAIRS ? sg_eslow_out(ctx, mark & SG_EG_PAIRS) : sg_eslow_in(ctx);
+	ctx->mark = 0; /* only now: fragments that wait come here again with it */
+	return act;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -14,6 +14,7 @@
 #include "lib/nat.h"
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
+#include "lib/icmp_same.h"
 #include "lib/observe.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
@@ -133,6 +134,8 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 		reason = sg_st_wait(ctx, w);
 	else if (reason == SG_SLOW_FRAGMENT)
 		reason = sg_fragment(ctx, t, w);
+	else if (reason == SG_SLOW_REWRITE && sg_st_same_family(w))
+		reason = sg_icmp_same(ctx, w);
 	else if (reason == SG_SLOW_REWRITE && w->way == SG_WAY_OUT && bpf_map_lookup_elem(&sg_st_own, &w->dst.addr))
 		reason = sg_slow_hairpin(ctx, t, w);
 	else if (reason == SG_SLOW_REWRITE)

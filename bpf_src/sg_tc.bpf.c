@@ -18,6 +18,21 @@
 #include "lib/lb.h"
 #include "lib/st_fast.h"
 
+/* The slow device that finishes a packet: for replies to pods of egress it is the one that knows where they live. */
+SG_INLINE int sg_tc_aside(struct __sk_buff *ctx, const struct sg_work *w)
+{
+	const struct sg_st_own *own;
+
+	if (sg_feature(SG_F_EGRESS) && w->way == SG_WAY_IN) {
+		own = sg_st_own_of(&w->pkt.daddr);
+		if (own && own->flags & SG_OWN_SAME) {
+			ctx->mark = SG_EG_MARK;
+			return bpf_redirect(sg_cfg.eslow_dev, 0);
+		}
+	}
+	return bpf_redirect(sg_cfg.slow_dev, 0);
+}
+
 /* What every path does at its end. */
 SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reason reason, __u32 segs, __u32 bytes)
 {
@@ -27,7 +42,7 @@ SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reaso
 	if (w->icmp.send)
 		reason = SG_SLOW_ICMP;
 	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
-		w->act = bpf_redirect(sg_cfg.slow_dev, 0);
+		w->act = sg_tc_aside(ctx, w);
 	sg_metric(reason, segs, bytes);
 	return w->act;
 }

@@ -98,7 +98,7 @@ SG_GLOBAL int sg_eg_out(struct __sk_buff *ctx, __u32 id)
 	if (w->icmp.send || reason == SG_SLOW_REWRITE) {
 		reason = SG_SLOW_REWRITE;
 		ctx->mark = SG_EG_MARK | pair;
-		w->act = bpf_redirect(sg_eg_slow_dev, 0);
+		w->act = bpf_redirect(sg_cfg.eslow_dev, 0);
 	}
 	sg_metric(reason, segs, bytes);
 	return w->act;

@@ -335,8 +335,9 @@ SG_INLINE enum sg_reason sg_st_check(sg_ctx *ctx, struct sg_work *w, const struc
 }
 
 /* What the slow path has to do, as far as it can be told before state is touched. */
-SG_INLINE enum sg_reason sg_st_slow(struct sg_work *w, const struct sg_nat_gw *gw)
+SG_INLINE enum sg_reason sg_st_slow(struct sg_work *w, const struct sg_st_obj *obj)
 {
+	const struct sg_nat_gw *gw = &obj->gw;
 	struct sg_pkt *p = &w->pkt;
 	struct sg_l4 *l = &w->l4;
 	bool v4 = p->version == 4;
@@ -347,7 +348,7 @@ SG_INLINE enum sg_reason sg_st_slow(struct sg_work *w, const struct sg_nat_gw *g
 		return l->error && !(v4 && (l->type == 4 || l->type == 5)) ? SG_SLOW_REWRITE : SG_DROP_ICMP_TYPE;
 	}
 	/* RFC 6146 3.4: computed, but fragments are not put together for it. */
-	if (unlikely(v4 && p->proto == IPPROTO_UDP && l->zero)) {
+	if (unlikely(v4 && p->proto == IPPROTO_UDP && l->zero && !(obj->flags & SG_ST_SAME))) {
 		if (p->fragment || l->zero == SG_UDP_ZERO_BAD)
 			return SG_DROP_UDP_ZERO;
 		if (!SG_HOOK_IS_SLOW)
@@ -558,7 +559,7 @@ SG_GLOBAL int sg_st_ready(sg_ctx *ctx, struct sg_work *w)
 		return SG_DROP_STALE;
 	reason = sg_st_check(ctx, w, &obj->gw);
 	if (!reason)
-		reason = sg_st_slow(w, &obj->gw);
+		reason = sg_st_slow(w, obj);
 	if (!reason)
 		reason = sg_st_fragment(w, obj);
 	if (!reason)

@@ -8,6 +8,9 @@
 #include "st_frag.h"
 
 #define SG_ST_WAIT_LEN 2048
+#ifndef SG_ST_WAIT_DEV
+#define SG_ST_WAIT_DEV sg_cfg.slow_dev
+#endif
 #define SG_ST_WAIT_WAYS 8
 #define SG_ST_WAIT_SETS 64
 
@@ -115,7 +118,7 @@ SG_GLOBAL int sg_st_wait(sg_ctx *ctx, struct sg_work *w)
 	w->act = TC_ACT_STOLEN;
 	if (sg_st_wait_mark(p, now, s->until) &&
 	    __sync_val_compare_and_swap(&s->state, SG_ST_WAIT_HELD, SG_ST_WAIT_FREE) == SG_ST_WAIT_HELD)
-		w->act = bpf_redirect(sg_cfg.slow_dev, 0);
+		w->act = bpf_redirect(SG_ST_WAIT_DEV, 0);
 	return SG_OK_ST_HELD;
 drop:
 	SG_ST_COUNT(w->st.obj, fragments);
@@ -136,7 +139,7 @@ SG_GLOBAL int sg_st_wait_send(sg_ctx *ctx, const struct sg_pkt *p, __u32 at)
 	len = s->len;
 	if (len && len <= SG_ST_WAIT_LEN && !sg_st_past(sg_st_now(), s->until) && !bpf_skb_change_tail(ctx, p->l3 + len, 0) &&
 	    !sg_store(ctx, p->l3, s->b, sg_bounded(len, SG_ST_WAIT_LEN)))
-		bpf_clone_redirect(ctx, sg_cfg.slow_dev, 0);
+		bpf_clone_redirect(ctx, SG_ST_WAIT_DEV, 0);
 	else
 		SG_ST_COUNT(s->obj, fragments);
 	__sync_lock_test_and_set(&s->state, SG_ST_WAIT_FREE);

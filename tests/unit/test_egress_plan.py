@@ -95,6 +95,24 @@ def test_without_a_gateway_the_policy_is_there_so_that_nothing_leaves() -> None:
     assert not policy.members
 
 
+def test_pods_of_a_node_with_egress_keep_its_stateful_nat64() -> None:
+    """A hook has one program: that of egress, which asks the other one for what it lets pass."""
+    raw = yaml.safe_load((ROOT / "examples" / "nat46gateway-stateful" / "internet.yaml").read_text())
+    raw["spec"]["nodeSelector"] = {"matchLabels": LABEL}
+    nat64 = parse_object(raw)
+    assert isinstance(nat64, UserObject), nat64
+    spec = specs(planned(example(), nat64))["g1"]
+    attached = {(a.program, device) for item in spec.objects for a in item.attachments for device in a.devices}
+    assert {("sg_pod_tc", "pods"), ("sg_uplink_tc", "@behind-egress")} <= attached
+    assert ("sg_uplink_tc", "pods") not in attached
+    constants = {item.name: item.constants for item in spec.objects}
+    assert constants["sg_egress"]["sg_eg_chained"] == 1
+    assert (
+        "sg_eg_chained"
+        not in {item.name: item.constants for item in specs(planned(example()))["g1"].objects}["sg_egress"]
+    )
+
+
 @pytest.mark.parametrize("transport", ["IPIP", "Direct"])
 def test_a_transport_that_is_not_there_is_said_and_drops(transport: str) -> None:
     result = planned(example(transport=transport))

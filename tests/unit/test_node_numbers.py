@@ -190,6 +190,16 @@ def test_ports_of_the_host_are_kept_apart_for_every_protocol() -> None:
     assert "192.0.2.1 is an address of this host; its ports 22, 80, 32768-32800 are not given" in note.message
 
 
+def test_an_address_that_egress_has_put_on_answers_as_the_hosts_and_keeps_all_ports_for_clients() -> None:
+    """It is no source of the host's own connections, and comes and goes with the owner of a pair."""
+    found = Findings()
+    device = Device("up", 2, addresses=(AddressSeen("192.0.2.1", 32, floating=True),))
+    tables = keep_apart((own("192.0.2.1"),), node(device, host=HOST), found)
+    assert tables[0].entries[0].value["flags"] == 2 | OWN_HOST  # type: ignore[index, call-overload]
+    assert reserved(tables) == {}
+    assert not found.notes
+
+
 def test_an_address_of_nobody_or_of_sixgate_has_no_such_ports() -> None:
     found = Findings()
     ours = Device("up", 2, addresses=(AddressSeen("192.0.2.1", 32, ours=True),))

@@ -21,6 +21,7 @@ struct sg_config {
 	__u32 icmp_burst;
 	__u32 st_ids;		 /* entries of sg_st_sess and sg_st_map, a multiple of 512: sessions that this node can have */
 	sg_ifindex_t tunnel_dev; /* VXLAN with external metadata, 0 where there is no egress */
+	sg_ifindex_t eslow_dev;	 /* the slow device of egress */
 };
 
 #endif

@@ -21,6 +21,7 @@ enum sg_st_flag {
 	SG_ST_STATIC = 1 << 4,	  /* sg_st_bind holds bindings of this object */
 	SG_ST_CLIENTS = 1 << 5,	  /* a limit per client is set: sg_st_client is kept */
 	SG_ST_NO_PARITY = 1 << 6, /* RFC 7857 3: parity of UDP ports need not be kept */
+	SG_ST_SAME = 1 << 7,	  /* sessions stay within their family: what has no checksum needs none */
 };
 
 /* Indexes of sg_st_obj.life, seconds each. */

@@ -92,8 +92,8 @@ class EgressNatSpec(Spec):
     )
     port_block_size: Annotated[StrictInt, Field(ge=0, le=32768)] = Field(
         default=0,
-        description="Ports per block of a pod (RFC 7422), so that its ports follow from its address; a pod has 16 blocks "
-        "at most. 0: single ports.",
+        description="Ports per block of a pod (RFC 7422), so that its ports follow from its address; a pod has 16 "
+        "blocks at most. 0: single ports.",
     )
     lifetimes: EgressLifetimesSpec = Field(
         default_factory=EgressLifetimesSpec, description="How long idle sessions are kept.", json_schema_extra=OBJECT

@@ -99,7 +99,12 @@ def keep_apart(tables: tuple[Table, ...], have: Observed, found: Findings) -> tu
     """`tables` with the host's addresses marked in OWN_TABLE and its ports in RESERVED_TABLE; says so to the owners."""
     if have.host_ports is None:
         return tables
-    local = {a.address for device in have.devices.values() for a in device.addresses if not a.ours and not device.ours}
+    local = {
+        a.address: a.floating
+        for device in have.devices.values()
+        for a in device.addresses
+        if not a.ours and not device.ours
+    }
     reserved: defaultdict[int, int] = defaultdict(int)
     owners: set[str] = set()
     made = []
@@ -112,6 +117,8 @@ def keep_apart(tables: tuple[Table, ...], have: Observed, found: Findings) -> tu
             value: Any = entry.value
             if str(entry.key) in local and isinstance(value, dict):
                 value = value | {"flags": int(value.get("flags", 0)) | OWN_HOST}
+            # One that egress has put on is no source of the host's own connections.
+            if local.get(str(entry.key)) is False and isinstance(value, dict):
                 ports = have.host_ports.of(str(entry.key))
                 _reserve(reserved, value, ports)
                 owners |= set(table.owners)

@@ -192,21 +192,25 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
             AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
             AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
         ),
-        constants=(("sg_eg_slow_dev", SLOW_DEVICE), *((("sg_eg_chained", 1),) if chained else ())),
+        constants=(("sg_eg_chained", 1),) if chained else (),
     )
     slow = ObjectPlan(
         "sg_eslow",
         digests["sg_eslow"],
         owners,
         (AttachmentPlan("sg_eslow_tc", "tc-ingress", (SLOW_PEER,)),),
-        constants=(("sg_eg_slow_dev", SLOW_DEVICE),),
     )
     found_plans = tuple(part.plan for part in found)
     config = made.config or ConfigPlan(Feature(0), SLOW_DEVICE, SLOW_PEER, ETHERNET_HEADER_BYTES, ICMP_RATE, ICMP_RATE)
     with_pods = replace(
         made,
         objects=(egress, slow, *objects),
-        config=replace(config, features=config.features | Feature.EGRESS, tunnel_device=TUNNEL_DEVICE),
+        config=replace(
+            config,
+            features=config.features | Feature.EGRESS,
+            tunnel_device=TUNNEL_DEVICE,
+            egress_slow_device=SLOW_DEVICE,
+        ),
         egress=found_plans,
     )
     serving = tuple(plan for plan in found_plans if plan.gateway)

@@ -156,7 +156,7 @@ def _object(policy: EgressPlan, name: str, space: PortSpacePlan, stat: int, shar
     nat = policy.nat
     sessions = max(1024, nat.max_sessions // shared_by)
     ports = OWN_PORTS[1] - OWN_PORTS[0] + 1
-    flags = StatefulFlag.LIVE | StatefulFlag.ADF | StatefulFlag.PAIRED
+    flags = StatefulFlag.LIVE | StatefulFlag.ADF | StatefulFlag.PAIRED | StatefulFlag.SAME
     limited = nat.client_ports or nat.client_sessions or nat.client_rate
     return ObjectStatePlan(
         name=name,

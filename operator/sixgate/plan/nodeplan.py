@@ -43,6 +43,7 @@ class StatefulFlag(IntFlag):
     HAIRPIN = 1 << 3
     STATIC = 1 << 4
     CLIENTS = 1 << 5
+    SAME = 1 << 7
 
 
 class Has(IntFlag):
@@ -90,7 +91,7 @@ class ObjectPlan:
     digest: str
     owners: tuple[Ref, ...]
     attachments: tuple[AttachmentPlan, ...]
-    constants: tuple[tuple[str, str], ...] = ()  # beside `sg_cfg`
+    constants: tuple[tuple[str, str | int], ...] = ()  # beside `sg_cfg`
     maps: tuple[MapPlan, ...] = ()
 
 
@@ -105,6 +106,7 @@ class ConfigPlan:
     icmp_rate: int
     icmp_burst: int
     tunnel_device: str = ""
+    egress_slow_device: str = ""
     st_ids: int = 0  # sessions that the node's tables have room for
 
 

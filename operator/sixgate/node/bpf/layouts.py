@@ -207,6 +207,7 @@ class SgStFlag(IntEnum):
     SG_ST_STATIC = 16
     SG_ST_CLIENTS = 32
     SG_ST_NO_PARITY = 64
+    SG_ST_SAME = 128
 
 
 class SgStHas(IntEnum):
