@@ -333,6 +333,22 @@ def test_without_a_gateway_nothing_leaves(lab: EgressLab) -> None:
     lab.wait(lambda: sources(lab, "pay", SERVER4) == {SOURCE4}, lambda: lab.tail("n1"), 10)
 
 
+def test_an_object_that_is_deleted_and_made_anew_works(lab: EgressLab) -> None:
+    """The agents live on, and the maps that they know of do not."""
+    objects, lab.objects = lab.objects, {}
+    try:
+        lab.write()
+        lab.wait(lambda: SOURCE4 not in sources(lab, "pay", SERVER4), lambda: f"it goes on\n{lab.tail('n1')}", 20)
+        for node in lab.nodes:
+            lab.wait(lambda node=node: not lab.reports(node), lambda node=node: f"{node}: {lab.reports(node)}", 20)
+    finally:
+        lab.objects = objects
+        lab.write()
+    lab.wait_settled()
+    lab.wait(lambda: sources(lab, "pay", SERVER4) == {SOURCE4}, lambda: lab.tail("n1"), 10)
+    lab.wait(lambda: sources(lab, "bridged", SERVER6) == {SOURCE6}, lambda: lab.tail("n2"), 10)
+
+
 def test_everything_goes_when_it_is_taken_down(lab: EgressLab) -> None:
     """The last test: it takes the node off."""
     lab.kill("n2")

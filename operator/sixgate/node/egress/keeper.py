@@ -95,6 +95,7 @@ class EgressKeeper:
         """After `spec` was applied: maps and devices are there."""
         if not spec.egress:
             await self.stop()
+            self._forget_all()
             return
         try:
             self._maps.open()
@@ -151,6 +152,14 @@ class EgressKeeper:
         await self._handover.close()
         self._floating.close()
         self._maps.close()
+
+    def _forget_all(self) -> None:
+        """The maps go with the last object: what comes next begins with empty ones, and so must this."""
+        for known in (self._pairs, self._addresses, self._ways, self._reasons, self._repeat, self._drains):
+            known.clear()
+        self._owners.configure(())
+        self._heart.members = {}
+        self._people.forget()
 
     def reports(self) -> tuple[EgressReport, ...]:
         """Pairs that this node owns or has pods for."""

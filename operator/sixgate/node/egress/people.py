@@ -51,6 +51,11 @@ class People:
         self._policies = policies
         self._wake.set()
 
+    def forget(self) -> None:
+        """There are no policies any more, and no maps that anything was written to. Not while `run` runs."""
+        self.selected, self._policies, self._population, self._bound = {}, (), None, {}
+        self._inside.clear()
+
     def addresses(self) -> dict[str, list[str]]:
         """Addresses of the pods of this node, by namespace and name."""
         pods = self._population.pods.values() if self._population is not None else ()
