@@ -166,19 +166,39 @@ def test_files_are_read_as_the_kubelet_mounts_them(tmp_path: Path) -> None:
         read_files(tmp_path, "a")
 
 
-def test_a_resolver_without_files_says_what_it_lacks(tmp_path: Path) -> None:
-    follower = Follower("a", tmp_path / "config", tmp_path / "run")
+def unready_once_told(follower: Follower) -> tuple[str, ...]:
+    """What a follower says when it has looked at its directory."""
 
-    async def look() -> None:
+    async def look() -> tuple[str, ...]:
         task = asyncio.create_task(follower.run())
         async with asyncio.timeout(10):
-            while "no files" not in follower.unready()[0]:
+            while (told := follower.unready()) and "the resolver is" in told[0]:
                 await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        return told
 
-    asyncio.run(look())
+    return asyncio.run(look())
+
+
+def test_a_resolver_that_no_gateway_wants_yet_holds_up_no_installation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower = Follower("a", tmp_path / "config", tmp_path / "run")
+    assert follower.unready(), "before the first look nothing is known"
+    assert unready_once_told(follower) == ()
+    assert "has no files of the gateway a; is there such an object?" in caplog.text
     assert not (tmp_path / "run").exists()
+    follower.leaving = True
+    assert follower.unready() == ("This resolver is being ended.",)
+
+
+def test_a_resolver_whose_files_cannot_be_read_is_not_ready(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "a.unbound.conf").write_text("")
+    (config / "a.rules.json").write_bytes(b"\xff")
+    assert "The files of a must be readable" in unready_once_told(Follower("a", config, tmp_path / "run"))[0]
 
 
 def test_the_shipped_manifests_fit_together() -> None:

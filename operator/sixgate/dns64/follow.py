@@ -48,6 +48,7 @@ class Follower:
     """Set when the pod is on its way out: not ready any more, and still answering."""
     _process: ResolverProcess = field(init=False)
     _said: str = field(default="", init=False)
+    _idle: bool = field(default=False, init=False)  # looked, and there is no gateway yet that wants a resolver
 
     def __post_init__(self) -> None:
         self._process = ResolverProcess(f"NAT46Gateway/{self.gateway}", self.run_dir / self.gateway, lambda _: None)
@@ -57,13 +58,21 @@ class Follower:
         return self._process.status
 
     def unready(self) -> tuple[str, ...]:
-        """Why no questions should come here; empty where they should."""
+        """Why no questions should come here; empty where they should.
+
+        Also empty as long as no gateway has wanted a resolver: nobody asks then, and who installs the pods before the
+        gateway (`helm install --wait`, a wave of Argo CD) would wait for each with the other.
+        """
         if self.leaving:
             return ("This resolver is being ended.",)
         status = self.status
-        if status.state == "Ready":
+        if status.state == "Ready" or self._idle:
             return ()
         return (status.message or self._said or f"{status.owner}: the resolver is {status.state}.",)
+
+    @property
+    def _absent(self) -> str:
+        return f"{self.directory} has no files of the gateway {self.gateway}; is there such an object?"
 
     async def run(self) -> None:
         """Until cancelled; the process has ended then."""
@@ -71,6 +80,7 @@ class Follower:
         try:
             while True:
                 texts = await asyncio.to_thread(self._read)
+                self._idle = running is None and texts is None and self._said == self._absent
                 if texts is not None:
                     self._process.want(texts)
                     running = running or asyncio.create_task(self._process.run())
@@ -85,8 +95,7 @@ class Follower:
     def _read(self) -> Mapping[str, str] | None:
         try:
             texts = read_files(self.directory, self.gateway)
-            missing = f"{self.directory} has no files of the gateway {self.gateway}; is there such an object?"
-            said = "" if texts is not None else missing
+            said = "" if texts is not None else self._absent
         except NoConfigurationError as error:
             texts, said = None, str(error)
         if said and said != self._said:
