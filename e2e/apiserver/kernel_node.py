@@ -82,9 +82,10 @@ class KernelNode:
     def ip(self, *words: str) -> None:
         subprocess.run(["ip", "-n", self._netns, *words], check=True)
 
-    def start(self) -> None:
+    def start(self, *before: str) -> None:
+        """`before` are words of a command that starts the agent in a world of its own."""
         command = self.inside(
-            sys.executable, "-m", "sixgate", "agent", "--node", self.name,
+            *before, sys.executable, "-m", "sixgate", "agent", "--node", self.name,
             "--objects", str(self.objects), "--kubeconfig", str(self._config), "--bpffs", str(self.bpffs),
             "--state-dir", str(self.directory / "state"),
         )  # fmt: skip

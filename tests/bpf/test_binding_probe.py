@@ -15,6 +15,7 @@ import pytest
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf import BpfObject, is_bpffs, missing_permission, mount_id, probe
+from sixgate.node.bpf.probe import too_old
 from tests.bpf.harness import ROOT
 
 AGENT = ("bpf", "net_admin", "perfmon")
@@ -149,3 +150,13 @@ print(before[0] != after[0], before[1], after[1])
     )
     assert done.stdout == "True False True\n", done.stderr
     assert not is_bpffs(tmp_path)
+
+
+@pytest.mark.parametrize("release", ["6.1.0", "6.1.0-18-amd64", "6.18.4", "7.0", "10.2-rc1", "strange"])
+def test_a_kernel_that_is_new_enough(release: str) -> None:
+    assert not too_old(release)
+
+
+@pytest.mark.parametrize("release", ["6.0.19", "5.15.0-91-generic", "4.18.0-513.el8.x86_64", "2.6.78"])
+def test_a_kernel_that_is_too_old_is_named(release: str) -> None:
+    assert too_old(release).startswith(f"The kernel of this node is Linux {release}, and sixgate needs 6.1 or newer")

@@ -179,7 +179,7 @@ async def _within(timeout_s: float, work: Any, *arguments: Any) -> None:
 
     from sixgate.kube import ApiError, KubeClient  # noqa: PLC0415
 
-    deadline = time.monotonic() + timeout_s
+    deadline, said = time.monotonic() + timeout_s, ""
     async with await KubeClient.connect(None, agent=MANAGER) as client:
         while True:
             try:
@@ -189,6 +189,9 @@ async def _within(timeout_s: float, work: Any, *arguments: Any) -> None:
                 lasting = not error.temporary and error.status != 404
                 if lasting or time.monotonic() > deadline:
                     raise HookError(f"It must be done in {timeout_s:.0f} s, and it was not: {error}") from error
+                if str(error) != said:
+                    typer.echo(f"Trying again: {error}")
+                said = str(error)
             await asyncio.sleep(1)
 
 

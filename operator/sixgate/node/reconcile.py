@@ -12,7 +12,7 @@ from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node import bpffs
 from sixgate.node.actions import Action, Attach, Balance, UpdateLink
-from sixgate.node.bpf.probe import missing_permission
+from sixgate.node.bpf.probe import missing_permission, too_old
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.execute import Executor
@@ -140,7 +140,7 @@ class Reconciler:
         return left
 
     def _must_be_permitted(self) -> None:
-        missing = missing_permission()
+        missing = too_old() or missing_permission()
         if missing:
             raise ApplyError(missing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from ctypes import c_char, c_long, c_size_t
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sixgate.node.bpf.prog import ProgType
 
 BPF_FS_MAGIC = 0xCAFE4A11
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 12, 21, 38, 39
+OLDEST = (6, 1)
 NEEDED = {"CAP_BPF": CAP_BPF, "CAP_NET_ADMIN": CAP_NET_ADMIN, "CAP_PERFMON": CAP_PERFMON}
 # mov64 r0, 0; exit
 RETURN_ZERO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -58,6 +60,18 @@ def can_load(type_: ProgType) -> bool:
         return False
     os.close(fd)
     return True
+
+
+def too_old(release: str = "") -> str:
+    """ "" where sixgate runs on this kernel; else a sentence. `release` is what `uname -r` says, given by tests."""
+    running = release or os.uname().release
+    found = re.match(r"(\d+)\.(\d+)", running)
+    if found is None or (int(found[1]), int(found[2])) >= OLDEST:
+        return ""
+    return (
+        f"The kernel of this node is Linux {running}, and sixgate needs {OLDEST[0]}.{OLDEST[1]} or newer: "
+        "the verifiers of older ones refuse its programs."
+    )
 
 
 def missing_permission(status: str | None = None) -> str:
