@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2e.cluster import plan
 from e2e.cluster.cluster import ClusterError
 from e2e.cluster.release import PYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from e2e.cluster.cluster import Cluster
     from e2e.cluster.node import RunningNode
 
@@ -26,6 +29,26 @@ def outside(cluster: Cluster, role: str) -> None:
     cluster.lab.spawn(role, [sys.executable, str(SCRIPT), "serve", str(PORT)], stdout=log, stderr=log)
     path = cluster.lab.workdir / f"{role}.log"
     cluster.wait(f"the server of {role}", lambda: "serving" in path.read_text(), 15)
+
+
+def ask_outside(cluster: Cluster, role: str, *words: str) -> list[str]:
+    """The lines that traffic.py prints on a host outside."""
+    return cluster.lab.run(role, [sys.executable, str(SCRIPT), *words], timeout=120).stdout.split()
+
+
+def name_server(cluster: Cluster, role: str, names: Mapping[str, str]) -> None:
+    """An unbound on a host outside that knows the IPv4 addresses of some names, and nothing else."""
+    where = cluster.lab.workdir / "unbound"
+    where.mkdir()
+    (where / "unbound.conf").write_text(
+        f'server:\n chroot: ""\n username: ""\n directory: "{where}"\n pidfile: ""\n use-syslog: no\n'
+        " interface: ::0\n interface: 0.0.0.0\n access-control: ::/0 allow\n access-control: 0.0.0.0/0 allow\n"
+        ' module-config: "iterator"\n local-zone: "." static\n'
+        + "".join(f' local-data: "{name}. 60 A {address}"\n' for name, address in names.items())
+        + "remote-control:\n control-enable: no\n"
+    )
+    with (where / "log").open("w") as log:
+        cluster.lab.spawn(role, ["unbound", "-d", "-c", str(where / "unbound.conf")], stdout=log, stderr=log)
 
 
 @dataclass(slots=True)
@@ -57,7 +80,7 @@ class Pod:
         # From the pod's network namespace, and not by `kubectl exec`, which ends when the API server does.
         command = self.on_node().command(["nsenter", "-t", self.pid(), "-n", "--", sys.executable, *words])
         environment = self.cluster.lab.environment()
-        return Running(subprocess.Popen(command, env=environment, text=True, stdin=subprocess.DEVNULL,
+        return Running(subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE))  # fmt: skip
 
     def on_node(self) -> RunningNode:
@@ -84,6 +107,7 @@ class Running:
     process: subprocess.Popen[str]
 
     def result(self, timeout: float = 180) -> dict[str, Any]:
+        """Ends it, and says what became of its packets and connections."""
         out, err = self.process.communicate(timeout=timeout)
         if self.process.returncode:
             raise ClusterError(f"The traffic must run to its end, and it said: {err.strip()[-500:]}")
@@ -91,8 +115,10 @@ class Running:
         return found
 
 
-def pods(cluster: Cluster, image: str, wanted: dict[str, tuple[str, str]]) -> dict[str, Pod]:
-    """Pods that serve, by name: (node, namespace). Those of the namespace V6ONLY have no IPv4."""
+def pods(
+    cluster: Cluster, image: str, wanted: dict[str, tuple[str, str]], resolvers: Sequence[str] = ()
+) -> dict[str, Pod]:
+    """Pods that serve, by name: (node, namespace). Those of the namespace V6ONLY have no IPv4, and ask `resolvers`."""
     script = SCRIPT.read_text()
     documents: list[dict[str, Any]] = []
     for namespace in sorted({namespace for _, namespace in wanted.values()}):
@@ -105,13 +131,33 @@ def pods(cluster: Cluster, image: str, wanted: dict[str, tuple[str, str]]) -> di
     cluster.apply(*documents)
     for namespace in {namespace for _, namespace in wanted.values()}:
         cluster.wait(f"the service account of {namespace}", lambda n=namespace: cluster.find("sa", "default", n))  # type: ignore[misc]
-    cluster.apply(*(_pod(name, node, namespace, image) for name, (node, namespace) in wanted.items()))
+    for name, (node, namespace) in wanted.items():
+        document = _pod(name, node, namespace, image)
+        if resolvers and namespace == plan.V6ONLY:
+            document["spec"] |= {"dnsPolicy": "None", "dnsConfig": {"nameservers": list(resolvers)}}
+        cluster.apply(document)
     found = {}
     for name, (_, namespace) in wanted.items():
         cluster.wait(f"pod {name}", lambda name=name, ns=namespace: cluster.pod_ready(name, ns), 60)  # type: ignore[misc]
         status = cluster.find("pod", name, namespace)["status"]
         found[name] = Pod(cluster, name, namespace, [item["ip"] for item in status["podIPs"]])
     return found
+
+
+def node_pods(cluster: Cluster, image: str, service: str, nodes: Sequence[str]) -> None:
+    """A Service, and a pod behind it on each of some nodes, with the node's network."""
+    documents = [_pod(f"{service}-{node}", node, "default", image) for node in nodes]
+    for document in documents:
+        document["metadata"]["labels"] = {"app": service}
+        document["spec"]["hostNetwork"] = True
+    cluster.apply({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": service, "namespace": "default"},
+        "spec": {"selector": {"app": service}, "ports": [{"name": "traffic", "port": PORT}],
+                 "ipFamilyPolicy": "RequireDualStack"},
+    }, *documents)  # fmt: skip
+    for document in documents:
+        name = document["metadata"]["name"]
+        cluster.wait(f"pod {name}", lambda name=name: cluster.pod_ready(name), 60)  # type: ignore[misc]
 
 
 def _pod(name: str, node: str, namespace: str, image: str) -> dict[str, Any]:

@@ -24,6 +24,9 @@ BOTH4, BOTH6 = "203.0.113.30", "2001:db8:f00d::30"
 NAT64_PREFIX = "2001:db8:64::/96"
 GATEWAY_POOL = "198.51.100.0/24"  # what the outside sees of clients behind a NAT46Gateway
 STATEFUL_PREFIX, STATEFUL_POOL = "64:ff9b:1:e2e0::/96", "192.0.2.64/28"
+VIP4, VIP6 = "198.18.0.80", "2001:db8:80::80"  # of the LoadBalancer; the router sends them to a node
+EXIT4, EXIT6 = "172.30.0.77", "fd00:30::77"  # of the EgressGateway, on the segment of the nodes
+V4_NAME = "v4only.example"  # what OUT4 is called; no other name is known outside
 MTU = 1500
 
 

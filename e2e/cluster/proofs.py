@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from e2e.cluster import plan, world
+from e2e.cluster import hosts, plan, world
 from e2e.cluster.cluster import ClusterError
 from e2e.cluster.hosts import PORT
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from e2e.cluster.hosts import Pod
     from e2e.cluster.release import Release
 
-GATEWAY = "mapped"
+GATEWAY, POOL = "mapped", "pool"
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class Scene:
     release: Release
     pods: dict[str, Pod]
     prefix: str = plan.NAT64_PREFIX  # what the load goes through
+    bare: dict[str, frozenset[str]] = field(default_factory=dict)  # addresses of each node before the installation
 
 
 def gateway(nodes: str = "gateway") -> dict[str, Any]:
@@ -41,7 +42,7 @@ def gateway(nodes: str = "gateway") -> dict[str, Any]:
 def stateful() -> dict[str, Any]:
     """Nothing but a prefix and a pool."""
     return {
-        "apiVersion": "sixgate.io/v1alpha1", "kind": "NAT46Gateway", "metadata": {"name": "pool"},
+        "apiVersion": "sixgate.io/v1alpha1", "kind": "NAT46Gateway", "metadata": {"name": POOL},
         "spec": {"nodeSelector": {"matchLabels": {"sixgate.io/stateful": "yes"}}, "prefix": plan.STATEFUL_PREFIX,
                  "stateful": {"pools": [{"cidr": plan.STATEFUL_POOL}]}},
     }  # fmt: skip
@@ -53,7 +54,7 @@ def nat64_stateful(scene: Scene) -> str:
     cluster.kubectl("label", "node", "n1", "sixgate.io/stateful=yes", "--overwrite")
     world.route_gateway(cluster.lab, cluster.nodes["n1"].node, plan.STATEFUL_PREFIX, plan.STATEFUL_POOL)
     cluster.apply(stateful())
-    scene.release.wait_object("nat46gateway", "pool", 0)
+    scene.release.wait_object("nat46gateway", POOL, 0)
     told = []
     for name in ("v6", "v6local"):
         seen = scene.pods[name].ask(plan.translated(plan.OUT4, plan.STATEFUL_PREFIX))
@@ -88,12 +89,7 @@ def nat46(scene: Scene) -> str:
     """The other way: the IPv4-only host opens a connection to the IPv6-only pod."""
     pod = scene.pods["v6"]
     mapped = f"198.51.100.{128 + int(pod.addresses[0].rsplit(':', maxsplit=1)[1], 16)}"
-    lab = scene.cluster.lab
-    script = "import asyncio,sys; sys.path.insert(0,sys.argv[1]); import traffic; "
-    script += "print(asyncio.run(traffic.ask(sys.argv[2], int(sys.argv[3]))))"
-    from e2e.cluster.hosts import SCRIPT  # noqa: PLC0415
-
-    seen = lab.run("out4", ["python3", "-c", script, str(SCRIPT.parent), mapped, str(PORT)]).stdout.strip()
+    seen = " ".join(hosts.ask_outside(scene.cluster, "out4", "ask", mapped, str(PORT)))
     if seen != plan.translated(plan.OUT4):
         raise ClusterError(f"The pod must see {plan.translated(plan.OUT4)}, and it saw {seen or 'nobody'}.")
     return f"{plan.OUT4} reaches pod {pod.addresses[0]} as {mapped}"

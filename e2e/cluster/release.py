@@ -13,7 +13,7 @@ from e2e.cluster.cluster import ClusterError
 from e2e.cluster.node import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from e2e.cluster.cluster import Cluster
 
@@ -21,6 +21,21 @@ CHART = ROOT / "charts" / "sixgate"
 NAMESPACE = "sixgate-system"
 NAME = "sixgate"
 PYTHON = "/opt/sixgate/bin/python"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Seconds of an installation: until the last agent was Ready, the last operator, when the job that applies objects
+    began and had ended, until Helm was done. The API server tells times in whole seconds."""
+
+    agents: float
+    operators: float
+    job: tuple[float, float]
+    helm: float
+
+    def told(self) -> str:
+        began, ended = self.job
+        return f"operators Ready at {self.operators:.0f} s, job that applies objects from {began:.0f} to {ended:.0f} s"
 
 
 @dataclass(slots=True)
@@ -32,19 +47,36 @@ class Release:
     tag: str
     major: int = 3
 
+    @property
+    def image(self) -> str:
+        return f"{self.repository}:{self.tag}"
+
     def arguments(self, values: Mapping[str, Any]) -> list[str]:
         chosen = {"image.repository": self.repository, "image.tag": self.tag, **values}
         return [part for key, value in chosen.items() for part in ("--set-json", f"{key}={json.dumps(value)}")]
 
-    def install(self, values: Mapping[str, Any] | None = None) -> tuple[float, float]:
-        """`helm install --wait`; seconds until the last agent was Ready, and until Helm and its job had ended."""
+    def install(self, values: Mapping[str, Any] | None = None) -> Installed:
+        """`helm install --wait`."""
         began, clock = time.monotonic(), datetime.now(UTC)
         self.cluster.helm("install", NAME, str(CHART), "--namespace", NAMESPACE, "--create-namespace", "--wait",
                           "--timeout", "120s", *self.arguments(values or {}), major=self.major)  # fmt: skip
         spent = time.monotonic() - began
         self.wait_ready()
-        ready = [self.cluster.condition(pod, "Ready")["lastTransitionTime"] for pod in self.agents().values()]
-        return (max(datetime.fromisoformat(time_) for time_ in ready) - clock).total_seconds(), spent
+
+        def since(times: Iterable[str]) -> float:
+            return max((datetime.fromisoformat(text) - clock).total_seconds() for text in times)
+
+        def ready(pods: Iterable[Mapping[str, Any]]) -> float:
+            return since(self.cluster.condition(pod, "Ready")["lastTransitionTime"] for pod in pods)
+
+        events = self.cluster.items("events", "-n", NAMESPACE, "--field-selector=involvedObject.name=sixgate-apply")
+        job = {event["reason"]: event["lastTimestamp"] for event in events}
+        return Installed(
+            agents=ready(self.agents().values()),
+            operators=ready(self.operators()),
+            job=(since([job["SuccessfulCreate"]]), since([job["Completed"]])),
+            helm=spent,
+        )
 
     def upgrade(self, values: Mapping[str, Any] | None = None) -> float:
         """`helm upgrade --wait`; seconds."""

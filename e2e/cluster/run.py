@@ -1,7 +1,7 @@
 """The whole of it: install, prove with traffic, upgrade and break things under load, uninstall; prints every figure.
 
-python -m e2e.cluster [--json FILE] [--only STEP ...]        a cluster of three nodes, made and removed
-KUBECONFIG=FILE python -m e2e.cluster                        an existing cluster: what can be shown from outside
+python -m e2e.cluster [--json FILE] [--only STEP ...] [--keep]     a cluster of three nodes, made and removed
+KUBECONFIG=FILE python -m e2e.cluster [--image NAME:TAG]           an existing cluster: what can be shown from outside
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.harness import Goal, Report, Row, progress
-from e2e.cluster import build, foreign, hosts, objects, plan, proofs, traces, trouble
+from e2e.cluster import build, foreign, gateways, hosts, objects, plan, proofs, traces, trouble
 from e2e.cluster.cluster import Cluster, ClusterError
 from e2e.cluster.proofs import Scene
-from e2e.cluster.release import Release
+from e2e.cluster.release import NAMESPACE, Installed, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPOSITORY, TAG, NEXT = "sixgate.io/sixgate", "e2e", "e2e-next"
+VALUES = {"enableIPv6BIGTCP": True, "agent.announce": True, "dns64.enabled": True, "dns64.gateways": [proofs.POOL]}
 # kube-proxy's rules keep `Auto` from passing larger packets around the kernel's forwarding.
-LIVE = {"enableIPv6BIGTCP": True, "agent.enterPodNamespaces": True, "bigTCP.pods": "Live",
+LIVE = {**VALUES, "agent.enterPodNamespaces": True, "bigTCP.pods": "Live",
         "bigTCP.forwarding": "Redirect"}  # fmt: skip
 WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "enableIPv6BigTCP": ({"enableIPv6BigTCP": True}, "enableIPv6BigTCP"),
@@ -41,12 +42,15 @@ class Run:
 
     report: Report = field(default_factory=lambda: Report("sixgate in a real cluster of three nodes"))
     failures: list[str] = field(default_factory=list)
+    only: tuple[str, ...] = ()  # parts of the names of the steps that are done; empty for all
 
     def figure(self, metric: str, unit: str, value: float, goal: Goal | None = None, note: str = "") -> None:
         self.report.rows.append(Row(metric, unit, (value,), goal=goal, note=note))
 
-    def step(self, name: str, work: Callable[[], object]) -> None:
-        """A row `name`, 1 where `work` went right; what it returns as text is the note."""
+    def step(self, name: str, work: Callable[[], object], *, always: bool = False) -> None:
+        """A row `name`, 1 where `work` went right; what it returns as text is the note. `always`: others need it."""
+        if self.only and not always and not any(part in name for part in self.only):
+            return
         progress(name)
         began = time.monotonic()
         try:
@@ -62,8 +66,8 @@ class Run:
         self.figure(name, "proved", well, Goal("value", "==", 1), f"{note}; {spent}" if note else spent)
 
 
-def whole(report: Run) -> None:
-    """Everything, on a cluster of our own."""
+def whole(report: Run, keep: Callable[[Cluster], None] | None = None) -> None:
+    """Everything, on a cluster of our own; `keep`, where given, is called before it is removed."""
     began = time.monotonic()
     image = build.build(f"{REPOSITORY}:{TAG}")
     rebuilt = build.build(f"{REPOSITORY}:{NEXT}", label="next")
@@ -77,11 +81,14 @@ def whole(report: Run) -> None:
         report.figure("two images imported on three nodes", "s", time.monotonic() - imported)
         release = Release(cluster, REPOSITORY, TAG)
         scene = Scene(cluster, release, {})
+        scene.bare = {name: traces.addresses(running) for name, running in cluster.nodes.items()}
         report.step("values that are wrong are refused, with the key named", lambda: wrong_values(release))
-        report.step("helm 3 install", lambda: install(report, scene))
+        report.step("helm 3 install", lambda: install(report, scene), always=True)
         _proofs(report, scene)
         _troubles(report, scene)
         _ends(report, scene)
+        if keep:
+            keep(cluster)
     report.figure("whole run", "s", time.monotonic() - began, Goal("value", "<=", 600))
 
 
@@ -99,18 +106,21 @@ def existing(report: Run, image: str) -> None:
 
 
 def install(report: Run, scene: Scene) -> None:
-    _installed(report, scene.release.install({"enableIPv6BIGTCP": True}))
+    cluster = scene.cluster
+    _installed(report, scene.release.install(VALUES))
     scene.release.wait_object("bigtcppolicy", "default", 3)
     for role in ("out4", "out6", "out"):
-        hosts.outside(scene.cluster, role)
+        hosts.outside(cluster, role)
+    resolver = cluster.find("service", f"sixgate-dns64-{proofs.POOL}", NAMESPACE)
     wanted = {"v6": ("n3", plan.V6ONLY), "v6local": ("n1", plan.V6ONLY), "both": ("n2", "default"),
               "both2": ("n2", "default")}  # fmt: skip
-    scene.pods.update(hosts.pods(scene.cluster, f"{REPOSITORY}:{TAG}", wanted))
+    asked = [address for address in resolver["spec"]["clusterIPs"] if ":" in address]
+    scene.pods.update(hosts.pods(cluster, scene.release.image, wanted, asked))
 
 
-def _installed(report: Run, seconds: tuple[float, float]) -> None:
-    report.figure("install to all agents Ready", "s", seconds[0], Goal("value", "<=", 30))
-    report.figure("helm install --wait, with the job that applies objects", "s", seconds[1])
+def _installed(report: Run, took: Installed) -> None:
+    report.figure("install to all agents Ready", "s", took.agents, Goal("value", "<=", 30))
+    report.figure("helm install --wait", "s", took.helm, Goal("value", "<=", 30), took.told())
 
 
 def wrong_values(release: Release) -> str:
@@ -125,9 +135,12 @@ def wrong_values(release: Release) -> str:
 
 
 def _proofs(report: Run, scene: Scene) -> None:
-    report.step("NAT64: IPv6-only pod to IPv4-only host", lambda: proofs.nat64(scene))
+    report.step("LoadBalancer from outside to pods", lambda: gateways.load_balancer(scene))
+    report.step("NAT64: IPv6-only pod to IPv4-only host", lambda: proofs.nat64(scene), always=True)
     report.step("NAT46: IPv4-only host to IPv6-only pod", lambda: proofs.nat46(scene))
-    report.step("NAT64 by a prefix and a pool", lambda: proofs.nat64_stateful(scene))
+    report.step("NAT64 by a prefix and a pool", lambda: proofs.nat64_stateful(scene), always=True)
+    report.step("DNS64: a name with an IPv4 address only", lambda: gateways.dns64(scene))
+    report.step("EgressGateway: source addresses as seen outside", lambda: gateways.egress(scene))
     report.step("every example is taken", lambda: objects.apply_examples(scene))
     report.step("helm test sends packets", lambda: helm_test(scene))
     report.step("an agent writes its own status and nothing else", lambda: attack(report, scene))
@@ -157,6 +170,7 @@ def _troubles(report: Run, scene: Scene) -> None:
     report.step("rolling upgrade under load", lambda: upgrade(report, scene))
     report.step("BIG TCP in pods", lambda: big_tcp(report, scene))
     report.step("operators killed", lambda: f"a change reached all nodes {trouble.operators_killed(scene):.1f} s later")
+    report.step("agents killed under load", lambda: agents_killed(report, scene))
     report.step("API server restarted under load", lambda: outage(report, scene))
     report.step("gateway node killed", lambda: trouble.node_killed(scene))
     report.step("a node without BPF file system says so", lambda: trouble.bpffs_missing(scene))
@@ -167,7 +181,7 @@ def _troubles(report: Run, scene: Scene) -> None:
 def _lossless(report: Run, what: str, result: dict[str, object]) -> str:
     for key, metric in (("resets", "connections reset"), ("lost", "packets lost")):
         report.figure(f"{metric}, {what}", key, float(str(result[key])), Goal("value", "==", 0))
-    told = f"{result['connections']} connections, {result['packets_per_s']} packets/s"
+    told = f"{result['connections']} connections, {result['packets_per_s']} packets/s for {result['seconds']} s"
     return f"{told}, slowest answer {result['worst_ms']} ms" + (f", {result['why']}" if result["why"] else "")
 
 
@@ -175,8 +189,13 @@ def upgrade(report: Run, scene: Scene) -> str:
     return _lossless(report, "rolling upgrade", trouble.upgrade(scene, NEXT, LIVE))
 
 
+def agents_killed(report: Run, scene: Scene) -> str:
+    result = trouble.under_load(scene, 60, lambda: trouble.agents_killed(scene))
+    return _lossless(report, "agents killed", result)
+
+
 def outage(report: Run, scene: Scene) -> str:
-    result = trouble.under_load(scene, 30, lambda: trouble.apiserver_restarted(scene))
+    result = trouble.under_load(scene, 60, lambda: trouble.apiserver_restarted(scene))
     return _lossless(report, "API server away", result)
 
 
@@ -222,7 +241,7 @@ def _ends(report: Run, scene: Scene) -> None:
 
 def uninstall(scene: Scene) -> str:
     spent = scene.release.uninstall()
-    left = traces.left_anywhere(scene.cluster)
+    left = traces.left_anywhere(scene.cluster, scene.bare)
     if left:
         raise ClusterError(f"Nothing of sixgate must be left on any node, and there is: {'; '.join(left[:10])}")
     return f"no program, map, pin, file, route, device or size on 3 nodes after {spent:.1f} s; objects stay"
@@ -233,7 +252,7 @@ def keep(scene: Scene) -> str:
     scene.release.install({"uninstall.keepDataPlane": True})
     scene.release.wait_object("nat46gateway", proofs.GATEWAY, 2)
     scene.release.uninstall()
-    if not traces.left(scene.cluster.nodes["n1"]):
+    if not traces.left(scene.cluster.nodes["n1"], ()):
         raise ClusterError("The data plane must be kept, and there is nothing on n1.")
     seen = scene.pods["v6"].ask(plan.translated(plan.OUT4))
     if not seen.startswith("198.51.100."):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from e2e.cluster.node import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from e2e.cluster.cluster import Cluster
     from e2e.cluster.node import RunningNode
 
@@ -29,8 +31,15 @@ print(json.dumps(found))
 PROTOCOL = "83"  # of routes and addresses that sixgate adds
 
 
-def left(running: RunningNode) -> list[str]:
-    """A line for everything of sixgate that is on the node."""
+def addresses(running: RunningNode) -> frozenset[str]:
+    """What the node has on its uplink and its loopback."""
+    told = [running.run("ip", "-o", "address", "show", "dev", name).stdout for name in ("lo", "eth0")]
+    lines = [line.split() for text in told for line in text.splitlines()]
+    return frozenset(f"{words[3]} on {words[1]}" for words in lines)
+
+
+def left(running: RunningNode, bare: Collection[str]) -> list[str]:
+    """A line for everything of sixgate that is on the node; `bare` are the addresses that it had without."""
     found = [f"pin {path}" for path in running.run("find", PINS, check=False).stdout.split()]
     found += [f"file {path}" for path in running.run("find", STATE, "-mindepth", "1", check=False).stdout.split()]
     asked = running.run(sys.executable, "-c", HOOKS, str(ROOT / "operator")).stdout
@@ -48,6 +57,7 @@ def left(running: RunningNode) -> list[str]:
         found += [
             f"rule {line}" for line in rules if not line.endswith(("lookup local", "lookup main", "lookup default"))
         ]
+    found += [f"address {address}" for address in sorted(addresses(running).difference(bare))]
     sizes = running.run("ip", "-d", "-o", "link", "show", "eth0").stdout.split()
     for key in ("gso_max_size", "gro_max_size"):
         if sizes[sizes.index(key) + 1] != "65536":
@@ -55,8 +65,8 @@ def left(running: RunningNode) -> list[str]:
     return found
 
 
-def left_anywhere(cluster: Cluster) -> list[str]:
-    return [f"{name}: {line}" for name, running in cluster.nodes.items() for line in left(running)]
+def left_anywhere(cluster: Cluster, bare: Mapping[str, Collection[str]]) -> list[str]:
+    return [f"{name}: {line}" for name, running in cluster.nodes.items() for line in left(running, bare[name])]
 
 
 def pids(running: RunningNode, word: str) -> list[str]:

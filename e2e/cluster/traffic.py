@@ -3,11 +3,14 @@
 
     traffic.py serve PORT                      TCP: says who the peer is, then echoes; UDP: counts numbered packets
     traffic.py ask HOST PORT                   one connection; prints what the server calls us
+    traffic.py names HOST PORT --connections N    one after the other; prints what the servers call themselves
+    traffic.py resolve NAME                    prints the first IPv6 address of a name
     traffic.py load HOST PORT --connections N --packets N --seconds N     prints one JSON object at the end
     traffic.py watch HOST PORT --seconds N     bursts over TCP, prints the largest packet that the device carried
 
 `load` keeps every connection open and sends on each once a second; a connection that ends, or whose answer is not what
-was sent, is a reset. UDP packets carry their number; the server says which have come.
+was sent, is a reset. UDP packets carry their number; the server says which have come. It ends after so many seconds, or
+when its standard input does.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import threading
 import time
 from contextlib import suppress
 
-ASK, REPORT, SINK = b"ask\n", b"report\n", b"sink\n"
+ASK, NAME, REPORT, SINK = b"ask\n", b"name\n", b"report\n", b"sink\n"
 ETH_P_ALL = 3
 
 
@@ -58,6 +61,8 @@ async def answer(counter: Counter, reader: asyncio.StreamReader, writer: asyncio
         while line := await reader.readline():
             if line == ASK:
                 writer.write(f"{peer}\n".encode())
+            elif line == NAME:
+                writer.write(f"{socket.gethostname()}\n".encode())
             elif line == SINK:
                 while await reader.read(1 << 20):
                     pass
@@ -103,6 +108,14 @@ async def ask(host: str, port: int, line: bytes = ASK) -> str:
     told = await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     return told.decode().strip()
+
+
+def resolve(name: str) -> str:
+    """The first IPv6 address of a name; empty where it has none."""
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET6, socket.SOCK_STREAM)[0][4][0])
+    except socket.gaierror:
+        return ""
 
 
 class Load:
@@ -151,9 +164,17 @@ class Load:
                 self.sent = number + 1
             time.sleep(0.005)
 
+    def until_told(self) -> None:
+        """Whoever started this closes its standard input when it has seen enough."""
+        while sys.stdin.read(1):
+            pass
+        self.end = min(self.end, time.monotonic())
+
     async def run(self) -> dict[str, object]:
         sender = struct.unpack("!I", socket.inet_aton("127.0.0.1"))[0] ^ (time.monotonic_ns() & 0xFFFFFF)
-        self.end = time.monotonic() + self.seconds
+        began = time.monotonic()
+        self.end = began + self.seconds
+        threading.Thread(target=self.until_told, daemon=True).start()
         blaster = threading.Thread(target=self.blast, args=(sender,))
         if self.packets:
             blaster.start()
@@ -167,7 +188,8 @@ class Load:
         return {
             "connections": self.opened, "resets": self.resets, "messages": self.messages, "why": self.why,
             "worst_ms": round(self.worst_ms, 1), "sent": self.sent, "received": received,
-            "lost": self.sent - received, "packets_per_s": round(self.sent / self.seconds),
+            "lost": self.sent - received, "packets_per_s": round(self.sent / (self.end - began)),
+            "seconds": round(self.end - began, 1),
         }  # fmt: skip
 
 
@@ -199,7 +221,7 @@ def _fill(sink: socket.socket, end: float) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["serve", "ask", "load", "watch"])
+    parser.add_argument("what", choices=["serve", "ask", "names", "resolve", "load", "watch"])
     parser.add_argument("words", nargs="+")
     parser.add_argument("--connections", type=int, default=0)
     parser.add_argument("--packets", type=int, default=0)
@@ -207,9 +229,15 @@ def main() -> int:
     args = parser.parse_args()
     if args.what == "serve":
         asyncio.run(serve(int(args.words[0])))
+    if args.what == "resolve":
+        print(resolve(args.words[0]))
+        return 0
     host, port = args.words[0], int(args.words[-1])
     if args.what == "ask":
         print(asyncio.run(ask(host, port)))
+    elif args.what == "names":
+        for _ in range(args.connections):
+            print(asyncio.run(ask(host, port, NAME)))
     elif args.what == "load":
         load = Load(host, port, args.connections, args.packets, args.seconds)
         print(json.dumps(asyncio.run(load.run())))

@@ -56,4 +56,9 @@ def _outside(lab: LabRun) -> None:
 
 def route_gateway(lab: LabRun, node: plan.Node, prefix: str = plan.NAT64_PREFIX, pool: str = plan.GATEWAY_POOL) -> None:
     """The router sends what a NAT46Gateway is for to `node`, as BGP or a static route would."""
-    lab.ip(UNDER, f"route replace {prefix} via {node.ipv6}", f"route replace {pool} via {node.ipv4}")
+    route_to(lab, node, prefix, pool)
+
+
+def route_to(lab: LabRun, node: plan.Node, ipv6: str, ipv4: str) -> None:
+    """The router sends two networks or addresses to `node`."""
+    lab.ip(UNDER, f"route replace {ipv6} via {node.ipv6}", f"route replace {ipv4} via {node.ipv4}")
