@@ -6,6 +6,7 @@
 #define SG_WORK_MAP sg_work_slow
 #define SG_ST_HOLD 1
 #define SG_EG_HOMES 0
+#define SG_ST_BALANCED 1
 #define SG_LB_WORK_MAP sg_lb_work_slow
 
 #include "sg/ctx_skb.h"
@@ -109,16 +110,31 @@ SG_GLOBAL int sg_slow_stateless(struct __sk_buff *ctx, const struct sg_nat_table
 	return w->pkt.version == 6 ? sg_nat64(ctx, t, w) : sg_nat46(ctx, t, w);
 }
 
+/* `lw` is what the balancer left of a packet for a VIP in mode NAT, else NULL. */
+SG_GLOBAL int sg_slow_claim(struct __sk_buff *ctx, const struct sg_nat_table *t, struct sg_work *w, struct sg_lb_work *lw)
+{
+	if (!t || !w)
+		return false;
+	if (!lw)
+		return sg_st_claim(ctx, t, w);
+	w->pkt = lw->pkt;
+	return sg_lb_ask_engine(w, lw);
+}
+
 SG_INLINE int sg_slow(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t = sg_nat_table();
 	struct sg_work *w;
+	struct sg_lb_work *lw = NULL;
 	int act, reason, answer;
+	__u32 zero = 0;
 
 	if (sg_feature(SG_F_LB) && !sg_is_ready(ctx)) {
 		act = sg_lb_slow(ctx);
-		if (act != SG_LB_FOREIGN)
+		if (act == SG_LB_ENGINE)
+			lw = bpf_map_lookup_elem(&SG_LB_WORK_MAP, &zero);
+		else if (act != SG_LB_FOREIGN)
 			return act == SG_ACT_PASS ? TC_ACT_SHOT : act;
 	}
 	w = sg_new_work(ctx);
@@ -126,7 +142,7 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 		return TC_ACT_SHOT;
 	if (sg_is_ready(ctx))
 		reason = sg_send_ready(ctx, w);
-	else if (sg_feature(SG_F_STATEFUL) && t && t->stateful && sg_parse_ip(ctx, w, proto) && sg_st_claim(ctx, t, w))
+	else if (sg_feature(SG_F_STATEFUL) && t && t->stateful && sg_parse_ip(ctx, w, proto) && sg_slow_claim(ctx, t, w, lw))
 		reason = sg_slow_stateful(ctx, t, w);
 	else
 		reason = sg_slow_stateless(ctx, t, w);
@@ -145,6 +161,8 @@ SG_INLINE int sg_slow(struct __sk_buff *ctx)
 		if (answer)
 			sg_metric(answer, 1, w->frame_len);
 	}
+	if (lw)
+		sg_lb_natted(w, lw, reason);
 	sg_metric(reason, 1, w->frame_len);
 	return w->act;
 }

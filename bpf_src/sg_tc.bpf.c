@@ -4,6 +4,7 @@
 
 #define SG_WORK_MAP sg_work_tc
 #define SG_ST_HOLD 1
+#define SG_ST_BALANCED 1
 #define SG_LB_WORK_MAP sg_lb_work_tc
 
 #include "sg/ctx_skb.h"
@@ -33,6 +34,11 @@ SG_INLINE int sg_tc_aside(struct __sk_buff *ctx, const struct sg_work *w)
 	return bpf_redirect(sg_cfg.slow_dev, 0);
 }
 
+SG_INLINE bool sg_is_slow(enum sg_reason reason)
+{
+	return reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE;
+}
+
 /* What every path does at its end. */
 SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reason reason, __u32 segs, __u32 bytes)
 {
@@ -41,25 +47,35 @@ SG_INLINE int sg_tc_done(struct __sk_buff *ctx, struct sg_work *w, enum sg_reaso
 		sg_note(ctx, w, reason);
 	if (w->icmp.send)
 		reason = SG_SLOW_ICMP;
-	if (reason == SG_SLOW_ICMP || reason == SG_SLOW_FRAGMENT || reason == SG_SLOW_REWRITE)
+	if (sg_is_slow(reason))
 		w->act = sg_tc_aside(ctx, w);
 	sg_metric(reason, segs, bytes);
 	return w->act;
 }
 
-/* SG_FLOW_GENERAL where the packet is none of the stateful objects'. */
-SG_GLOBAL int sg_tc_stateful(struct __sk_buff *ctx)
+/* SG_FLOW_GENERAL where the packet is none of the stateful objects'. `balanced`: it is for a VIP, and sg_lb_general() has read it. */
+SG_GLOBAL int sg_tc_stateful(struct __sk_buff *ctx, __u32 balanced)
 {
 	const struct sg_nat_table *t = sg_nat_table();
-	__u32 segs = sg_segments(ctx), bytes = ctx->len;
+	__u32 segs = sg_segments(ctx), bytes = ctx->len, zero = 0;
+	struct sg_lb_work *lw = bpf_map_lookup_elem(&SG_LB_WORK_MAP, &zero);
 	struct sg_work *w = sg_new_work(ctx);
 	enum sg_reason reason;
 
-	if (!t || !w || !sg_parse_ip(ctx, w, sg_eth_proto(ctx)) || !sg_st_claim(ctx, t, w) || !sg_is_unicast(ctx))
+	if (!t || !w || !lw || !sg_parse_ip(ctx, w, sg_eth_proto(ctx)))
 		return SG_FLOW_GENERAL;
+	if (balanced) {
+		w->pkt = lw->pkt;
+		if (!sg_lb_ask_engine(w, lw))
+			return SG_FLOW_GENERAL;
+	} else if (!sg_st_claim(ctx, t, w) || !sg_is_unicast(ctx)) {
+		return SG_FLOW_GENERAL;
+	}
 	reason = sg_st_nat(ctx, t, w);
 	if (reason == SG_PASS_NO_MATCH)
 		return SG_FLOW_GENERAL;
+	if (balanced && !w->icmp.send && !sg_is_slow(reason))
+		sg_lb_natted(w, lw, reason);
 	return sg_tc_done(ctx, w, reason, segs, bytes);
 }
 
@@ -87,6 +103,17 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	return sg_tc_done(ctx, w, reason, segs, bytes);
 }
 
+/* A packet for a VIP in mode NAT. */
+SG_INLINE int sg_tc_engine(struct __sk_buff *ctx)
+{
+	int act = sg_feature(SG_F_STATEFUL) ? sg_tc_stateful(ctx, 1) : SG_FLOW_GENERAL;
+
+	if (likely(act != SG_FLOW_GENERAL))
+		return act;
+	sg_metric(SG_DROP_STALE, sg_segments(ctx), ctx->len);
+	return TC_ACT_SHOT;
+}
+
 SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
@@ -95,6 +122,8 @@ SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 
 	if (sg_feature(SG_F_LB)) {
 		act = sg_lb_general(ctx);
+		if (act == SG_LB_ENGINE)
+			return sg_tc_engine(ctx);
 		if (act != SG_LB_FOREIGN)
 			return act;
 	}
@@ -111,7 +140,7 @@ SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 			if (likely(act != SG_FLOW_GENERAL))
 				return act;
 		}
-		act = sg_tc_stateful(ctx);
+		act = sg_tc_stateful(ctx, 0);
 		if (act != SG_FLOW_GENERAL)
 			return act;
 	}

@@ -7,9 +7,14 @@
 
 #include "lb_icmp.h"
 #include "nat.h"
+#if SG_ST_BALANCED
+#include "st.h"
+#include "st_frag.h"
+#endif
 
 #define SG_LB_FOREIGN (-16) /* not for a VIP; nothing was changed */
 #define SG_LB_GENERAL (-17) /* not the common packet; nothing was changed */
+#define SG_LB_ENGINE (-18)  /* for a VIP in mode NAT: the engine's; what was learnt is in SG_LB_WORK_MAP */
 /* Flags that ask nothing more of a packet to a port's entry. */
 #define SG_LB_SERVICE_ONLY (SG_LB_SERVICE | SG_LB_RANGES | SG_LB_ECHO | SG_LB_PASS_OTHER)
 
@@ -26,7 +31,9 @@ struct sg_lb_work {
 	__u32 bytes;
 	__u32 segs;
 	__u32 reason;
+	__u32 svc; /* SG_LB_ENGINE: index in sg_st_svcs */
 	int act;
+	__u32 pad;
 };
 
 struct {
@@ -275,6 +282,20 @@ SG_INLINE enum sg_reason sg_lb_other(const struct sg_lb_vip *addr, struct sg_lb_
 	return SG_PASS_NO_MATCH;
 }
 
+/* A packet for a VIP in mode NAT, once its source may come. The engine is in tc. */
+SG_INLINE enum sg_reason sg_lb_to_engine(const struct sg_lb_vip *vip, struct sg_lb_work *w)
+{
+	if (vip->flags & SG_LB_SOURCES && !sg_lb_source_allowed(vip, &w->ask.key.saddr))
+		return SG_DROP_LB_SOURCE;
+	if (vip->flags & SG_LB_AFFINITY) {
+		w->ask.affinity = vip->affinity;
+		w->ask.affinity_ns = vip->affinity_s * 1000000000ULL;
+	}
+	w->svc = vip->svc;
+	w->act = SG_HOOK_IS_XDP ? SG_ACT_PASS : SG_LB_ENGINE;
+	return SG_SLOW_XDP;
+}
+
 /* Ping and errors. `*id` stays 0 where the packet is finished. */
 SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, struct sg_lb_work *w, __u32 *id)
 {
@@ -317,6 +338,8 @@ SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, s
 		return sg_lb_other(addr, w, SG_DROP_LB_ICMP);
 	w->ask.peek = 1;
 	w->stat = vip->stat;
+	if (vip->flags & SG_LB_NATTED)
+		return sg_lb_to_engine(vip, w);
 	*id = sg_lb_decide(ctx, vip, w, &reason);
 	if (!*id)
 		return reason;
@@ -355,6 +378,8 @@ SG_INLINE enum sg_reason sg_lb_l4(sg_ctx *ctx, const struct sg_lb_vip *addr, str
 	if (!vip)
 		return sg_lb_other(addr, w, SG_DROP_LB_PORT);
 	w->stat = vip->stat;
+	if (vip->flags & SG_LB_NATTED)
+		return a->key.dport ? sg_lb_to_engine(vip, w) : SG_DROP_LB_PORT;
 	w->out.delta = vip->port_delta;
 	w->out.dport = a->key.dport;
 	*id = sg_lb_decide(ctx, vip, w, &reason);
@@ -366,13 +391,32 @@ SG_INLINE enum sg_reason sg_lb_l4(sg_ctx *ctx, const struct sg_lb_vip *addr, str
 	return *id ? SG_OK_LB : reason;
 }
 
-SG_INLINE enum sg_reason sg_lb_later_fragment(const struct sg_pkt *p, __u32 *id)
+/* Where a later fragment goes; `addr` is the address' own entry. In mode NAT the engine knows the ports of a first fragment, and keeps those
+ * that overtake it. */
+SG_INLINE enum sg_reason sg_lb_later_fragment(const struct sg_lb_vip *addr, struct sg_lb_work *w, __u32 *id)
 {
 	__u32 tag, now = bpf_ktime_get_ns() >> SG_LB_TICK;
-	struct sg_lb_bucket *bucket = sg_lb_frag_of(p, &tag);
+	struct sg_pkt *p = &w->pkt;
+	struct sg_lb_bucket *bucket;
+#if SG_ST_BALANCED
+	const struct sg_lb_vip *vip = NULL;
+#endif
 
+	w->ask.key.saddr = p->saddr;
+#if SG_ST_BALANCED
+	if (addr->flags & SG_LB_NATTED)
+		w->ask.key.dport = (__be16)((__u32)sg_st_frag_ports(p, sg_st_now()) >> 16);
+	if (w->ask.key.dport)
+		vip = sg_lb_find(addr, &p->daddr, w->ask.key.dport, p->proto);
+	if (vip && vip->flags & SG_LB_NATTED)
+		return sg_lb_to_engine(vip, w);
+	w->ask.key.dport = 0;
+#endif
+	bucket = sg_lb_frag_of(p, &tag);
 	if (bucket)
 		*id = (__u16)sg_lb_recall(bucket, tag, now, SG_LB_FRAG_TICKS);
+	if (!*id && addr->flags & SG_LB_NATTED)
+		return sg_lb_to_engine(addr, w);
 	return *id ? SG_OK_LB : SG_DROP_LB_FRAGMENT;
 }
 
@@ -405,7 +449,7 @@ SG_GLOBAL int sg_lb_general(sg_ctx *ctx)
 	if (reason)
 		goto out;
 	if (p->frag_off)
-		reason = sg_lb_later_fragment(p, &id);
+		reason = sg_lb_later_fragment(addr, w, &id);
 	else if (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP)
 		reason = sg_lb_l4(ctx, addr, w, &id);
 	else if (p->proto == (p->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
@@ -430,6 +474,8 @@ SG_GLOBAL int sg_lb_general(sg_ctx *ctx)
 #endif
 out:
 	w->reason = reason;
+	if (!SG_HOOK_IS_XDP && w->act == SG_LB_ENGINE)
+		return SG_LB_ENGINE;
 	if (!SG_HOOK_IS_XDP && SG_HOOK_IS_SLOW && reason == SG_SLOW_ICMP)
 		reason = SG_DROP_TOO_BIG;
 	return sg_lb_done(w->act, reason, w->stat, cpu, w->segs, w->bytes, w->ask.fresh);

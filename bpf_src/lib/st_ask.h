@@ -15,16 +15,17 @@ struct sg_st {
 	__be16 far_port;  /* ICMP: 0 */
 	__be16 to_port;
 	__u16 obj;
-	__u16 svc;    /* index + 1 where the client talks to a service */
-	__u8 proto;   /* IPPROTO_ICMP for ICMPv6, too */
-	__u8 tcp;     /* flags of TCP */
-	__u32 now;    /* seconds */
-	__u32 map;    /* index + 1 of the mapping */
-	__u32 sess;   /* index + 1 of the session, 0 where there is none */
-	__u32 unseen; /* do not touch state: an ICMP error, or a fragment that follows */
-	__u32 evict;  /* index + 1 of a half-open session that has to go for this one: the caller ends it */
-	__u32 pad;
-	__u32 wish; /* port asked for, network order; 0 for any (static bindings, simultaneous open) */
+	__u16 svc;     /* index + 1 where the client talks to a service */
+	__u8 proto;    /* IPPROTO_ICMP for ICMPv6, too */
+	__u8 tcp;      /* flags of TCP */
+	__u32 now;     /* seconds */
+	__u32 map;     /* index + 1 of the mapping */
+	__u32 sess;    /* index + 1 of the session, 0 where there is none */
+	__u32 unseen;  /* do not touch state: an ICMP error, or a fragment that follows */
+	__u32 evict;   /* index + 1 of a half-open session that has to go for this one: the caller ends it */
+	__be16 vport;  /* of a balancer's service: the port that the client talks to; else 0 */
+	__u16 backend; /* of a balancer: id in sg_lb_backend */
+	__u32 wish;    /* port asked for, network order; 0 for any (static bindings, simultaneous open) */
 };
 
 #endif

@@ -5,6 +5,14 @@
 
 #include "st_sess.h"
 
+/* Whether the program balances, too: balancers in mode NAT have their sessions here. */
+#ifndef SG_ST_BALANCED
+#define SG_ST_BALANCED 0
+#endif
+#if SG_ST_BALANCED
+#include "lb_maps.h"
+#endif
+
 /* Unexpected SYNs by the remote that sent them; the value says to which port of ours, and until when it counts. */
 struct sg_st_syn {
 	struct sg_addr out;
@@ -157,13 +165,18 @@ SG_INLINE struct sg_st_map *sg_st_map_find(struct sg_st *q)
 	key.proto = q->proto;
 	key.by_svc = q->svc != 0;
 	key.dom = q->svc ? q->svc - 1 : q->obj;
+	key.vport = q->vport;
 	id = bpf_map_lookup_elem(&sg_st_fwd, &key);
 	if (!id)
 		return NULL;
 	m = sg_st_map_of(*id);
-	if (!m || !m->refs || m->in_port != q->near_port || m->proto != q->proto || m->obj != q->obj || m->svc != q->svc ||
+	if (!m || !m->refs || m->in_port != q->near_port || m->proto != q->proto || m->svc != q->svc || m->vport != q->vport ||
 	    !sg_st_same(&m->in, &q->near))
 		return NULL;
+	/* A balancer's client has the object that goes with its backend's family. */
+	if (m->obj != q->obj && !q->vport)
+		return NULL;
+	q->obj = m->obj;
 	q->map = *id + 1;
 	return m;
 }
@@ -254,6 +267,7 @@ SG_INLINE bool sg_st_renew(struct sg_st *q, struct sg_st_sess *s, const struct s
 
 	if (state < SG_ST_IN_FIN || state > SG_ST_TRANS || __sync_val_compare_and_swap(&s->state, state, SG_ST_OUT_INIT) != state)
 		return false;
+	s->backend = q->backend;
 	s->created = q->now;
 	s->expires = q->now + obj->life[SG_LIFE_TCP_TRANS] + 1;
 	__builtin_memset(&s->out, 0, sizeof(s->out));
@@ -298,7 +312,7 @@ SG_GLOBAL int sg_st_open(struct sg_st *q, __u32 how)
 	if (!obj || !use || !(obj->flags & SG_ST_LIVE))
 		return SG_DROP_STALE;
 	state = q->proto == IPPROTO_TCP ? SG_ST_OUT_INIT : q->proto == IPPROTO_UDP ? SG_ST_UDP : SG_ST_ICMP;
-	if (q->svc && !sg_st_backend(q))
+	if (q->svc && !q->vport && !sg_st_backend(q))
 		return SG_DROP_ST_BACKEND;
 	if (how == SG_ST_OPEN_ANEW && sg_st_anew(q, obj))
 		return 0;
@@ -341,6 +355,26 @@ SG_INLINE bool sg_st_over(const struct sg_st_sess *s, const struct sg_st *q)
 			s->state <= SG_ST_TRANS);
 }
 
+#if SG_ST_BALANCED
+/* Whether a balancer's backend still keeps its flows; its id may be another's by now. */
+SG_INLINE bool sg_st_kept(const struct sg_st_sess *s, struct sg_st *q)
+{
+	const struct sg_lb_backend *b;
+	__u32 id = s->backend;
+
+	if (!q->vport)
+		return true;
+	q->backend = s->backend;
+	b = bpf_map_lookup_elem(&sg_lb_backend, &id);
+	return b && b->kind == SG_LB_NAT && !(b->flags & SG_LB_ENDED) && sg_st_same(&b->addr, &s->remote);
+}
+#else
+SG_INLINE bool sg_st_kept(const struct sg_st_sess *s __attribute__((unused)), const struct sg_st *q __attribute__((unused)))
+{
+	return true;
+}
+#endif
+
 /* From inside. In: near, near_port, far, far_port, proto, tcp, obj, svc, now, unseen; the rest is 0. Out: to and to_port, the new source;
  * far and far_port, the new destination; map, sess. Returns 0, or why the packet is dropped. */
 SG_GLOBAL int sg_st_out(struct sg_st *q)
@@ -352,10 +386,10 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 
 	if (!q)
 		return SG_DROP_STALE;
+	m = sg_st_map_find(q);
 	obj = sg_st_obj_of(q->obj);
 	if (!obj)
 		return SG_DROP_STALE;
-	m = sg_st_map_find(q);
 	if (m && q->svc) {
 		/* A client of a service has one mapping, and one session, for each; that knows the backend. */
 		last = m->last;
@@ -370,7 +404,7 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 	} else if (m) {
 		s = sg_st_sess_find(q, m);
 	}
-	if (likely(s && sg_st_alive(s, obj, q->now))) {
+	if (likely(s && sg_st_alive(s, obj, q->now) && sg_st_kept(s, q))) {
 		if (sg_st_over(s, q))
 			return SG_ST_OPEN_ANEW;
 		sg_st_step(s, obj, q, true);
@@ -563,6 +597,7 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 	}
 	q->obj = m->obj;
 	q->svc = m->svc;
+	q->vport = m->vport;
 	obj = sg_st_obj_of(m->obj);
 	if (!obj)
 		return SG_DROP_STALE;
@@ -590,7 +625,7 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 		if (!svc)
 			return SG_DROP_STALE;
 		q->far = svc->vip.addr;
-		q->far_port = q->proto == IPPROTO_ICMP ? 0 : svc->vip.port;
+		q->far_port = q->proto == IPPROTO_ICMP ? 0 : q->vport ? q->vport : svc->vip.port;
 	}
 	return 0;
 }

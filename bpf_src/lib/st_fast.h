@@ -114,6 +114,7 @@ SG_INLINE struct sg_st_sess *sg_st_fast_in(struct sg_st *q, const struct sg_st_o
 		return NULL;
 	q->obj = m->obj;
 	q->svc = m->svc;
+	q->vport = m->vport;
 	obj = sg_st_obj_of(m->obj);
 	s = sg_st_sess_find(q, m);
 	if (!obj || !s || (s->state != SG_ST_EST && s->state != SG_ST_UDP) || sg_st_past(q->now, s->expires))
@@ -174,7 +175,7 @@ SG_INLINE bool sg_st_fast_vip(struct sg_st *q)
 	if (!svc)
 		return false;
 	q->far = svc->vip.addr;
-	q->far_port = svc->vip.port;
+	q->far_port = q->vport ? q->vport : svc->vip.port;
 	return true;
 }
 

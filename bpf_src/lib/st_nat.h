@@ -202,6 +202,10 @@ SG_INLINE enum sg_reason sg_st_refuse(struct sg_work *w, const struct sg_nat_gw 
 		return gw->flags & SG_GW_ICMP_QUIET ? SG_DROP_ST_CLIENT : sg_st_unreachable(w, SG_DROP_ST_CLIENT, 13, 1);
 	case SG_DROP_ST_BACKEND:
 		return gw->flags & SG_GW_ICMP_QUIET ? SG_DROP_ST_BACKEND : sg_st_unreachable(w, SG_DROP_ST_BACKEND, 1, 3);
+	case SG_DROP_LB_RATE:
+		return SG_DROP_LB_RATE;
+	case SG_DROP_LB_NO_BACKEND:
+		return SG_DROP_LB_NO_BACKEND;
 	case SG_DROP_ST_NO_STATE:
 		return SG_DROP_ST_NO_STATE;
 	case SG_DROP_ST_FILTERED:
@@ -215,11 +219,23 @@ SG_INLINE enum sg_reason sg_st_refuse(struct sg_work *w, const struct sg_nat_gw 
 	}
 }
 
+#if SG_ST_BALANCED
+#include "lb_nat.h"
+#endif
+
 /* Asks the engine from inside; makes a session where there is none. */
-SG_INLINE int sg_st_ask_out(struct sg_st *q)
+SG_INLINE int sg_st_ask_out(sg_ctx *ctx __attribute__((unused)), struct sg_st *q)
 {
 	int reason = sg_st_out(q);
 
+#if SG_ST_BALANCED
+	if (reason >= SG_ST_OPEN && q->vport) {
+		int refused = sg_lb_pick(ctx, q);
+
+		if (refused)
+			return refused;
+	}
+#endif
 	if (reason >= SG_ST_OPEN) {
 		sg_st_wind(q->now);
 		reason = sg_st_open(q, reason);
@@ -382,7 +398,7 @@ SG_INLINE enum sg_reason sg_st_fragment(struct sg_work *w, const struct sg_st_ob
 }
 
 /* New addresses and ports, from the engine. */
-SG_INLINE int sg_st_decide(const struct sg_nat_table *t, struct sg_work *w)
+SG_INLINE int sg_st_decide(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
 	struct sg_st *q = &w->st;
 	struct sg_st_own *own;
@@ -390,7 +406,7 @@ SG_INLINE int sg_st_decide(const struct sg_nat_table *t, struct sg_work *w)
 	int reason;
 
 	if (w->way == SG_WAY_OUT) {
-		reason = sg_st_ask_out(q);
+		reason = sg_st_ask_out(ctx, q);
 		if (unlikely(reason))
 			return reason;
 		w->src.addr = q->to;
@@ -621,7 +637,7 @@ SG_INLINE enum sg_reason sg_st_nat(sg_ctx *ctx, const struct sg_nat_table *t, st
 	if (w->pkt.fragment && !w->pkt.atomic && !w->pkt.frag_off && sg_st_wait_end(ctx, w))
 		return SG_DROP_RESIZE;
 #endif
-	answer = sg_st_decide(t, w);
+	answer = sg_st_decide(ctx, t, w);
 	if (unlikely(w->st.evict) && sg_st_end(w->st.evict - 1))
 		SG_ST_COUNT(w->st.obj, half_out);
 	if (unlikely(answer == SG_PASS_NO_MATCH))

@@ -79,6 +79,7 @@ SG_GLOBAL int sg_st_unmap(__u32 id, __u32 rest)
 	key.proto = m->proto;
 	key.by_svc = m->svc != 0;
 	key.dom = m->svc ? m->svc - 1 : m->obj;
+	key.vport = m->vport;
 	known = bpf_map_lookup_elem(&sg_st_fwd, &key);
 	if (known && *known == id)
 		bpf_map_delete_elem(&sg_st_fwd, &key);
@@ -374,6 +375,7 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	m->block = w->block;
 	m->proto = s->proto;
 	m->flags = fixed;
+	m->vport = s->vport;
 	m->refs = 1;
 	b = bpf_map_lookup_elem(&sg_st_port, &w->block);
 	if (b)
@@ -384,6 +386,7 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	key.proto = s->proto;
 	key.by_svc = s->svc != 0;
 	key.dom = s->svc ? s->svc - 1 : s->obj;
+	key.vport = s->vport;
 	value = id;
 	if (bpf_map_update_elem(&sg_st_fwd, &key, &value, BPF_NOEXIST)) {
 		/* Another CPU was first, or there is no room. Nobody outside knows the port. */
@@ -425,6 +428,7 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	n->expires = s->now + life + 1;
 	n->half = 0;
 	n->obj = s->obj;
+	n->backend = s->backend;
 	__builtin_memset(&n->out, 0, sizeof(n->out));
 	__builtin_memset(&n->in, 0, sizeof(n->in));
 	n->state = state;

@@ -13,7 +13,6 @@ from sixgate.node.bpf.layouts import SgStLife
 from tests.bpf.nat_lab import (
     ICMP,
     ICMP6,
-    LIVES,
     SYN,
     TCP,
     UDP,
@@ -143,8 +142,20 @@ def waiting(lab: NatLab) -> dict[int, dict[str, Any]]:
     return {int(at): each for at, each in lab.records("sg_st_waiter") if each["state"]}
 
 
+PATIENCE_S = 600
+
+
+def wait_long(lab: NatLab) -> None:
+    """Fragments wait longer than the test takes on the busiest machine."""
+    (number, record), *_ = lab.records("sg_st_obj")
+    lives = [*record["life"]]
+    lives[SgStLife.SG_LIFE_FRAGMENT] = PATIENCE_S
+    lab.put("sg_st_obj", {number: record | {"life": lives}})
+
+
 def test_6146_3_4_frag_waiting_is_bounded_in_number(lab: NatLab) -> None:
     """Eight fragments wait as they came; the first one, when it comes, finds them, and goes as it came."""
+    wait_long(lab)
     first, *later = fragments(99)
     reasons = [lab.send(each).reason for each in later]
     assert reasons == ["SG_OK_ST_HELD"] * 8 + ["SG_DROP_ST_FRAGMENT"]
@@ -160,13 +171,15 @@ def test_6146_3_4_frag_waiting_is_bounded_in_number(lab: NatLab) -> None:
 
 def test_6146_3_4_frag_waiting_is_bounded_in_time(lab: NatLab) -> None:
     """Whose first one has not come in time makes room, and does not go when it comes."""
+    wait_long(lab)
     first, *later = fragments(99)
+    began = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     for each in later[:8]:
         lab.send(each)
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     for at, record in waiting(lab).items():
-        life = record["until"] - int(time.clock_gettime(time.CLOCK_MONOTONIC))
-        assert 0 <= life - LIVES[SgStLife.SG_LIFE_FRAGMENT] <= 1
-        lab.put("sg_st_waiter", {at: record | {"until": record["until"] - life}})
+        assert began + PATIENCE_S <= record["until"] <= now + PATIENCE_S + 1
+        lab.put("sg_st_waiter", {at: record | {"until": now}})
     assert lab.send(later[8]).reason == "SG_OK_ST_HELD"
     assert lab.stat()["fragments"] == 1
     assert lab.send(first).reason == "SG_OK_64"

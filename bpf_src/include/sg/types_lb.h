@@ -40,6 +40,7 @@ enum sg_lb_flag {
 	SG_LB_QUIC = 1 << 6,	    /* UDP: ask sg_lb_quic by the server id in the connection id */
 	SG_LB_LIMIT = 1 << 7,	    /* new flows are limited */
 	SG_LB_PASS_OTHER = 1 << 8,  /* of an address: ports that nobody balances are the host's, not dropped */
+	SG_LB_NATTED = 1 << 9,	    /* through the engine of stateful NAT, as its service `svc` */
 };
 
 /* A virtual address with its port, a range of ports, or an address. */
@@ -59,6 +60,8 @@ struct sg_lb_vip {
 	__u16 port_delta;     /* added to the destination port modulo 2^16: target port minus port; 0 is unmapped */
 	__u8 quic_off;	      /* first byte of the server id in the connection id */
 	__u8 quic_len;	      /* bytes of the server id, 1 to 16 */
+	__u32 svc;	      /* index in sg_st_svcs, where flags say SG_LB_NATTED */
+	__u32 pad;
 };
 
 /* Where flows of one slot go. `former` is 0 in the steady state; else the backend that the slot had before its backends began to change,
@@ -82,13 +85,14 @@ enum sg_lb_kind {
 	SG_LB_NONE = 0, /* the id is free */
 	SG_LB_IPIP = 1, /* inside an IPv4 or IPv6 packet, as the backend's address is */
 	SG_LB_L2 = 2,	/* to the backend's link address, otherwise untouched */
-	SG_LB_NAT = 3,	/* kept free: no program sends so, packets are dropped as LB_NO_BACKEND */
+	SG_LB_NAT = 3,	/* by its address alone, both ways through the engine of stateful NAT */
 };
 
 enum sg_lb_backend_flag {
 	SG_LB_DOWN =
 		1 << 0, /* found dead: unknown UDP flows of its former slots, and clients of session affinity, leave it at once */
 	SG_LB_NO_NEW = 1 << 1, /* leaving or in maintenance: session affinity sends it no new flows */
+	SG_LB_ENDED = 1 << 2,  /* no slot names it, and its drain is over: sessions of NAT with it end */
 };
 
 /* One backend of one object. */

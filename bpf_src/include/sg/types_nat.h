@@ -10,7 +10,8 @@
 #define SG_ST_MAX_BACKEND 128
 #define SG_ST_RING 16381 /* places of a Maglev table; a prime above 100 * SG_ST_MAX_BACKEND */
 #define SG_ST_BLOCK 64	 /* ports in one entry of sg_st_port */
-#define SG_ST_PROTOS 3	 /* TCP, UDP, ICMP, in this order in sg_st_port */
+#define SG_ST_NO_OBJ 0xffff
+#define SG_ST_PROTOS 3 /* TCP, UDP, ICMP, in this order in sg_st_port */
 
 /* Bits of sg_st_obj.flags. */
 enum sg_st_flag {
@@ -91,11 +92,14 @@ struct sg_st_vip {
 	__u8 pad[5];
 };
 
-/* sg_st_svcs: a service. The index is kept while it lives. */
+/* sg_st_svcs: a service. The index is kept while it lives. Of a balancer it is a virtual address with all its ports (port 0), and its
+ * backends are those of the balancer. */
 struct sg_st_svc {
 	struct sg_st_vip vip;
-	__u16 obj; /* whose pools are the sources that backends see */
-	__u16 pad[3];
+	__u16 obj;  /* whose pools are the sources that backends see */
+	__u16 obj4; /* of a balancer: for IPv4 backends, and for IPv6 ones; SG_ST_NO_OBJ where it has none */
+	__u16 obj6;
+	__u16 pad;
 };
 
 struct sg_st_backend {
@@ -154,11 +158,11 @@ enum sg_st_state {
 /* Key of sg_st_fwd: a client's address and port; the value is the mapping's index in sg_st_map. */
 struct sg_st_client_port {
 	struct sg_addr addr;
-	__be16 port; /* ICMP: identifier */
-	__u8 proto;  /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP (for ICMPv6 too) */
-	__u8 by_svc; /* dom is a service: a mapping of its own for each service that the client uses */
-	__u16 dom;   /* object, or service */
-	__u16 pad;
+	__be16 port;  /* ICMP: identifier */
+	__u8 proto;   /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP (for ICMPv6 too) */
+	__u8 by_svc;  /* dom is a service: a mapping of its own for each service that the client uses */
+	__u16 dom;    /* object, or service */
+	__be16 vport; /* of a balancer's service: the port of the virtual address that the client talks to; else 0 */
 };
 
 /* sg_st_map: one binding (BIB entry) of a client's port to a pool's port. */
@@ -173,8 +177,8 @@ struct sg_st_map {
 	__u32 last;  /* index + 1 of the session that was looked up last */
 	__u32 block; /* of the port, index in sg_st_port */
 	__u8 proto;
-	__u8 flags; /* 1: static */
-	__u8 pad[2];
+	__u8 flags;   /* 1: static */
+	__be16 vport; /* as in sg_st_client_port */
 };
 
 /* Key of sg_st_find: who a mapping talks to; the value is the session's index in sg_st_sess. */
@@ -196,7 +200,8 @@ struct sg_st_sess {
 	__u32 created;
 	__u32 half; /* place + 1 in sg_st_half while half-open, else 0 */
 	__u16 obj;
-	__u16 pad2[3];
+	__u16 backend; /* of a balancer: id in sg_lb_backend */
+	__u16 pad2[2];
 	struct sg_count out; /* from the client */
 	struct sg_count in;
 };

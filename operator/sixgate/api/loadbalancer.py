@@ -91,8 +91,31 @@ class MaglevSpec(Spec):
     )
 
 
+class NatForwardingSpec(Spec):
+    """The sources that backends see, and how many sessions there may be."""
+
+    source_addresses: tuple[HostAddress, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Addresses, of either family, that are routed to the balancing nodes and shared out among them; "
+        "left out, each node's own address.",
+        json_schema_extra=SET,
+    )
+    max_sessions: Annotated[StrictInt, Field(ge=1024, le=8388608)] = Field(
+        default=65536, description="Sessions of a node to the backends of one family; new flows beyond it are refused."
+    )
+
+
 class ForwardingSpec(Spec):
     """How a packet gets from the balancer to its backend."""
+
+    rules = (
+        Rule(
+            "!has(self.nat) || (has(self.mode) && self.mode == 'NAT')",
+            "nat says something of mode NAT only",
+            lambda forwarding: forwarding.nat is None or forwarding.mode == "NAT",
+        ),
+    )
 
     mode: Literal["DSR", "NAT", "L2"] = Field(
         default="DSR", description="DSR: encapsulated, the backend answers by itself; NAT: both ways; L2: rewritten."
@@ -107,6 +130,7 @@ class ForwardingSpec(Spec):
         alias="outerSourceIPv6CIDR",
         description="Outer IPv6 sources, one per flow, so that backends spread flows over queues.",
     )
+    nat: NatForwardingSpec | None = Field(default=None, description="With mode NAT: sources and sizes.")
 
 
 class SourceRangesSpec(Spec):
@@ -149,6 +173,11 @@ def _backend_is_no_vip(spec: Any) -> bool:
     return not {backend.address for backend in spec.backends} & set(spec.vips)
 
 
+def _sources_apart(spec: Any) -> bool:
+    sources = set(spec.forwarding.nat.source_addresses) if spec.forwarding.nat else set()
+    return not sources & ({*spec.vips} | {backend.address for backend in spec.backends})
+
+
 def _ports_apart(spec: Any) -> bool:
     spans = [(port.protocol, port.port, port.end_port or port.port) for port in spec.ports]
     return not any(a[0] == b[0] and a[1] <= b[2] and b[1] <= a[2] for a, b in combinations(spans, 2))
@@ -173,6 +202,14 @@ class LoadBalancerSpec(KindSpec):
             "no backend may have the address of a VIP",
             _backend_is_no_vip,
             ".backends",
+        ),
+        Rule(
+            "!has(self.forwarding) || !has(self.forwarding.nat) || !has(self.forwarding.nat.sourceAddresses) || "
+            "self.forwarding.nat.sourceAddresses.all(s, !(s in self.vips) && "
+            "(!has(self.backends) || self.backends.all(b, b.address != s)))",
+            "no address of forwarding.nat.sourceAddresses may be that of a VIP or a backend",
+            _sources_apart,
+            ".forwarding",
         ),
         Rule(
             "!has(self.ports) || self.ports.all(a, self.ports.exists_one(b, a.protocol == b.protocol && "

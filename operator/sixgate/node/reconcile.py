@@ -122,7 +122,7 @@ class Reconciler:
 
     def _balance(self, spec: NodeConfigSpec, have: Observed, want: Desired) -> Desired:
         """`want` with what the balancer has to do: which of its maps are not as wanted only it knows."""
-        if not self.balancer.want(spec.balancers, environment(have)):
+        if not self.balancer.want(spec.balancers, environment(have, want.numbers)):
             return want
         maps = tuple(name for item in want.objects for name, _ in item.maps if name in BALANCER_MAPS)
         return replace(want, balance=self._revision or "none", balance_owners=_owners(spec), balance_maps=maps)

@@ -157,7 +157,7 @@ class Sessions:
         """Who the client takes the sender for."""
         if mapping["svc"]:
             vip = self._get("sg_st_svcs", int(mapping["svc"]) - 1)["vip"]
-            return End(ip_address(vip["addr"]), int(vip["port"]))
+            return End(ip_address(vip["addr"]), int(mapping["vport"]) or int(vip["port"]))
         if inside.address.version == seen.source.address.version:
             return seen.source
         gateway = self._get("sg_st_obj", int(mapping["obj"]))["gw"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from sixgate.api.healthcheck import HealthCheckSpec
-from sixgate.api.loadbalancer import LoadBalancer, ServicePortSpec
+from sixgate.api.loadbalancer import LoadBalancer, NatForwardingSpec, ServicePortSpec
 from sixgate.errors import Problem, Ref
-from sixgate.plan.lbplan import BackendPlan, BalancerPlan, CheckPlan, PortPlan, VipPlan
+from sixgate.plan.lbnat import with_engine, with_sources
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan, CheckPlan, NatSourcePlan, PortPlan, VipPlan
 from sixgate.plan.nat46 import (
     DEFAULT_ICMP_BURST,
     DEFAULT_ICMP_RATE,
@@ -66,6 +67,10 @@ def balancer(
         problems.append(Problem(item.ref, TABLE_SMALL, f"{text}; those with the highest addresses are left out"))
         backends = backends[: min(size, MAX_BACKENDS)]
     _check_mode(item, backends, ports, problems)
+    forwarding = spec.forwarding
+    nat = (forwarding.nat or NatForwardingSpec()) if forwarding.mode == "NAT" else None
+    if nat is not None:
+        backends = with_sources(item.ref, [str(source) for source in nat.source_addresses], backends, problems)
     made = BalancerPlan(
         owner=item.ref,
         vips=tuple(VipPlan(str(vip), preference(str(vip), nodes)) for vip in sorted(spec.vips, key=_rank)),
@@ -87,6 +92,7 @@ def balancer(
         quic_length=quic.length if quic else 0,
         new_flows_per_s=spec.new_flows_per_second,
         icmp_echo=spec.icmp_echo,
+        nat=NatSourcePlan(tuple(map(str, nat.source_addresses)), nat.max_sessions) if nat is not None else None,
     )
     return BalancerPart(item.ref, spec.acceleration, made), tuple(problems)
 
@@ -126,12 +132,14 @@ def with_balancers(made: NodePlan, parts: tuple[BalancerPart, ...], digests: Map
     for name, attachments in wanted.items():
         if attachments:
             objects[name] = _joined(objects.get(name), name, digests[name], owners, attachments)
-    return replace(
+    balancers = tuple(part.plan for part in parts)
+    made = replace(
         made,
         objects=tuple(objects.values()),
         config=replace(config, features=config.features | Feature.LB),
-        balancers=tuple(part.plan for part in parts),
+        balancers=balancers,
     )
+    return with_engine(made, balancers)
 
 
 def objects_needed(item: LoadBalancer) -> tuple[str, ...]:

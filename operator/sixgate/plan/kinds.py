@@ -40,9 +40,7 @@ def not_supported(item: UserObject) -> str:
         return ""
     if isinstance(item, EgressGateway):
         return transport_missing(item)
-    if isinstance(item, LoadBalancer):
-        return "spec.forwarding.mode NAT" if item.spec.forwarding.mode == "NAT" else ""
-    if not isinstance(item, NAT46Gateway):
+    if not isinstance(item, NAT46Gateway | LoadBalancer):
         return f"the kind {item.ref.kind}"
     return ""
 
@@ -92,6 +90,8 @@ def _balancer_claims(balancer: LoadBalancer) -> Iterator[Claim]:
             yield _host(vip, field)
         for port in spec.ports:
             yield _host(vip, field, port.protocol, (port.port, port.end_port or port.port))
+    for number, source in enumerate(spec.forwarding.nat.source_addresses if spec.forwarding.nat else ()):
+        yield _host(source, f"spec.forwarding.nat.sourceAddresses[{number}]")
 
 
 def _host(address: Address, field: str, protocol: str = "", ports: tuple[int, int] = (0, 65535)) -> Claim:

@@ -52,6 +52,14 @@ class CheckPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class NatSourcePlan:
+    """Mode NAT: `sources` of this node, empty for its own addresses; sessions to the backends of one family."""
+
+    sources: tuple[str, ...]
+    max_sessions: int
+
+
+@dataclass(frozen=True, slots=True)
 class BalancerPlan:
     """One LoadBalancer; CIDRs and addresses as text, 0 or empty for what is not wanted."""
 
@@ -75,6 +83,7 @@ class BalancerPlan:
     quic_length: int
     new_flows_per_s: int
     icmp_echo: bool
+    nat: NatSourcePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

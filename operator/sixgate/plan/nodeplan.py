@@ -254,7 +254,10 @@ class BindingPlan:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """A virtual address and its backends (address, port, weight); `obj` is the object whose pools are the sources."""
+    """A virtual address and its backends (address, port, weight); `obj` is the object whose pools are the sources.
+
+    Of a balancer (`balanced`) it is an address with all its ports, and the balancer has the backends: `by_family` names
+    the objects for IPv4 and IPv6 backends, empty for none."""
 
     name: str
     owner: Ref
@@ -263,6 +266,8 @@ class ServicePlan:
     proto: int
     obj: str
     backends: tuple[tuple[str, int, int], ...]
+    balanced: bool = False
+    by_family: tuple[str, str] = ("", "")
 
     @property
     def ring(self) -> tuple[tuple[str, int], ...]:

@@ -35,6 +35,7 @@ from sixgate.plan.egress import (
 )
 from sixgate.plan.egress import OBJECTS as EGRESS_OBJECTS
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported, services_of
+from sixgate.plan.lbnat import NO_SOURCE, family_of, shared_out, spread
 from sixgate.plan.nat46 import gateway_node
 from sixgate.plan.nodeplan import EMPTY, MAX_GATEWAYS, NodePlan
 from sixgate.plan.pools import PoolSlice
@@ -85,6 +86,8 @@ class PlanMemo:
         self._now: dict[tuple[int, ...], tuple[tuple[Programmed, ...], NodePlan]] = {}
         self._balancers_before: dict[int, tuple[LoadBalancer, object, BalancerPart, tuple[Problem, ...]]] = {}
         self._balancers_now: dict[int, tuple[LoadBalancer, object, BalancerPart, tuple[Problem, ...]]] = {}
+        self._shares_before: dict[tuple[int, tuple[str, ...]], tuple[BalancerPart, BalancerPart]] = {}
+        self._shares_now: dict[tuple[int, tuple[str, ...]], tuple[BalancerPart, BalancerPart]] = {}
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._parts_before: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
@@ -100,6 +103,7 @@ class PlanMemo:
         self._claims_before, self._claims_now = self._claims_now, {}
         self._parts_before, self._parts_now = self._parts_now, {}
         self._balancers_before, self._balancers_now = self._balancers_now, {}
+        self._shares_before, self._shares_now = self._shares_now, {}
 
     def cluster(self, nodes: tuple[NodeInfo, ...], service_cidrs: tuple[str, ...]) -> ClusterAddresses:
         of_nodes = sorted((node.name, node.addresses, node.pod_cidrs) for node in nodes)
@@ -126,6 +130,15 @@ class PlanMemo:
             found = (item, uses, *balancer(item, endpoints, announcers))
         self._balancers_now[id(item)] = found
         return found[2], found[3]
+
+    def with_sources(self, part: BalancerPart, sources: tuple[str, ...]) -> BalancerPart:
+        """`part` with these sources, the same object as in an earlier run."""
+        key = (id(part), sources)
+        assert part.plan.nat is not None
+        plan = replace(part.plan, nat=replace(part.plan.nat, sources=sources))
+        found = self._shares_before.get(key) or (part, replace(part, plan=plan))
+        self._shares_now[key] = found
+        return found[1]
 
     def claims(self, item: UserObject) -> tuple[Claim, ...]:
         found = self._claims_before.get(id(item)) or (item, tuple(claims_of(item)))
@@ -385,9 +398,25 @@ class _Run:
         announcers = self.index.names_of(held & self.ready) if item.spec.announce == "L2" else ()
         part, problems = self.memo.balancer(item, self.snapshot.endpoints, announcers)
         self.problems += problems
-        self.programs.append((part, held))
+        for shared, nodes in self._shared_out(item, part, held):
+            self.programs.append((shared, nodes))
         if all(name in self.snapshot.digests for name in DECAP_OBJECTS):
             self._unpack(item, part, held)
+
+    def _shared_out(self, item: LoadBalancer, part: BalancerPart, held: NodeSet) -> list[tuple[BalancerPart, NodeSet]]:
+        """`part` as its nodes do it: in mode NAT each has sources of its own."""
+        if part.plan.nat is None or not part.plan.nat.sources:
+            return [(part, held)]
+        names = self.index.names_of(held)
+        shares = shared_out(part.plan.nat.sources, names)
+        without = spread(shares, {family_of(backend.address) for backend in part.plan.backends})
+        if without:
+            text = "has fewer addresses in spec.forwarding.nat.sourceAddresses than nodes, and none is left for "
+            text += f"{', '.join(without[:MAX_NAMED])}; what has none does not balance"
+            self._blame(item, NO_SOURCE, text, "spec.forwarding.nat.sourceAddresses")
+        return [
+            (self.memo.with_sources(part, shares[name]), self.index.only(name)) for name in names if name not in without
+        ]
 
     def _unpack(self, item: LoadBalancer, part: BalancerPart, held: NodeSet) -> None:
         """Nodes that have a backend's address themselves take outer headers off, unless they balance."""

@@ -128,7 +128,7 @@ def has_bits(plan: StatefulPlan) -> int:
     for item in plan.objects:
         if item.gateway.obj == item.name:
             found |= Has.GW
-    for service in plan.services:
+    for service in (each for each in plan.services if not each.balanced):
         found |= Has.SVC6 if ":" in service.vip else Has.SVC4
     for space in plan.spaces:
         found |= Has.OWN6 if space.address == OWN[6] or ":" in space.address else Has.OWN4

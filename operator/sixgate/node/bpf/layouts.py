@@ -77,6 +77,7 @@ class SgGwFlag(IntEnum):
 class SgLbBackendFlag(IntEnum):
     SG_LB_DOWN = 1
     SG_LB_NO_NEW = 2
+    SG_LB_ENDED = 4
 
 
 class SgLbFlag(IntEnum):
@@ -89,6 +90,7 @@ class SgLbFlag(IntEnum):
     SG_LB_QUIC = 64
     SG_LB_LIMIT = 128
     SG_LB_PASS_OTHER = 256
+    SG_LB_NATTED = 512
 
 
 class SgLbKind(IntEnum):
@@ -672,7 +674,7 @@ SG_LB_RANGE_KEY = Record(
 
 SG_LB_VIP = Record(
     "sg_lb_vip",
-    56,
+    64,
     (
         Field("seed", 0, Int("__u64", 8)),
         Field("table", 8, Int("__u32", 4)),
@@ -689,6 +691,8 @@ SG_LB_VIP = Record(
         Field("port_delta", 52, Int("__u16", 2)),
         Field("quic_off", 54, Int("__u8", 1)),
         Field("quic_len", 55, Int("__u8", 1)),
+        Field("svc", 56, Int("__u32", 4)),
+        Field("pad", 60, Int("__u32", 4)),
     ),
 )
 
@@ -812,7 +816,7 @@ SG_LB_ASK = Record(
 
 SG_LB_WORK = Record(
     "sg_lb_work",
-    216,
+    224,
     (
         Field("pkt", 0, SG_PKT),
         Field("out", 64, SG_LB_PKT),
@@ -822,7 +826,9 @@ SG_LB_WORK = Record(
         Field("bytes", 200, Int("__u32", 4)),
         Field("segs", 204, Int("__u32", 4)),
         Field("reason", 208, Int("__u32", 4)),
-        Field("act", 212, Int("int", 4, signed=True)),
+        Field("svc", 212, Int("__u32", 4)),
+        Field("act", 216, Int("int", 4, signed=True)),
+        Field("pad", 220, Int("__u32", 4)),
     ),
 )
 
@@ -1243,7 +1249,7 @@ SG_ST_CLIENT_PORT = Record(
         Field("proto", 18, Int("__u8", 1)),
         Field("by_svc", 19, Int("__u8", 1)),
         Field("dom", 20, Int("__u16", 2)),
-        Field("pad", 22, Int("__u16", 2)),
+        Field("vport", 22, Int("__be16", 2, big=True)),
     ),
 )
 
@@ -1262,7 +1268,7 @@ SG_ST_MAP = Record(
         Field("block", 48, Int("__u32", 4)),
         Field("proto", 52, Int("__u8", 1)),
         Field("flags", 53, Int("__u8", 1)),
-        Field("pad", 54, Array(Int("__u8", 1), 2)),
+        Field("vport", 54, Int("__be16", 2, big=True)),
     ),
 )
 
@@ -1358,7 +1364,8 @@ SG_ST_SESS = Record(
         Field("created", 32, Int("__u32", 4)),
         Field("half", 36, Int("__u32", 4)),
         Field("obj", 40, Int("__u16", 2)),
-        Field("pad2", 42, Array(Int("__u16", 2), 3)),
+        Field("backend", 42, Int("__u16", 2)),
+        Field("pad2", 44, Array(Int("__u16", 2), 2)),
         Field("out", 48, SG_COUNT),
         Field("in", 64, SG_COUNT),
     ),
@@ -1404,7 +1411,9 @@ SG_ST_SVC = Record(
     (
         Field("vip", 0, SG_ST_VIP),
         Field("obj", 24, Int("__u16", 2)),
-        Field("pad", 26, Array(Int("__u16", 2), 3)),
+        Field("obj4", 26, Int("__u16", 2)),
+        Field("obj6", 28, Int("__u16", 2)),
+        Field("pad", 30, Int("__u16", 2)),
     ),
 )
 
@@ -1601,7 +1610,8 @@ SG_ST = Record(
         Field("sess", 68, Int("__u32", 4)),
         Field("unseen", 72, Int("__u32", 4)),
         Field("evict", 76, Int("__u32", 4)),
-        Field("pad", 80, Int("__u32", 4)),
+        Field("vport", 80, Int("__be16", 2, big=True)),
+        Field("backend", 82, Int("__u16", 2)),
         Field("wish", 84, Int("__u32", 4)),
     ),
 )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig_lb import Balancer, BalancerReport
     from sixgate.node.model import Observed
+    from sixgate.node.numbers import Numbers as Handed
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,11 @@ class Env:
     source4: str = ""
     source6: str = ""
     local: frozenset[bytes] = frozenset()
+    services: tuple[tuple[str, int], ...] = ()  # numbers in sg_st_svcs of virtual addresses in mode NAT, by name
 
 
-def environment(have: Observed) -> Env:
-    """What the balancer must know of this node's devices."""
+def environment(have: Observed, numbers: Handed) -> Env:
+    """What the balancer must know of this node's devices, and of the numbers that it handed out."""
     default = devices.device_table(have).get(0, {})
     seen = (
         address
@@ -62,7 +64,13 @@ def environment(have: Observed) -> Env:
         source4=str(default.get("addr4", "")),
         source6=str(default.get("addr6", "")),
         local=frozenset(layout.mapped(address.address) for address in seen),
+        services=_services(numbers),
     )
+
+
+def _services(numbers: Handed) -> tuple[tuple[str, int], ...]:
+    given = numbers["svc"].given if "svc" in numbers else {}
+    return tuple(sorted((name, first) for name, (first, _) in given.items() if name.startswith("LoadBalancer/")))
 
 
 @dataclass(slots=True)
@@ -270,13 +278,14 @@ class Engine:
             return old
         key = self._keys.give(item.name)[0]
         wanted = {layout.mapped(backend.address): backend for backend in item.backends}
-        ids = {}
-        for address in wanted:
-            ids[address] = self._ids.give((key, address))[0]
-            value = self._backend(item, address, ids[address], address in use.down)
-            if self._backends.get(ids[address]) != value:
-                todo.backends[ids[address]] = value
+        services = self._services_of(item) if item.mode == "NAT" else None
+        ids = {address: self._ids.give((key, address))[0] for address in wanted}
         table = self._table(item, use, old, ids, now)
+        for address, number in ids.items():
+            ended = item.mode == "NAT" and number not in table.used()
+            value = self._backend(item, address, number, _flags(down=address in use.down, ended=ended))
+            if self._backends.get(number) != value:
+                todo.backends[number] = value
         if expired:
             self._drained.add(key)
         if old is None or table is not old.table:
@@ -294,7 +303,17 @@ class Engine:
         for row, value_raw in self._plain["sg_lb_quic"].items():  # of backends that left and still have flows
             if layout.QUIC_KEY.unpack(row)[0] == key and layout.U32.unpack(value_raw)[0] in formers:
                 quic.setdefault(row, value_raw)
-        return _State(item, use, self.env, key, table, entries_of(item, key, stats, self.env.local), quic, self.health)
+        entries = entries_of(item, key, stats, self.env.local, services)
+        return _State(item, use, self.env, key, table, entries, quic, self.health)
+
+    def _services_of(self, item: Balancer) -> dict[bytes, int]:
+        """Numbers of its addresses among the services of the stateful engine, which their table says first."""
+        known = dict(self.env.services)
+        named = {vip.address: f"{item.name} {vip.address}" for vip in item.vips}
+        missing = next((name for name in named.values() if name not in known), None)
+        if missing is not None:
+            raise _UnfitError("NoService", f"{missing} is to go through NAT, but has no number among its services.")
+        return {layout.mapped(address): known[name] for address, name in named.items()}
 
     def _table(self, item: Balancer, use: Use, old: _State | None, ids: dict[bytes, int], now: int) -> Table:
         same = old is not None and (old.use.active, old.item.table_size, old.item.seed) == (
@@ -322,7 +341,7 @@ class Engine:
             self._maglev = Maglev(load_manifest(self._objects))
         return self._maglev
 
-    def _backend(self, item: Balancer, address: bytes, number: int, down: bool) -> BackendValue:
+    def _backend(self, item: Balancer, address: bytes, number: int, flags: int) -> BackendValue:
         is_v4 = layout.unmapped(address).count(":") == 0
         declared = item.outer_source_ipv4 if is_v4 else item.outer_source_ipv6
         own = self.env.source4 if is_v4 else self.env.source6
@@ -340,7 +359,6 @@ class Engine:
             else:
                 source = layout.mapped(own)
         old = self._backends.get(number, layout.FREE)
-        flags = layout.DOWN if down else 0
         value = BackendValue(address, source, mask, old.version, layout.KINDS[item.mode], flags)
         return value if value == old else replace(value, version=(old.version + 1) & _MASK32 or 1)
 
@@ -489,6 +507,10 @@ class _UnfitError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def _flags(*, down: bool, ended: bool) -> int:
+    return (layout.DOWN if down else 0) | (layout.ENDED if ended else 0)
 
 
 def _problems(item: Balancer, reason: str, message: str) -> list[Problem]:

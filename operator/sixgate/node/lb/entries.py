@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,16 @@ class Entries:
     sources: Rows = field(default_factory=dict)
 
 
-def entries_of(item: Balancer, table: int, stats: Mapping[bytes, int], local: frozenset[bytes]) -> Entries:
+def entries_of(
+    item: Balancer,
+    table: int,
+    stats: Mapping[bytes, int],
+    local: frozenset[bytes],
+    services: Mapping[bytes, int] | None = None,
+) -> Entries:
     """`table` is the key of its table, `stats` its counters by address, `local` the addresses that this host has by
-    somebody else's hand: there, ports that are not balanced stay the host's."""
+    somebody else's hand: there, ports that are not balanced stay the host's. With mode NAT, `services` are the numbers
+    of its addresses in sg_st_svcs."""
     sources, generation = source_rows(item.allow, item.deny)
     flags = 0
     if sources:
@@ -46,14 +53,18 @@ def entries_of(item: Balancer, table: int, stats: Mapping[bytes, int], local: fr
         flags |= Flag.SG_LB_AFFINITY
     if item.new_flows_per_s:
         flags |= Flag.SG_LB_LIMIT
+    if services is not None:
+        flags |= Flag.SG_LB_NATTED
     vips: Rows = {}
     ranges: Rows = {}
     addresses: dict[bytes, VipValue] = {}
     for vip in item.vips:
         address = layout.mapped(vip.address)
 
-        def value(protocol: int, delta: int, stat: int = stats[address]) -> bytes:
-            return _service(item, table, stat, generation, flags, protocol, delta).pack()
+        svc = services[address] if services is not None else 0
+
+        def value(protocol: int, delta: int, stat: int = stats[address], svc: int = svc) -> bytes:
+            return replace(_service(item, table, stat, generation, flags, protocol, delta), svc=svc).pack()
 
         for port in item.ports:
             protocol, delta = layout.PROTOCOLS[port.protocol], (port.target - port.first) & 0xFFFF
@@ -62,7 +73,8 @@ def entries_of(item: Balancer, table: int, stats: Mapping[bytes, int], local: fr
             else:
                 keys = layout.range_keys(address, protocol, port.first, port.last)
                 ranges.update(dict.fromkeys(keys, value(protocol, delta)))
-        addresses[address] = _address(item, table, stats[address], generation, flags, address in local)
+        whole = _address(item, table, stats[address], generation, flags, address in local)
+        addresses[address] = replace(whole, svc=svc)
     return Entries(vips, ranges, addresses, sources)
 
 
@@ -98,6 +110,7 @@ def _address(  # noqa: PLR0917 - the fields of one value
         own |= Flag.SG_LB_RANGES
     if is_local:
         own |= Flag.SG_LB_PASS_OTHER
+    own |= flags & Flag.SG_LB_NATTED  # the engine knows fragments
     if not item.all_ports:
         return VipValue(stat=stat, flags=own)
     made = _service(item, table, stat, generation, flags, 0, 0)
@@ -111,7 +124,8 @@ def merged(values: Iterable[VipValue]) -> VipValue:
     for other in others:
         flags |= other.flags
     base = next((value for value in (first, *others) if value.flags & Flag.SG_LB_SERVICE), first)
-    return VipValue(**{name: getattr(base, name) for name in base.__slots__} | {"flags": flags})
+    through_nat = next((value for value in (base, first, *others) if value.flags & Flag.SG_LB_NATTED), base)
+    return replace(base, flags=flags, svc=through_nat.svc)
 
 
 def source_rows(allow: tuple[str, ...], deny: tuple[str, ...]) -> tuple[Rows, int]:

@@ -15,12 +15,12 @@ CHUNK = 256
 MAX_TABLE = MAX_STAT = MAX_BACKEND = 16384
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 KINDS = {"DSR": 1, "L2": 2, "NAT": 3}
-DOWN = 1
+DOWN, ENDED = 1, 4  # enum sg_lb_backend_flag
 TTL = 64
 
 KEY = struct.Struct("=16s2sB5x")
 RANGE_KEY = struct.Struct("=IB3x16s2s6x")
-VIP = struct.Struct("=Q11IHBB")
+VIP = struct.Struct("=Q11IHBBI4x")
 HEAD = struct.Struct("=QQI4x")
 BACKEND = struct.Struct("=16s16sIIBBB5x")
 SOURCE_KEY = struct.Struct("=II16s")
@@ -50,6 +50,7 @@ class VipValue:
     port_delta: int = 0
     quic_off: int = 0
     quic_len: int = 0
+    svc: int = 0
 
     def pack(self) -> bytes:
         return VIP.pack(
@@ -68,6 +69,7 @@ class VipValue:
             self.port_delta,
             self.quic_off,
             self.quic_len,
+            self.svc,
         )
 
 

@@ -1,0 +1,272 @@
+"""LoadBalancers in mode NAT: their flows are sessions of the stateful engine, which knows where replies belong.
+
+The balancer chooses the backend of a new flow; the engine gives it a source that the backend sees, and remembers both.
+A balancer has an object of the engine for each family of its backends, because sources have the backend's family; a
+virtual address is a service of the engine, whatever its ports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from sixgate.api.stateful import LifetimesSpec
+from sixgate.errors import Problem, Ref
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan
+from sixgate.plan.nat46 import PODS, number_of
+from sixgate.plan.nodeplan import (
+    MAX_STATS,
+    AttachmentPlan,
+    Feature,
+    GatewayFlag,
+    GatewayPlan,
+    NatPlan,
+    NodePlan,
+    ObjectStatePlan,
+    PoolPlan,
+    PortSpacePlan,
+    ServicePlan,
+    StatefulFlag,
+    StatefulPlan,
+)
+from sixgate.plan.pools import rendezvous
+from sixgate.plan.stateful import (
+    ALL_BLOCKS,
+    IDS_STEP,
+    LOWEST_IPV6_MTU,
+    MAX_HALF_OPEN,
+    OWN,
+    OWN_PORTS,
+    PROTOCOLS,
+    has_bits,
+    lifetimes,
+    roomy,
+    rounded,
+    state_maps,
+)
+
+NO_SOURCE = "NoSource"
+FAMILIES = (4, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """One family of one balancer."""
+
+    name: str
+    family: int
+    item: BalancerPlan
+
+
+def family_of(address: str) -> int:
+    return ip_address(address).version
+
+
+def shared_out(sources: Iterable[str], nodes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What each of `nodes` has of `sources`: of each family as evenly as can be, and a node that joins or leaves moves
+    few of them. A session lives on one node, so no two of them have the same address."""
+    held: dict[str, list[str]] = {node: [] for node in nodes}
+    for family in FAMILIES:
+        counts = dict.fromkeys(sorted(nodes), 0)
+        for source in sorted((s for s in sources if family_of(s) == family), key=ip_address):
+            if not counts:
+                break
+            fewest = min(counts.values())
+            node = rendezvous(source, [name for name, count in counts.items() if count == fewest])
+            counts[node] += 1
+            held[node].append(source)
+    return {node: tuple(found) for node, found in held.items()}
+
+
+def with_sources(
+    ref: Ref, sources: Sequence[str], backends: tuple[BackendPlan, ...], problems: list[Problem]
+) -> tuple[BackendPlan, ...]:
+    """`backends` without those of a family that none of the declared `sources` has."""
+    if not sources:
+        return backends
+    families = {family_of(source) for source in sources}
+    without = [backend for backend in backends if family_of(backend.address) not in families]
+    if without:
+        version = family_of(without[0].address)
+        text = f"{ref} has the backend {without[0].address}, but no IPv{version} address in "
+        text += f"spec.forwarding.nat.sourceAddresses that it could be reached from; {len(without)} of {len(backends)} "
+        problems.append(Problem(ref, NO_SOURCE, f"{text}backends are left out", "spec.forwarding.nat.sourceAddresses"))
+    return tuple(backend for backend in backends if backend not in without)
+
+
+def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan:
+    """`made`, which balances, with the engine for those of `balancers` in mode NAT; one that runs serves all."""
+    mine = tuple(item for item in balancers if item.nat is not None)
+    if not mine or made.config is None:
+        return made
+    stateful = _joined(made.stateful, _state(mine, made))
+    owners = tuple(item.owner for item in mine)
+    has = has_bits(stateful)
+    nat = made.nat or NatPlan(owners, (), (), (), 0, 0)
+    nat = replace(nat, has=has, version=number_of((nat.gateways, nat.ranges, nat.generation, has)))
+    maps = state_maps(stateful)
+    objects = []
+    for item in made.objects:
+        attachments = item.attachments
+        pods = AttachmentPlan("sg_uplink_tc", "tc-ingress", (PODS,), required=False)
+        if item.name == "sg_tc" and not made.egress and not any(PODS in each.devices for each in attachments):
+            attachments = (*attachments, pods)  # backends and clients on this node come in by no uplink
+        objects.append(replace(item, maps=maps, attachments=attachments))
+    features = made.config.features | Feature.NAT | Feature.STATEFUL
+    return replace(
+        made,
+        objects=tuple(objects),
+        config=replace(made.config, features=features, st_ids=stateful.ids),
+        nat=nat,
+        stateful=stateful,
+    )
+
+
+def _objects(item: BalancerPlan) -> tuple[_Object, ...]:
+    families = {family_of(backend.address) for backend in item.backends}
+    return tuple(
+        _Object(f"{item.owner}/{family}", family, item)
+        for family in FAMILIES
+        if family in families or (not families and family == family_of(item.vips[0].address))
+    )
+
+
+def _state(balancers: tuple[BalancerPlan, ...], made: NodePlan) -> StatefulPlan:
+    taken = {gateway.stat for gateway in made.nat.gateways} if made.nat is not None else set()
+    taken |= {known.gateway.stat for known in made.stateful.objects} if made.stateful is not None else set()
+    objects: list[ObjectStatePlan] = []
+    spaces: dict[str, PortSpacePlan] = {}
+    services: list[ServicePlan] = []
+    for item in balancers:
+        stat = int.from_bytes(hashlib.sha256(str(item.owner).encode()).digest()[:4], "big") % MAX_STATS
+        while stat in taken:
+            stat = (stat + 1) % MAX_STATS
+        taken.add(stat)
+        named = {each.family: each for each in _objects(item)}
+        for each in named.values():
+            own = _spaces(each)
+            for space in own:
+                known = spaces.get(space.name)
+                spaces[space.name] = _shared(known, space) if known else space
+            objects.append(_object(each, tuple(spaces[space.name] for space in own), stat))
+        by_family = (named[4].name if 4 in named else "", named[6].name if 6 in named else "")
+        services += (
+            ServicePlan(
+                name=f"{item.owner} {vip.address}",
+                owner=item.owner,
+                vip=vip.address,
+                port=0,
+                proto=0,
+                obj=by_family[0] or by_family[1],
+                backends=(),
+                balanced=True,
+                by_family=by_family,
+            )
+            for vip in item.vips
+        )
+    return _sized(
+        StatefulPlan(
+            owners=tuple(item.owner for item in balancers),
+            objects=tuple(objects),
+            spaces=tuple(spaces.values()),
+            bindings=(),
+            services=tuple(services),
+            ids=0,
+            port_entries=0,
+            half_entries=0,
+        )
+    )
+
+
+def _spaces(each: _Object) -> tuple[PortSpacePlan, ...]:
+    assert each.item.nat is not None
+    declared = [source for source in each.item.nat.sources if family_of(source) == each.family]
+    return tuple(
+        PortSpacePlan(
+            name=address,
+            address=address,
+            n_addrs=1,
+            first_block=0,
+            blocks=ALL_BLOCKS,
+            count=PROTOCOLS * ALL_BLOCKS,
+            obj=each.name,
+            static=False,
+            owners=(each.item.owner,),
+        )
+        for address in declared or [OWN[each.family]]
+    )
+
+
+def _object(each: _Object, spaces: tuple[PortSpacePlan, ...], stat: int) -> ObjectStatePlan:
+    assert each.item.nat is not None
+    sessions = each.item.nat.max_sessions
+    ports = len(spaces) * (OWN_PORTS[1] - OWN_PORTS[0] + 1)
+    return ObjectStatePlan(
+        name=each.name,
+        owner=each.item.owner,
+        gateway=GatewayPlan(
+            owner=each.item.owner,
+            prefix="::",
+            mask="::",
+            prefix_len=0,
+            pool6791="::",
+            pool6791_len=0,
+            pool6791_6="::",
+            pool6791_6_len=0,
+            flags=int(GatewayFlag.STATEFUL | GatewayFlag.UDP_ZERO_CALC),
+            low_mtu=LOWEST_IPV6_MTU,
+            stat=stat,
+            tos=0,
+        ),
+        flags=int(StatefulFlag.LIVE | StatefulFlag.PAIRED),
+        max_sessions=sessions,
+        lifetimes=lifetimes(LifetimesSpec()),
+        client_ports=0,
+        client_sessions=0,
+        client_rate=0,
+        client_len=128,
+        half_size=max(1, min(MAX_HALF_OPEN, ports // 4, sessions // 4)),
+        block_size=0,
+        pools=tuple(PoolPlan(space, *OWN_PORTS) for space in spaces),
+    )
+
+
+def _shared(one: PortSpacePlan, other: PortSpacePlan) -> PortSpacePlan:
+    return replace(one, owners=tuple(dict.fromkeys((*one.owners, *other.owners))), static=one.static or other.static)
+
+
+def _joined(one: StatefulPlan | None, other: StatefulPlan) -> StatefulPlan:
+    """Both; what stands at the same addresses has one place."""
+    if one is None:
+        return other
+    spaces = {space.name: space for space in one.spaces}
+    for space in other.spaces:
+        spaces[space.name] = _shared(spaces[space.name], space) if space.name in spaces else space
+    return _sized(
+        replace(
+            one,
+            owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
+            objects=(*one.objects, *other.objects),
+            spaces=tuple(spaces.values()),
+            services=(*one.services, *other.services),
+        )
+    )
+
+
+def _sized(plan: StatefulPlan) -> StatefulPlan:
+    return replace(
+        plan,
+        ids=rounded(sum(item.max_sessions for item in plan.objects), IDS_STEP),
+        port_entries=roomy(sum(space.count for space in plan.spaces)),
+        half_entries=roomy(sum(item.half_size for item in plan.objects)),
+    )
+
+
+def spread(sources: Mapping[str, tuple[str, ...]], families: Iterable[int]) -> list[str]:
+    """Nodes that have none of `sources` in one of `families`, which there are."""
+    wanted = [family for family in families if any(family_of(s) == family for own in sources.values() for s in own)]
+    return sorted(
+        node for node, own in sources.items() if any(family not in {family_of(s) for s in own} for family in wanted)
+    )
