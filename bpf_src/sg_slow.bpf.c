@@ -15,10 +15,10 @@
 #include "lib/nat.h"
 #include "lib/frag.h"
 #include "lib/icmp_xlat.h"
-#include "lib/icmp_same.h"
 #include "lib/observe.h"
 #include "lib/lb_send_skb.h"
 #include "lib/lb.h"
+#include "lib/icmp_same.h"
 #include "lib/st_nat.h"
 
 /* Super-packets that were too long for an outer header come cut to size; what does not fit a backend's path is answered. */
