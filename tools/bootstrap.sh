@@ -134,14 +134,20 @@ fi
 # The project itself is used from its source tree: a path file and a command, as an editable installation would make.
 site=$(echo "$VENV"/lib/python3.*/site-packages)
 [ "$(cat "$site/sixgate.pth" 2>/dev/null)" = "$PWD/operator" ] || echo "$PWD/operator" >"$site/sixgate.pth"
-if [ ! -x "$VENV/bin/sixgate" ]; then
-	{
-		echo "#!$(cd "$VENV/bin" && pwd)/python"
-		echo 'import sys'
-		echo
-		echo 'from sixgate.cli import main'
-		echo
-		echo 'sys.exit(main())'
-	} >"$VENV/bin/sixgate"
-	chmod +x "$VENV/bin/sixgate"
-fi
+# command_of NAME FUNCTION: a program that calls a function of sixgate.cli, as pip would make it.
+command_of() {
+	[ -x "$VENV/bin/$1" ] || {
+		{
+			echo "#!$(cd "$VENV/bin" && pwd)/python"
+			echo 'import sys'
+			echo
+			echo "from sixgate.cli import $2"
+			echo
+			echo "sys.exit($2())"
+		} >"$VENV/bin/$1"
+		chmod +x "$VENV/bin/$1"
+	}
+}
+command_of sixgate main
+command_of kubectl-sixgate kubectl
+command_of kubectl_complete-sixgate kubectl_complete

@@ -137,3 +137,14 @@ def test_a_sysdump_holds_objects_and_no_secret(cluster: Cluster, operator: Start
     assert not any(secret in text or "secrets.json" in name for name, text in files.items())
     (noted,) = (c for c in json.loads(files["namespace/configmaps.json"]) if c["metadata"]["name"] == "dumped")
     assert noted["data"] == {"note": "password=[redacted]"}
+
+
+def test_kubectl_completes_names_of_objects(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kubectl itself asks the program beside its plugin, which asks the API server."""
+    cluster.apply(gateway())
+    cluster.apply(gateway("second", "2001:db8:65::/96", "198.51.100.0/25"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    found = cluster.server.kubectl("__complete", "sixgate", "nat", "").stdout.splitlines()
+    assert [line for line in found if line in {"gw", "second"}] == ["gw", "second"]
+    assert cluster.server.kubectl("__complete", "sixgate", "nat", "se").stdout.splitlines()[0] == "second"
+    assert cluster.server.kubectl("__complete", "sixgate", "stat").stdout.startswith("status\t")

@@ -33,6 +33,7 @@ PARTS = {
     "dns64": ("dns64",),
     "hook": ("hook",),
     "cluster.commands": ("cluster",),
+    "complete": ("completion", "complete-for-kubectl"),
 }
 
 
@@ -69,6 +70,15 @@ def kubectl() -> int:
     app = build_cluster()
     app.command(name="version")(version)
     return _run(app, "kubectl sixgate")
+
+
+def kubectl_complete() -> int:
+    """What kubectl asks for completions of its plugin."""
+    from sixgate.cli.cluster.commands import build as build_cluster  # noqa: PLC0415
+    from sixgate.cli.complete import answer_kubectl  # noqa: PLC0415
+
+    sys.stdout.write(answer_kubectl(build_cluster(), sys.argv[1:] or [""]))
+    return 0
 
 
 def _run(app: typer.Typer, name: str) -> int:

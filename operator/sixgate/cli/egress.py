@@ -10,6 +10,7 @@ import typer
 
 from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.complete import names_on_node
 from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def list_pairs(
 
 
 def flows(  # noqa: PLR0917 - options, which are given by name
-    name: Annotated[str, typer.Argument(help="Name of an EgressGateway; all of them if left out.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of an EgressGateway; all of them if left out.", autocompletion=names_on_node("EgressGateway")
+        ),
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, help="How many are shown at most.")] = 100,
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,

@@ -9,6 +9,7 @@ import typer
 
 from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.complete import names_on_node
 from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
     from sixgate.node.lb.inspect import BalancerRow, Counted
 
-NameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer.")]
-AnyNameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer; left out, all of them.")]
+_NAMES = names_on_node("LoadBalancer")
+NameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer.", autocompletion=_NAMES)]
+AnyNameArgument = Annotated[
+    str, typer.Argument(help="Name of a LoadBalancer; left out, all of them.", autocompletion=_NAMES)
+]
 
 
 def list_(

@@ -11,6 +11,7 @@ import typer
 
 from sixgate.cli import common, tables
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.complete import names_on_node
 from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 STATES = ("OUT_INIT", "IN_INIT", "EST", "IN_FIN", "OUT_FIN", "BOTH_FIN", "TRANS", "UDP", "ICMP")
 
-ObjectOption = Annotated[str, typer.Option("--object", help="Sessions of this gateway.")]
+ObjectOption = Annotated[
+    str,
+    typer.Option("--object", help="Sessions of this gateway.", autocompletion=names_on_node("NAT46Gateway")),
+]
 ClientOption = Annotated[
     str, typer.Option("--client", help="Sessions of this client address, or of a CIDR of clients.")
 ]

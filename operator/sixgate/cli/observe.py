@@ -17,6 +17,7 @@ import typer
 
 from sixgate.cli import common
 from sixgate.cli.common import BPFFS, STATE_DIR
+from sixgate.cli.complete import names_on_node
 from sixgate.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ def observe(  # noqa: PLR0917 - options, which are given by name
     reason: Annotated[
         str, typer.Option(help="Only reasons that contain this word, as `sixgate status` has them.")
     ] = "",
-    obj: Annotated[str, typer.Option("--object", help="Only packets of this object: Kind/name, or a name.")] = "",
+    obj: Annotated[
+        str,
+        typer.Option(
+            "--object", help="Only packets of this object: Kind/name, or a name.", autocompletion=names_on_node()
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="Only packets that arrive at this device.")] = "",
     sample: Annotated[int, typer.Option(min=1, max=1_000_000, help="Look at one packet of so many.")] = 1,
     rate: Annotated[int, typer.Option(min=10, max=1_000_000, help="At most so many events per second and CPU.")] = 1000,

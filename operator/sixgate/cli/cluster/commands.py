@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 import typer
 
 from sixgate.cli import common, tables
+from sixgate.cli.complete import names_in_cluster
 from sixgate.cli.tables import WATCH_S, WatchOption
 from sixgate.errors import SixgateError
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 Output: TypeAlias = Literal["table", "wide", "json", "yaml"]
 T = TypeVar("T")
+LISTS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("gateways", ("NAT46Gateway", "EgressGateway"), "List the gateways of both kinds."),
+    ("nat", ("NAT46Gateway",), "List the NAT46Gateways."),
+    ("egress", ("EgressGateway",), "List the EgressGateways."),
+    ("lb", ("LoadBalancer",), "List the LoadBalancers."),
+    ("bigtcp", ("BIGTCPPolicy",), "List the BIGTCPPolicies."),
+)
 KubeconfigOption = Annotated[
     Path | None,
     typer.Option("--kubeconfig", envvar="KUBECONFIG", help="Credentials; by default those that kubectl uses."),
@@ -28,6 +36,9 @@ KubeconfigOption = Annotated[
 ContextOption = Annotated[str, typer.Option("--context", help="Context of the kubeconfig; by default its current one.")]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", envvar="SIXGATE_NAMESPACE", help="Namespace that sixgate is installed in.")
+]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of one object; left out: all.", autocompletion=names_in_cluster)
 ]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
 
@@ -89,7 +100,7 @@ def _lister(kinds: tuple[str, ...], text: str) -> Callable[..., None]:
     """A command that lists objects of some kinds; one by name where it is given."""
 
     def listed(
-        name: Annotated[str, typer.Argument(help="Name of one object; left out: all.")] = "",
+        name: NameArgument = "",
         output: OutputOption = "table",
         watch: WatchOption = False,
         kubeconfig: KubeconfigOption = None,
@@ -177,13 +188,7 @@ def build() -> typer.Typer:
     )
     app.command(name="status")(status)
     app.command(name="nodes")(nodes)
-    for name, kinds, text in (
-        ("gateways", ("NAT46Gateway", "EgressGateway"), "List the gateways of both kinds."),
-        ("nat", ("NAT46Gateway",), "List the NAT46Gateways."),
-        ("egress", ("EgressGateway",), "List the EgressGateways."),
-        ("lb", ("LoadBalancer",), "List the LoadBalancers."),
-        ("bigtcp", ("BIGTCPPolicy",), "List the BIGTCPPolicies."),
-    ):
+    for name, kinds, text in LISTS:
         app.command(name=name)(_lister(kinds, text))
     from sixgate.cli.cluster.sysdump import sysdump  # noqa: PLC0415 - which takes its options from here
 
