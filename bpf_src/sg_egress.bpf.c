@@ -7,6 +7,7 @@
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
+#include "lib/big.h"
 #include "lib/mss.h"
 #include "lib/fast_nops.h"
 #include "lib/egress.h"
@@ -19,22 +20,17 @@ const volatile __u32 sg_eg_chained = 0; /* whether sg_eg_next has a program */
 SG_INLINE __u32 sg_eg_len(sg_ctx *ctx, const struct sg_pkt *p)
 {
 	__u32 len = p->end - p->l3, gso = sg_gso_size(ctx), head = p->l4 - p->l3;
+	__u32 jumbo = sg_is_big6(ctx) && p->proto == SG_NEXTHDR_HOP ? SG_JUMBO_LEN : 0; /* no part of any segment */
 	__u8 off = 0;
 
 	if (!gso)
 		return len;
-	if (p->proto == IPPROTO_TCP) {
-		if (sg_load(ctx, p->l4 + 12, &off, 1))
+	if (p->proto == IPPROTO_TCP || jumbo) {
+		if (sg_load(ctx, p->l4 + jumbo + 12, &off, 1))
 			return len;
 		return head + (off >> 4) * 4 + gso;
 	}
 	return head + 8 + gso;
-}
-
-SG_INLINE bool sg_eg_fits(sg_ctx *ctx, const struct sg_pkt *p, __u32 mtu)
-{
-	/* What may be fragmented travels in a fragmented tunnel packet. */
-	return sg_eg_len(ctx, p) <= mtu || (p->version == 4 && !p->df);
 }
 
 SG_INLINE int sg_eg_drop(enum sg_reason reason, const struct sg_eg_dst *dst, __u32 segs, __u32 bytes)
@@ -58,8 +54,9 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	struct sg_eg_stat *stat;
 	struct sg_pkt p = {};
 	enum sg_reason reason;
+	struct sg_eg_frame frame;
 	struct sg_eg_node gateway;
-	__u32 mtu, flags;
+	__u32 mtu, flags, len;
 
 	if (!sg_eg_parse(ctx, &p, sg_eth_proto(ctx)))
 		return SG_ACT_PASS;
@@ -73,16 +70,19 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	if (unlikely(!way))
 		return sg_eg_drop(SG_DROP_EGRESS_NO_GW, dst, segs, bytes);
 	__builtin_memcpy(&gateway, &way->gateway, sizeof(gateway));
+	frame = way->frame;
 	mtu = way->mtu;
 	flags = way->flags;
 	stat = sg_eg_stat(dst->stat);
 	if (stat) {
 		stat->out_packets += segs;
-		stat->out_bytes += p.end - p.l3;
+		stat->out_bytes += bytes - p.l3;
 	}
 	if (flags & SG_EG_HERE)
 		return SG_EG_GO | (int)pair;
-	if (unlikely(!sg_eg_fits(ctx, &p, mtu))) {
+	len = sg_eg_len(ctx, &p);
+	/* What may be fragmented travels in a fragmented tunnel packet. */
+	if (unlikely(len > mtu && !(p.version == 4 && !p.df))) {
 		sg_metric(SG_SLOW_ICMP, segs, bytes);
 		ctx->mark = 0;
 		return bpf_redirect(sg_cfg.eslow_dev, 0);
@@ -90,6 +90,8 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	if (p.proto == IPPROTO_TCP && !p.fragment && flags & SG_EG_MSS_CLAMP)
 		sg_mss_clamp(ctx, p.l4, mtu - (p.version == 4 ? 40 : 60));
 	sg_metric(SG_OK_EGRESS, segs, bytes);
+	if (flags & SG_EG_DIRECT && likely(len <= mtu))
+		return sg_eg_send_frame(ctx, &frame);
 	return sg_eg_encap(ctx, pair, &gateway, p.tos);
 }
 
@@ -101,6 +103,12 @@ struct {
 	__uint(max_entries, 1);
 } sg_eg_next SEC(".maps");
 
+/* A packet that egress has no say in. */
+SG_INLINE int sg_eg_foreign(struct __sk_buff *ctx)
+{
+	return sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx) ? sg_big_forward(ctx) : SG_ACT_PASS;
+}
+
 SEC("tc")
 int sg_pod_tc(struct __sk_buff *ctx)
 {
@@ -111,9 +119,11 @@ int sg_pod_tc(struct __sk_buff *ctx)
 	act = sg_eg_from_pod(ctx);
 	if (act >= SG_EG_GO)
 		return sg_eg_out(ctx, (__u32)act & SG_EG_PAIRS);
-	if (act == SG_ACT_PASS && sg_eg_chained)
+	if (act != SG_ACT_PASS)
+		return act;
+	if (sg_eg_chained)
 		bpf_tail_call(ctx, &sg_eg_next, 0);
-	return act;
+	return sg_eg_foreign(ctx);
 }
 
 /* A reply that came through the tunnel, into the pod. */
@@ -144,16 +154,21 @@ SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
 SG_GLOBAL int sg_eg_arrived(struct __sk_buff *ctx)
 {
 	struct bpf_tunnel_key key = {};
-	struct sg_addr node = {};
+	struct sg_eg_home fresh = {};
+	__u32 ifindex = ctx->mark;
 
-	if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0))
-		node = sg_addr4(bpf_htonl(key.remote_ipv4));
-	else if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
-		__builtin_memcpy(&node, key.remote_ipv6, 16);
-	else
-		return -1;
+	if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), 0)) {
+		fresh.node = sg_addr4(bpf_htonl(key.remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(ctx, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(&fresh.node, key.remote_ipv6, 16);
+	} else {
+		/* Handed over by sg_uplink_tc. */
+		ctx->mark = 0;
+		return sg_eg_direct(ctx, ifindex);
+	}
+	fresh.pair = key.tunnel_id;
 	if (!(key.tunnel_id & (SG_EG_REPLY | SG_EG_RELAYED)))
-		sg_eg_learn(ctx, key.tunnel_id, &node);
+		sg_eg_learn(ctx, &fresh);
 	return (int)(key.tunnel_id & 0xffffff);
 }
 
@@ -165,6 +180,22 @@ int sg_tunnel_tc(struct __sk_buff *ctx)
 	if (!sg_feature(SG_F_EGRESS))
 		return SG_ACT_PASS;
 	id = sg_eg_arrived(ctx);
+	if (id < 0)
+		return TC_ACT_SHOT;
+	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx) : sg_eg_out(ctx, (__u32)id);
+}
+
+/* An uplink's ingress, where no other program of ours is: direct ways end here. */
+SEC("tc")
+int sg_wire_tc(struct __sk_buff *ctx)
+{
+	int id;
+
+	if (!sg_feature(SG_F_EGRESS))
+		return SG_ACT_PASS;
+	if (likely(!sg_eg_is_direct(ctx)))
+		return sg_eg_foreign(ctx);
+	id = sg_eg_direct(ctx, ctx->ifindex);
 	if (id < 0)
 		return TC_ACT_SHOT;
 	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx) : sg_eg_out(ctx, (__u32)id);

@@ -120,6 +120,11 @@ SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 	const struct sg_nat_table *t;
 	int act;
 
+	if (sg_feature(SG_F_EGRESS) && unlikely(sg_eg_is_direct(ctx))) {
+		/* To sg_tunnel_tc, which has to know where it came in. */
+		ctx->mark = ctx->ifindex;
+		return bpf_redirect(sg_cfg.tunnel_dev, BPF_F_INGRESS);
+	}
 	if (sg_feature(SG_F_LB)) {
 		act = sg_lb_general(ctx);
 		if (act == SG_LB_ENGINE)

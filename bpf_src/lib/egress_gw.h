@@ -15,19 +15,58 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } sg_eg_obj SEC(".maps");
 
-/* Remembers where the sender of this packet lives. */
-SG_INLINE void sg_eg_learn(struct __sk_buff *ctx, __u32 pair, const struct sg_addr *node)
+/* Pairs' addresses at gateways: of this node's own with the pair, of others with SG_EG_REPLY, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct sg_eg_mac);
+	__type(value, __u32); /* as a tunnel id */
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} sg_eg_mac SEC(".maps");
+
+SG_INLINE bool sg_eg_same_home(const struct sg_eg_home *a, const struct sg_eg_home *b)
 {
-	struct sg_eg_home fresh = {.node = *node, .pair = pair};
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	_Static_assert(sizeof(*a) == 40, "all of it is compared");
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3] && x[4] == y[4];
+}
+
+/* Remembers where the sender of this packet lives. */
+SG_INLINE void sg_eg_learn(struct __sk_buff *ctx, const struct sg_eg_home *fresh)
+{
 	const struct sg_eg_home *home;
 	struct sg_pkt p = {};
 
 	if (!sg_eg_parse(ctx, &p, sg_eth_proto(ctx)))
 		return;
 	home = bpf_map_lookup_elem(&sg_eg_home, &p.saddr);
-	if (home && home->node.d[0] == node->d[0] && home->node.d[1] == node->d[1] && home->pair == pair)
-		return;
-	bpf_map_update_elem(&sg_eg_home, &p.saddr, &fresh, BPF_ANY);
+	if (!home || !sg_eg_same_home(home, fresh))
+		bpf_map_update_elem(&sg_eg_home, &p.saddr, fresh, BPF_ANY);
+}
+
+/* The tunnel id that a frame's addresses stand for, negative where it is none of ours; it came in through `ifindex`. */
+SG_GLOBAL int sg_eg_direct(struct __sk_buff *ctx, __u32 ifindex)
+{
+	struct sg_eg_home fresh = {.frame.ifindex = ifindex};
+	struct sg_eg_mac key = {};
+	__u8 macs[12];
+	__u32 *id;
+
+	if (bpf_skb_load_bytes(ctx, 0, macs, sizeof(macs)))
+		return -1;
+	__builtin_memcpy(key.mac, macs, 6);
+	id = bpf_map_lookup_elem(&sg_eg_mac, &key);
+	if (id && !(*id & SG_EG_REPLY)) {
+		fresh.pair = *id;
+		__builtin_memcpy(fresh.frame.dmac, macs + 6, 6);
+		__builtin_memcpy(fresh.frame.smac, macs, 6);
+		sg_eg_learn(ctx, &fresh);
+		return (int)(*id & SG_EG_PAIRS);
+	}
+	__builtin_memcpy(key.mac, macs + 6, 6);
+	id = bpf_map_lookup_elem(&sg_eg_mac, &key);
+	return id && *id & SG_EG_REPLY ? (int)(*id & 0xffffff) : -1;
 }
 
 /* The packet's object of the engine in `w`; 0, or why there is none. */

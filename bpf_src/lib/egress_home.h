@@ -43,6 +43,32 @@ SG_INLINE bool sg_eg_by4(const struct sg_addr *node)
 	return !node->d[0] && node->w[2] == bpf_htonl(0xffff);
 }
 
+/* Addresses of pairs at gateways begin with these three bytes: unicast, and locally administered. */
+SG_INLINE bool sg_eg_is_mac(const __u8 *mac)
+{
+	return mac[0] == 0x06 && mac[1] == 0x53 && mac[2] == 0x47;
+}
+
+/* Whether a frame came a direct way, as a request to a gateway or as a reply. Frames between others that a switch floods are seen, too. */
+SG_INLINE bool sg_eg_is_direct(const sg_ctx *ctx)
+{
+	const __u8 *macs = sg_data(ctx);
+
+	return sg_cfg.l2_len == ETH_HLEN && (const void *)(macs + 12) <= sg_data_end(ctx) &&
+	       (sg_eg_is_mac(macs) || (sg_eg_is_mac(macs + 6) && !ctx->pkt_type));
+}
+
+/* A direct way: nothing but the link addresses is written, so super-packets of any size stay as they are. */
+SG_INLINE int sg_eg_send_frame(sg_ctx *ctx, const struct sg_eg_frame *frame)
+{
+	__u8 macs[12];
+
+	__builtin_memcpy(macs, frame, sizeof(macs));
+	if (bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(frame->ifindex, 0);
+}
+
 /* Into the tunnel, to the node with this address. */
 SG_GLOBAL int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_eg_node *node, __u32 tos)
 {

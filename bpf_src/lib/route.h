@@ -18,9 +18,10 @@ struct sg_hop {
 	__u32 mtu;
 	__u32 local; /* left to this host; XDP leaves such packets to tc */
 	__u32 peer;  /* tc: handed to the other end of the device, for it must not be transmitted */
-	__u32 home;  /* tc: a tunnel id, to the node of a pod, `node` */
-	__u32 pad;
+	__u32 home;  /* tc: a tunnel id, to the node of a pod, `node`, or by `frame` if that has a device */
 	struct sg_eg_node node;
+	struct sg_eg_frame frame;
+	__u32 pad;
 };
 
 /* The part of a hop that is remembered: tc needs the address and asks for the neighbour every time, XDP needs the link header. */

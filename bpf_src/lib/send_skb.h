@@ -44,6 +44,15 @@ SG_INLINE enum sg_reason sg_hop_find(sg_ctx *ctx, struct sg_hop *hop, const stru
 
 	if (likely(!home))
 		return sg_hop_route(ctx, hop, saddr, daddr, v4, proto, tos, ports);
+	hop->frame = home->frame;
+	if (hop->frame.ifindex) {
+		__builtin_memset(&hop->rt, 0, sizeof(hop->rt));
+		hop->home = home->pair | SG_EG_REPLY;
+		hop->local = false;
+		hop->peer = 0;
+		hop->mtu = sg_dev_mtu(ctx, hop->frame.ifindex);
+		return hop->mtu ? 0 : SG_DROP_NO_ROUTE;
+	}
 	v4 = sg_eg_by4(&home->node);
 	reason = sg_hop_route(ctx, hop, &sg_eg_any, &home->node, v4, IPPROTO_UDP, 0, 0);
 	if (reason)
@@ -63,7 +72,7 @@ SG_INLINE int sg_hop_send(sg_ctx *ctx, const struct sg_hop *hop, enum sg_reason 
 
 	sg_set_eth_proto(ctx, ctx->protocol);
 	if (sg_feature(SG_F_EGRESS) && hop->home)
-		return sg_eg_encap(ctx, hop->home, &hop->node, 0);
+		return hop->frame.ifindex ? sg_eg_send_frame(ctx, &hop->frame) : sg_eg_encap(ctx, hop->home, &hop->node, 0);
 	if (hop->local)
 		return SG_ACT_PASS;
 	if (unlikely(hop->peer)) {

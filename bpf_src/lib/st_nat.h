@@ -445,10 +445,13 @@ SG_INLINE enum sg_reason sg_go66(sg_ctx *ctx, struct sg_work *w)
 {
 	struct sg_pkt *p = &w->pkt;
 	enum sg_reason reason = sg_hop_find(ctx, &w->hop, &w->src.addr, &w->dst.addr, false, p->proto, p->tos, w->l4.ports);
+	__u32 jumbo;
 
 	if (reason)
 		return reason;
-	if (p->l4 - p->l3 + w->seg_len > w->hop.mtu)
+	/* Segments of a super-packet of more than 64 KB have no jumbo header. */
+	jumbo = p->end - p->l4 > 65535 && p->l4 - p->l3 > SG_V6_LEN ? SG_JUMBO_LEN : 0;
+	if (p->l4 - p->l3 - jumbo + w->seg_len > w->hop.mtu)
 		return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP6_TOO_BIG, 0, w->hop.mtu);
 	return sg_write66(ctx, w, &w->src.addr, &w->dst.addr);
 }

@@ -38,14 +38,29 @@ struct sg_eg_dst {
 
 enum sg_eg_way_flag {
 	SG_EG_HERE = 1 << 0,	  /* this node is the owner: no tunnel */
-	SG_EG_MSS_CLAMP = 1 << 1, /* lower the MSS of TCP SYNs to what the tunnel carries */
+	SG_EG_MSS_CLAMP = 1 << 1, /* lower the MSS of TCP SYNs to what the way carries */
+	SG_EG_DIRECT = 1 << 2,	  /* the owner is on this segment: `frame` is written, and nothing else */
+};
+
+/* Frames of a direct way. The address of a pair at a gateway says which pair the packet is of: requests are sent to it, replies come from it. */
+struct sg_eg_frame {
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u32 ifindex; /* 0: no direct way */
 };
 
 /* Where a pair's packets go. No entry: nowhere, they are dropped. */
 struct sg_eg_way {
-	struct sg_addr gateway; /* node address of the owner */
-	__u32 mtu;		/* inside the tunnel, bytes of layer 3 */
-	__u32 flags;		/* enum sg_eg_way_flag */
+	struct sg_addr gateway;	  /* node address of the owner */
+	__u32 mtu;		  /* of the way, bytes of layer 3 */
+	__u32 flags;		  /* enum sg_eg_way_flag */
+	struct sg_eg_frame frame; /* with SG_EG_DIRECT */
+};
+
+/* Key of sg_eg_mac: a pair's address at a gateway. */
+struct sg_eg_mac {
+	__u8 mac[6];
+	__u8 pad[2];
 };
 
 enum sg_eg_own_flag {
@@ -85,9 +100,10 @@ struct sg_eg_node {
 	__be32 w[4];
 };
 
-/* The node of a pod, learnt from its packets. */
+/* The node of a pod, learnt from its packets: where the tunnel leads to, or how its frames are answered. */
 struct sg_eg_home {
 	struct sg_addr node;
+	struct sg_eg_frame frame;
 	__u32 pair;
 	__u32 pad;
 };

@@ -166,7 +166,9 @@ class EgressGatewaySpec(KindSpec):
         default="L2", description="L2: gratuitous ARP and unsolicited NA by the owner; None: routed by somebody else."
     )
     transport: Literal["VXLAN", "IPIP", "Direct"] = Field(
-        default="VXLAN", description="How packets come from a pod's node to the gateway."
+        default="VXLAN",
+        description="How packets come from a pod's node to the gateway. Direct: without a tunnel where both are on one "
+        "segment, by VXLAN elsewhere.",
     )
     mss_clamp: StrictBool = Field(default=True, description="Lowers the MSS of TCP SYNs to what the transport carries.")
     new_pods: Literal["Drop", "Hold"] = Field(

@@ -226,6 +226,10 @@ class EgressPolicy(Owned):
     excluded: tuple[str, ...] = Field(default=(), description="CIDRs that are not, in spite of `destinations`.")
     pairs: tuple[EgressPair, ...] = Field(default=(), description="Source addresses; each pod keeps one pair.")
     members: tuple[EgressMember, ...] = Field(default=(), description="Gateways; without any, packets are dropped.")
+    transport: Literal["VXLAN", "Direct"] = Field(
+        default="VXLAN",
+        description="How packets come to a gateway; Direct: by VXLAN where it is on no segment of ours.",
+    )
     device: str = Field(default="auto", description="Device that carries the addresses, or `auto`.")
     announce: Literal["L2", "None"] = Field(default="L2", description="How the owner is made known.")
     mss_clamp: bool = Field(default=True, description="Lower the MSS of SYNs to what the tunnel carries.")

@@ -15,6 +15,7 @@ from sixgate.node.actions import Action, Attach, Balance, UpdateLink
 from sixgate.node.bpf.probe import missing_permission, too_old
 from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
+from sixgate.node.egress.direct import clear
 from sixgate.node.execute import Executor
 from sixgate.node.lb.engine import Engine, environment
 from sixgate.node.lb.store import ALL as BALANCER_MAPS
@@ -135,6 +136,7 @@ class Reconciler:
         left = [] if status.ready else [status.message]
         if bpffs.exists(self._options.bpffs):
             left += bpffs.remove(self._options.bpffs, self._state)
+        clear()
         if not left:
             self._state.forget()
         return left

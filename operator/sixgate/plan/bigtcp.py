@@ -7,6 +7,8 @@ from dataclasses import replace
 from sixgate.api.bigtcppolicy import MIN_SIZE_BYTES, BigTcpFamilySpec, BIGTCPPolicy
 from sixgate.plan.nodeplan import AttachmentPlan, BigTcpPlan, Feature, NodePlan
 
+_FORWARDING = frozenset({"sg_uplink_tc", "sg_pod_tc", "sg_wire_tc"})  # programs that forward as sg_fwd does
+
 
 def big_tcp(policies: tuple[BIGTCPPolicy, ...]) -> tuple[BigTcpPlan, ...]:
     """The highest priority first, of equal ones the oldest; `policies` come by age."""
@@ -33,16 +35,13 @@ def forwards_big(plans: tuple[BigTcpPlan, ...]) -> bool:
 def with_forwarding(plan: NodePlan) -> NodePlan:
     """The same node, whose program on tc-ingress also forwards IPv6 super-packets: there is one program per hook."""
     assert plan.config is not None  # a node without programs has no such hook
-    objects = tuple(
-        replace(item, attachments=tuple(map(_forwarding, item.attachments))) if item.name == "sg_tc" else item
-        for item in plan.objects
-    )
+    objects = tuple(replace(item, attachments=tuple(map(_forwarding, item.attachments))) for item in plan.objects)
     config = replace(plan.config, features=plan.config.features | Feature.BIG_FORWARD)
     return replace(plan, objects=objects, config=config)
 
 
 def _forwarding(attachment: AttachmentPlan) -> AttachmentPlan:
-    if attachment.hook != "tc-ingress":
+    if attachment.program not in _FORWARDING:
         return attachment
     done = f"{attachment.super_packets}AndForwarded" if attachment.super_packets else "Forwarded"
     return replace(attachment, super_packets=done)

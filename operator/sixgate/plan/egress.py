@@ -70,7 +70,7 @@ class Numbers:
 
 def transport_missing(item: EgressGateway) -> str:
     """The part of the transport that is not there, empty if all is."""
-    return "" if item.spec.transport == "VXLAN" else f"spec.transport {item.spec.transport}"
+    return "" if item.spec.transport in {"VXLAN", "Direct"} else f"spec.transport {item.spec.transport}"
 
 
 def node_address(node: NodeInfo, version: int) -> str:
@@ -143,6 +143,7 @@ def _plan(
         excluded=tuple(sorted(map(str, spec.excluded_cidrs))),
         pairs=pairs,
         members=members,
+        transport=spec.transport,
         device=spec.device,
         announce=spec.announce,
         mss_clamp=spec.mss_clamp,
@@ -179,6 +180,31 @@ def numbered_pairs(item: EgressGateway, numbers: Numbers) -> tuple[EgressPairPla
     )
 
 
+def with_wire(made: NodePlan) -> NodePlan:
+    """A node with egress that is planned in everything else, where frames of direct ways end: at a gateway sg_uplink_tc
+    hands them over, elsewhere sg_wire_tc takes them. A node without gateways whose uplinks have another program, or
+    have one on chosen devices, sends none, so it gets none: replies come as requests went."""
+    direct = [plan for plan in made.egress if plan.transport == "Direct"]
+    if not direct:
+        return made
+    ingress = [a for item in made.objects for a in item.attachments if a.hook == "tc-ingress"]
+    uplinks = [a for a in ingress if a.program in {"sg_uplink_tc", "sg_unpack_tc"} and a.devices != (PODS,)]
+    program, name = "sg_wire_tc", "sg_egress"
+    if any(plan.gateway for plan in direct):
+        program, name = "sg_uplink_tc", "sg_tc"
+        if any(a.program == program and "auto" in a.devices for a in uplinks):
+            return made
+    elif any(a.program == "sg_unpack_tc" or "auto" not in a.devices for a in uplinks):
+        return replace(made, egress=tuple(replace(plan, transport="VXLAN") for plan in made.egress))
+    elif uplinks:
+        return made
+    wire = AttachmentPlan(program, "tc-ingress", ("auto",))
+    objects = (
+        replace(item, attachments=(*item.attachments, wire)) if item.name == name else item for item in made.objects
+    )
+    return replace(made, objects=tuple(objects))
+
+
 def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[str, str]) -> NodePlan:
     """The plan of a node that, beside what it does already, has a hand in egress."""
     owners = tuple(part.ref for part in found)
@@ -188,7 +214,7 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
         digests["sg_egress"],
         owners,
         (
-            AttachmentPlan("sg_pod_tc", "tc-ingress", ("pods",)),
+            AttachmentPlan("sg_pod_tc", "tc-ingress", (PODS,)),
             AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
             AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
         ),

@@ -375,6 +375,7 @@ class EgressPlan:
     excluded: tuple[str, ...]
     pairs: tuple[EgressPairPlan, ...]
     members: tuple[EgressMemberPlan, ...]
+    transport: str
     device: str
     announce: str
     mss_clamp: bool

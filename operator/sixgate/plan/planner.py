@@ -32,6 +32,7 @@ from sixgate.plan.egress import (
     parts,
     transport_missing,
     with_egress,
+    with_wire,
 )
 from sixgate.plan.egress import OBJECTS as EGRESS_OBJECTS
 from sixgate.plan.kinds import bpf_objects_of, claims_of, not_supported, services_of
@@ -166,6 +167,7 @@ class PlanMemo:
         made = with_balancers(made, balancers, self._digests) if balancers else made
         unpacked = tuple(item for item in items if isinstance(item, DecapPart))
         made = with_decap(made, unpacked, self._digests) if unpacked else made
+        made = with_wire(made) if egress else made
         return self._with_policies(made, policies) if policies else made
 
     def _with_policies(self, made: NodePlan, policies: tuple[BIGTCPPolicy, ...]) -> NodePlan:

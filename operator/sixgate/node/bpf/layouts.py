@@ -43,6 +43,7 @@ class SgEgRole(IntEnum):
 class SgEgWayFlag(IntEnum):
     SG_EG_HERE = 1
     SG_EG_MSS_CLAMP = 2
+    SG_EG_DIRECT = 4
 
 
 class SgFeature(IntEnum):
@@ -391,13 +392,24 @@ SG_EG_DST = Record(
     ),
 )
 
+SG_EG_FRAME = Record(
+    "sg_eg_frame",
+    16,
+    (
+        Field("dmac", 0, Array(Int("__u8", 1), 6)),
+        Field("smac", 6, Array(Int("__u8", 1), 6)),
+        Field("ifindex", 12, Int("__u32", 4)),
+    ),
+)
+
 SG_EG_HOME = Record(
     "sg_eg_home",
-    24,
+    40,
     (
         Field("node", 0, Address()),
-        Field("pair", 16, Int("__u32", 4)),
-        Field("pad", 20, Int("__u32", 4)),
+        Field("frame", 16, SG_EG_FRAME),
+        Field("pair", 32, Int("__u32", 4)),
+        Field("pad", 36, Int("__u32", 4)),
     ),
 )
 
@@ -415,6 +427,15 @@ SG_EG_SESSION = Record(
         Field("proto", 56, Int("__u8", 1)),
         Field("state", 57, Int("__u8", 1)),
         Field("pad", 58, Array(Int("__u8", 1), 6)),
+    ),
+)
+
+SG_EG_MAC = Record(
+    "sg_eg_mac",
+    8,
+    (
+        Field("mac", 0, Array(Int("__u8", 1), 6)),
+        Field("pad", 6, Array(Int("__u8", 1), 2)),
     ),
 )
 
@@ -461,11 +482,12 @@ SG_EG_STAT = Record(
 
 SG_EG_WAY = Record(
     "sg_eg_way",
-    24,
+    40,
     (
         Field("gateway", 0, Address()),
         Field("mtu", 16, Int("__u32", 4)),
         Field("flags", 20, Int("__u32", 4)),
+        Field("frame", 24, SG_EG_FRAME),
     ),
 )
 
@@ -1578,7 +1600,7 @@ SG_EG_NODE = Record("sg_eg_node", 16, (Field("w", 0, Array(Int("__be32", 4, big=
 
 SG_HOP = Record(
     "sg_hop",
-    112,
+    128,
     (
         Field("rt", 0, SG_ROUTE),
         Field("slot", 72, Int("__u32", 4)),
@@ -1586,8 +1608,9 @@ SG_HOP = Record(
         Field("local", 80, Int("__u32", 4)),
         Field("peer", 84, Int("__u32", 4)),
         Field("home", 88, Int("__u32", 4)),
-        Field("pad", 92, Int("__u32", 4)),
-        Field("node", 96, SG_EG_NODE),
+        Field("node", 92, SG_EG_NODE),
+        Field("frame", 108, SG_EG_FRAME),
+        Field("pad", 124, Int("__u32", 4)),
     ),
 )
 
@@ -1618,7 +1641,7 @@ SG_ST = Record(
 
 SG_WORK = Record(
     "sg_work",
-    456,
+    472,
     (
         Field("pkt", 0, SG_PKT),
         Field("dst", 64, SG_MATCH),
@@ -1626,14 +1649,14 @@ SG_WORK = Record(
         Field("l4", 112, SG_L4),
         Field("icmp", 140, SG_ICMP_REQ),
         Field("hop", 148, SG_HOP),
-        Field("way", 260, Int("__u32", 4)),
-        Field("gw", 264, SG_NAT_GW),
-        Field("st", 344, SG_ST),
-        Field("header_sum", 432, Int("__u64", 8)),
-        Field("frame_len", 440, Int("__u32", 4)),
-        Field("seg_len", 444, Int("__u32", 4)),
-        Field("src_unmapped", 448, Int("__u32", 4)),
-        Field("act", 452, Int("int", 4, signed=True)),
+        Field("way", 276, Int("__u32", 4)),
+        Field("gw", 280, SG_NAT_GW),
+        Field("st", 360, SG_ST),
+        Field("header_sum", 448, Int("__u64", 8)),
+        Field("frame_len", 456, Int("__u32", 4)),
+        Field("seg_len", 460, Int("__u32", 4)),
+        Field("src_unmapped", 464, Int("__u32", 4)),
+        Field("act", 468, Int("int", 4, signed=True)),
     ),
 )
 

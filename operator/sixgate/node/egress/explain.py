@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
-from sixgate.node.egress.maps import HERE, OWNER
+from sixgate.node.egress.maps import DIRECT, HERE, OWNER
 from sixgate.node.egress.tables import SET_NONE, SET_UNKNOWN
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Inspector:
         if int(way["flags"]) & HERE:
             return [*said, "This node owns the pair: packets leave from here."]
         owner = f" ({row['owner']})" if row and row.get("owner") else ""
-        return [*said, f"Packets go through the tunnel to {way['gateway']}{owner}, up to {way['mtu']} bytes each."]
+        by = "straight" if int(way["flags"]) & DIRECT else "through the tunnel"
+        return [*said, f"Packets go {by} to {way['gateway']}{owner}, up to {way['mtu']} bytes each."]
 
     def row(self, pair: int) -> dict[str, Any]:
         """What the keeper reports of a pair; empty where it does not."""

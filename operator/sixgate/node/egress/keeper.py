@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from sixgate.api.nodeconfig import EgressReport
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.egress import owners as own
+from sixgate.node.egress.direct import REPLY, Filter, neighbour, pair_mac, pair_macs
 from sixgate.node.egress.explain import REPORT
 from sixgate.node.egress.floating import Floating
-from sixgate.node.egress.maps import HERE, MSS_CLAMP, OWNER, EgressMaps, Own, Way
+from sixgate.node.egress.maps import DIRECT, HERE, MSS_CLAMP, OWNER, EgressMaps, Frame, Own, Way
 from sixgate.node.egress.people import People
 from sixgate.node.egress.sessions import Handover, SessionTables, pinned_program
-from sixgate.node.egress.uplink import tunnel_mtu
+from sixgate.node.egress.uplink import path_mtu, tunnel_mtu
 from sixgate.node.egress.wire import Record
 from sixgate.node.heartbeat import Heartbeat
 from sixgate.node.resolve import BEHIND
@@ -71,6 +73,8 @@ class EgressKeeper:
     _floating: Floating = field(init=False)
     _pairs: dict[int, _Pair] = field(default_factory=dict, init=False)
     _addresses: dict[str, str] = field(default_factory=dict, init=False)  # of gateways by node, former ones too
+    _macs: dict[bytes, int] = field(default_factory=dict, init=False)
+    _filter: Filter = field(default_factory=Filter, init=False)
     _ways: dict[int, Way] = field(default_factory=dict, init=False)
     _reasons: dict[int, str] = field(default_factory=dict, init=False)
     _repeat: dict[int, int] = field(default_factory=dict, init=False)
@@ -201,6 +205,7 @@ class EgressKeeper:
             await self._begin()
         for number in before.keys() - self._pairs.keys():
             await self._forget(number, before[number])
+        self._take_frames()
         self._refresh_ways()
         self._people.configure(policies)
 
@@ -426,6 +431,7 @@ class EgressKeeper:
     async def _look_after(self) -> None:
         """Addresses that somebody took off by hand come back."""
         await self._floating.look()
+        self._take_frames()
         for number in self._owners.mine():
             known = self._pairs.get(number)
             if known is not None and any(self._floating.holds(address) is None for address in known.addresses):
@@ -451,8 +457,7 @@ class EgressKeeper:
             address = self._addresses.get(holder, "")
             if not address:
                 continue
-            flags = (HERE if holder == self.options.node else 0) | (MSS_CLAMP if known.policy.mss_clamp else 0)
-            way = Way(address, tunnel_mtu(address), flags)
+            way = self._way(number, known.policy, address, here=holder == self.options.node)
             if self._ways.get(number) != way:
                 self._maps.set_way(number, way)
                 self._ways[number] = way
@@ -460,6 +465,27 @@ class EgressKeeper:
             for number in self._ways.keys() - self._pairs.keys():
                 self._maps.drop_way(number)
                 del self._ways[number]
+
+    def _way(self, number: int, policy: EgressPolicy, address: str, *, here: bool) -> Way:
+        flags = (HERE if here else 0) | (MSS_CLAMP if policy.mss_clamp else 0)
+        mac = pair_mac(address, number)
+        link = neighbour(address) if policy.transport == "Direct" and not here and mac in self._macs else None
+        if link is None:
+            return Way(address, tunnel_mtu(address), flags)
+        return Way(address, path_mtu(address), flags | DIRECT, Frame(mac, link[1], link[0]))
+
+    def _take_frames(self) -> None:
+        """What frames of direct ways stand for here, and which of them this node's device takes."""
+        own = self._addresses.get(self.options.node, "")
+        pairs = [number for number, known in self._pairs.items() if known.policy.transport == "Direct"]
+        self._macs = pair_macs(self._addresses.values(), pairs, own)
+        self._maps.write_macs(self._macs)
+        place = self._floating.holds(own) if own else None
+        mine = [mac for mac, number in self._macs.items() if not number & REPLY]
+        try:
+            self._filter.want(mine, socket.if_nametoindex(place.device) if place is not None else 0)
+        except OSError as error:
+            log.error("Frames of direct ways should be taken by the device with %s: %s.", own or "no address", error)
 
 
 def _names(policy: EgressPolicy) -> tuple[str, ...]:

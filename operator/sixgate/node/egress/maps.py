@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 
     from sixgate.node.egress.tables import Contents, Prefix
 
-HERE, MSS_CLAMP = 1, 2  # enum sg_eg_way_flag
+HERE, MSS_CLAMP, DIRECT = 1, 2, 4  # enum sg_eg_way_flag
 OWNER = 1  # enum sg_eg_own_flag
-NAMES = ("sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own", "sg_eg_next")
+NAMES = ("sg_eg_pod", "sg_eg_dst", "sg_eg_way", "sg_eg_own", "sg_eg_next", "sg_eg_mac")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Link addresses as bytes, and the device's index; 0 where there is no direct way."""
+
+    dmac: bytes = bytes(6)
+    smac: bytes = bytes(6)
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,7 @@ class Way:
     gateway: str
     mtu: int
     flags: int
+    frame: Frame = field(default_factory=Frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +107,26 @@ class EgressMaps:
         found = {}
         for key, raw in self._maps["sg_eg_way"].items():
             value = _fields(raw)
-            found[int(str(key))] = Way(str(value["gateway"]), int(str(value["mtu"])), int(str(value["flags"])))
+            frame = _frame(_fields(value["frame"]))
+            found[int(str(key))] = Way(str(value["gateway"]), int(str(value["mtu"])), int(str(value["flags"])), frame)
         return found
 
     def set_way(self, pair: int, way: Way) -> None:
-        self._maps["sg_eg_way"].set(pair, {"gateway": way.gateway, "mtu": way.mtu, "flags": way.flags})
+        frame = {"dmac": way.frame.dmac, "smac": way.frame.smac, "ifindex": way.frame.ifindex}
+        value = {"gateway": way.gateway, "mtu": way.mtu, "flags": way.flags, "frame": frame}
+        self._maps["sg_eg_way"].set(pair, value)
 
     def drop_way(self, pair: int) -> None:
         self._maps["sg_eg_way"].delete(pair)
+
+    def write_macs(self, wanted: Mapping[bytes, int]) -> None:
+        """Addresses of pairs at gateways, with what they stand for."""
+        table = self._maps["sg_eg_mac"]
+        entries = {
+            table.codec.encode_key({"mac": mac}): table.codec.encode_value(number) for mac, number in wanted.items()
+        }
+        _put(table, entries)
+        _drop(table, entries)
 
     def owned(self) -> dict[int, Own]:
         found = {}
@@ -124,6 +146,11 @@ def _fields(value: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise BpfError(f"A struct was expected in a map of egress, found {value!r}.")
     return value
+
+
+def _frame(value: Mapping[str, object]) -> Frame:
+    macs = [bytes(value[name]) for name in ("dmac", "smac")]  # type: ignore[call-overload]
+    return Frame(macs[0], macs[1], int(str(value["ifindex"])))
 
 
 def _dst_key(number: int, prefix: Prefix) -> dict[str, object]:

@@ -39,12 +39,17 @@ def device_for(
     return next(holders, "")
 
 
-def tunnel_mtu(gateway: str) -> int:
-    """Bytes of layer 3 inside a tunnel to `gateway`: the path's MTU as the kernel knows it, less its headers."""
+def path_mtu(gateway: str) -> int:
+    """Bytes of layer 3 on the way to `gateway`, as the kernel knows it."""
     version = ipaddress.ip_address(gateway).version
     mtu = _DEFAULT_MTU
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((gateway, 9))
         mtu = probe.getsockopt(*_MTU_OPTION[version])
-    return mtu - _OVERHEAD[version]
+    return mtu
+
+
+def tunnel_mtu(gateway: str) -> int:
+    """The same inside a tunnel, less its headers."""
+    return path_mtu(gateway) - _OVERHEAD[ipaddress.ip_address(gateway).version]
