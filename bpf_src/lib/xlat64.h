@@ -13,7 +13,7 @@ SG_INLINE enum sg_reason sg_valid6(sg_ctx *ctx, struct sg_work *w, const struct 
 
 	if (p->end > w->frame_len)
 		return SG_DROP_TRUNCATED;
-	if (unlikely(p->end == p->l4 && sg_gso_size(ctx)))
+	if (unlikely(p->end == p->l3 + SG_V6_LEN && sg_gso_size(ctx)))
 		p->end = w->frame_len; /* a super-packet of 64 KB and more (BIG TCP) */
 	if (unlikely(sg_is_exthdr(p->proto))) {
 		/* Named one by one: to the verifier, a function of its own may return anything. */
