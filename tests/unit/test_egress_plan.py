@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import typer.main
 import yaml
 
@@ -113,9 +112,28 @@ def test_pods_of_a_node_with_egress_keep_its_stateful_nat64() -> None:
     )
 
 
-@pytest.mark.parametrize("transport", ["IPIP", "Direct"])
-def test_a_transport_that_is_not_there_is_said_and_drops(transport: str) -> None:
-    result = planned(example(transport=transport))
+def _programs(spec: NodeConfigSpec, name: str) -> dict[str, tuple[str, ...]]:
+    (item,) = (item for item in spec.objects if item.name == name)
+    return {each.program: each.devices for each in item.attachments}
+
+
+def test_direct_frames_end_at_every_uplink() -> None:
+    made = specs(planned(example(transport="Direct")))
+    assert {policy.transport for spec in made.values() for policy in spec.egress} == {"Direct"}
+    assert _programs(made["n1"], "sg_egress")["sg_wire_tc"] == ("auto",)
+    assert "sg_wire_tc" not in _programs(made["g1"], "sg_egress")
+    assert _programs(made["g1"], "sg_tc")["sg_uplink_tc"] == ("auto",)
+    assert "sg_wire_tc" not in _programs(specs(planned(example()))["n1"], "sg_egress")
+
+
+def test_a_gateway_with_a_device_of_its_own_takes_direct_frames_at_its_uplinks_too() -> None:
+    made = specs(planned(example(transport="Direct", device="eth7")))
+    (item,) = (item for item in made["g1"].objects if item.name == "sg_tc")
+    assert {device for each in item.attachments for device in each.devices} == {"eth7", "auto"}
+
+
+def test_a_transport_that_is_not_there_is_said_and_drops() -> None:
+    result = planned(example(transport="IPIP"))
     assert reasons(result) == {("payments", NOT_SUPPORTED)}
     (policy,) = specs(result)["n1"].egress
     assert not policy.members

@@ -143,7 +143,7 @@ def _plan(
         excluded=tuple(sorted(map(str, spec.excluded_cidrs))),
         pairs=pairs,
         members=members,
-        transport=spec.transport,
+        transport="Direct" if spec.transport == "Direct" else "VXLAN",
         device=spec.device,
         announce=spec.announce,
         mss_clamp=spec.mss_clamp,
@@ -188,7 +188,8 @@ def with_wire(made: NodePlan) -> NodePlan:
     if not direct:
         return made
     ingress = [a for item in made.objects for a in item.attachments if a.hook == "tc-ingress"]
-    uplinks = [a for a in ingress if a.program in {"sg_uplink_tc", "sg_unpack_tc"} and a.devices != (PODS,)]
+    known = {"sg_uplink_tc", "sg_unpack_tc"}
+    uplinks = [a for a in ingress if a.program in known and a.devices not in {(PODS,), (BEHIND,)}]
     program, name = "sg_wire_tc", "sg_egress"
     if any(plan.gateway for plan in direct):
         program, name = "sg_uplink_tc", "sg_tc"
