@@ -1782,6 +1782,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1,
         flags=0,
     ),
+    "sg_eg_mac": MapSpec(
+        name="sg_eg_mac",
+        type=1,
+        key=SG_EG_MAC,
+        value=Int("__u32", 4),
+        max_entries=65536,
+        flags=1,
+    ),
     "sg_eg_next": MapSpec(
         name="sg_eg_next",
         type=3,
