@@ -500,7 +500,7 @@ SG_INLINE int sg_lb_plain(sg_ctx *ctx, const struct sg_lb_key *key, const struct
 	if (!vip || vip->flags & ~SG_LB_SERVICE_ONLY)
 		return SG_LB_GENERAL;
 	first = p->proto == IPPROTO_TCP && sg_lb_is_first(head[13]);
-	__builtin_memcpy(&ports, head, 4);
+	ports = *(const __u32 *)head;
 	hash = sg_lb_hash_flow(vip, saddr, &key->addr, ports, p->proto);
 	chunk = sg_lb_chunk(vip, hash, &at);
 	if (!chunk)
@@ -553,7 +553,7 @@ SG_INLINE int sg_lb_fast4(sg_ctx *ctx)
 	p.tos = ip->tos;
 	saddr = sg_addr4(ip->saddr);
 	key.addr = sg_addr4(ip->daddr);
-	__builtin_memcpy(&key.port, head + 2, 2);
+	key.port = *(__be16 *)(head + 2);
 	key.proto = p.proto;
 	return sg_lb_plain(ctx, &key, &saddr, head, &p);
 }
@@ -582,7 +582,7 @@ SG_INLINE int sg_lb_fast6(sg_ctx *ctx)
 	p.tos = (__u8)(b[0] << 4) | (b[1] >> 4);
 	p.v6 = 1;
 	__builtin_memcpy(&key.addr, &ip6->daddr, 16);
-	__builtin_memcpy(&key.port, head + 2, 2);
+	key.port = *(__be16 *)(head + 2);
 	key.proto = p.proto;
 	return sg_lb_plain(ctx, &key, &saddr, head, &p);
 }

@@ -34,7 +34,7 @@ SG_INLINE int sg_lb_transmit(const struct sg_route *rt, enum sg_reason *reason)
 SG_INLINE bool sg_lb_encap(sg_ctx *ctx, const struct sg_lb_pkt *p, const struct sg_lb_backend *b, bool v4, bool fits)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_NO_CSUM_RESET | (v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
-	struct ipv6hdr ip6;
+	struct ipv6hdr ip6 __attribute__((aligned(8)));
 	struct iphdr ip;
 
 	/* Segments that would not fit with their outer header are cut smaller: TCP allows it. */

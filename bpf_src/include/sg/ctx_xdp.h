@@ -43,9 +43,9 @@ SG_INLINE bool sg_reach(sg_ctx *ctx, __u32 len)
 
 SG_INLINE __be16 sg_eth_proto(const sg_ctx *ctx)
 {
-	struct ethhdr *eth = sg_data(ctx);
+	__be16 *proto = sg_data(ctx) + offsetof(struct ethhdr, h_proto); /* packed structs are read by bytes */
 
-	return (void *)(eth + 1) <= sg_data_end(ctx) ? eth->h_proto : 0;
+	return (void *)(proto + 1) <= sg_data_end(ctx) ? *proto : 0;
 }
 
 SG_INLINE __u32 sg_gso_size(const sg_ctx *ctx __attribute__((unused)))
