@@ -36,16 +36,6 @@ SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 }
 
 /* A call, for the stack of what comes after it. */
-SG_GLOBAL int sg_lb_common(struct xdp_md *ctx)
-{
-	__be16 proto = sg_eth_proto(ctx);
-
-	if (proto == bpf_htons(ETH_P_IP))
-		return sg_lb_fast4(ctx);
-	return proto == bpf_htons(ETH_P_IPV6) ? sg_lb_fast6(ctx) : SG_LB_FOREIGN;
-}
-
-/* The same for the translator. */
 SG_GLOBAL int sg_nat_common(struct xdp_md *ctx)
 {
 	const struct sg_nat_table *t = sg_nat_table();
@@ -61,7 +51,7 @@ SG_INLINE int sg_uplink(struct xdp_md *ctx)
 	int act;
 
 	if (sg_feature(SG_F_LB)) {
-		act = sg_lb_common(ctx);
+		act = sg_lb_fast(ctx, proto);
 		if (unlikely(act == SG_LB_GENERAL))
 			act = sg_lb_general(ctx);
 		if (act != SG_LB_FOREIGN)

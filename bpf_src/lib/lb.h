@@ -105,13 +105,20 @@ SG_INLINE void sg_lb_ask_chunk(struct sg_lb_ask *a, const struct sg_lb_vip *vip,
 }
 
 /* QUIC (RFC 9000 17): the server id inside a connection id that the server chose, or 0. */
-SG_INLINE __u32 sg_lb_quic_backend(sg_ctx *ctx, const struct sg_lb_vip *vip, const struct sg_pkt *p)
+SG_GLOBAL int sg_lb_quic_backend(sg_ctx *ctx, const struct sg_lb_vip *vip, const struct sg_pkt *p)
 {
-	__u32 at = p->l4 + 8, len = vip->quic_len, off = vip->quic_off;
-	struct sg_lb_quic_key key = {.group = vip->quic, .len = len};
+	struct sg_lb_quic_key key = {};
+	__u32 at, len, off;
 	const __u32 *id;
 	__u8 head[6];
 
+	if (!vip || !p)
+		return 0;
+	at = p->l4 + 8;
+	len = vip->quic_len;
+	off = vip->quic_off;
+	key.group = vip->quic;
+	key.len = len;
 	if (sg_load(ctx, at, head, 6) || !len || len > 16 || off > 20)
 		return 0;
 	if (head[0] & 0x80) {
@@ -146,7 +153,7 @@ SG_INLINE __u32 sg_lb_decide(sg_ctx *ctx, const struct sg_lb_vip *vip, struct sg
 		return 0;
 	*reason = SG_DROP_LB_NO_BACKEND;
 	if (vip->flags & SG_LB_QUIC && a->key.proto == IPPROTO_UDP && !a->peek)
-		id = sg_lb_quic_backend(ctx, vip, &w->pkt);
+		id = (__u16)sg_lb_quic_backend(ctx, vip, &w->pkt);
 	if (id)
 		return id;
 	chunk = sg_lb_chunk(vip, vip->flags & SG_LB_AFFINITY ? sg_lb_hash(vip->seed, &a->key.saddr, &none, 0) : a->hash, &at);
@@ -160,12 +167,18 @@ SG_INLINE __u32 sg_lb_decide(sg_ctx *ctx, const struct sg_lb_vip *vip, struct sg
 /* The entry that balances a port of an address; `addr` is the address' own entry. */
 SG_INLINE const struct sg_lb_vip *sg_lb_find(const struct sg_lb_vip *addr, const struct sg_addr *daddr, __be16 port, __u8 proto)
 {
-	struct sg_lb_key key = {.addr = *daddr, .port = port, .proto = proto};
-	struct sg_lb_range_key range = {.prefixlen = 176, .addr = *daddr, .port = port, .proto = proto};
-	const struct sg_lb_vip *vip = bpf_map_lookup_elem(&sg_lb_vip, &key);
+	const struct sg_lb_vip *vip;
 
-	if (!vip && addr->flags & SG_LB_RANGES)
+	{
+		struct sg_lb_key key = {.addr = *daddr, .port = port, .proto = proto};
+
+		vip = bpf_map_lookup_elem(&sg_lb_vip, &key);
+	}
+	if (!vip && addr->flags & SG_LB_RANGES) {
+		struct sg_lb_range_key range = {.prefixlen = 176, .addr = *daddr, .port = port, .proto = proto};
+
 		vip = bpf_map_lookup_elem(&sg_lb_range, &range);
+	}
 	if (!vip && addr->flags & SG_LB_SERVICE)
 		vip = addr;
 	return vip;
@@ -331,7 +344,8 @@ SG_INLINE enum sg_reason sg_lb_icmp(sg_ctx *ctx, const struct sg_lb_vip *addr, s
 	}
 	if (!sg_lb_is_error(p, type))
 		return sg_lb_other(addr, w, SG_DROP_LB_ICMP);
-	if (!sg_lb_inner(ctx, p, &w->ask.key, &port_off))
+	port_off = (__u32)sg_lb_inner(ctx, p, &w->ask.key);
+	if (!port_off)
 		return SG_DROP_LB_ICMP;
 	vip = sg_lb_find(addr, &p->daddr, w->ask.key.dport, w->ask.key.proto);
 	if (!vip)
@@ -359,12 +373,10 @@ SG_INLINE enum sg_reason sg_lb_l4(sg_ctx *ctx, const struct sg_lb_vip *addr, str
 	struct sg_lb_bucket *bucket;
 	const struct sg_lb_vip *vip;
 	enum sg_reason reason;
-	__u8 head[20];
+	__u8 head[14];
 	__u32 tag;
 
-	if (udp ? sg_load(ctx, p->l4, head, 8) : sg_load(ctx, p->l4, head, 20))
-		return SG_DROP_TRUNCATED;
-	if (p->l4 + (udp ? 8 : 20) > p->end)
+	if (p->l4 + (udp ? 8 : 20) > p->end || (udp ? sg_load(ctx, p->l4, head, 8) : sg_load(ctx, p->l4, head, sizeof(head))))
 		return SG_DROP_TRUNCATED;
 	if (!udp && head[12] >> 4 < 5)
 		return SG_DROP_BAD_HEADER;
@@ -482,109 +494,110 @@ out:
 }
 
 #if SG_HOOK_IS_XDP
-/* The common packet, after its header was read: `head` is where TCP or UDP begins. */
-SG_INLINE int sg_lb_plain(sg_ctx *ctx, const struct sg_lb_key *key, const struct sg_addr *saddr, const __u8 *head,
-			  struct sg_lb_pkt *p)
+/* Source, key and what forwarding must know of a packet of TCP or UDP without options; the offset of layer 4, or 0 where it is another one. */
+SG_INLINE __u32 sg_lb_plain4(sg_ctx *ctx, struct sg_lb_key *key, struct sg_addr *saddr, struct sg_lb_pkt *p)
 {
-	const struct sg_lb_vip *vip = bpf_map_lookup_elem(&sg_lb_vip, key);
+	struct iphdr *ip = sg_data(ctx) + ETH_HLEN;
+
+	if ((void *)(ip + 1) > sg_data_end(ctx))
+		return 0;
+	p->proto = ip->protocol;
+	p->len = bpf_ntohs(ip->tot_len);
+	p->tos = ip->tos;
+	*saddr = sg_addr4(ip->saddr);
+	key->addr = sg_addr4(ip->daddr);
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & ~bpf_htons(SG_IP_DF) || p->len < SG_V4_LEN + 20 ||
+	    sg_v4_illegal_source(ip->saddr))
+		return 0;
+	return ETH_HLEN + SG_V4_LEN;
+}
+
+SG_INLINE __u32 sg_lb_plain6(sg_ctx *ctx, struct sg_lb_key *key, struct sg_addr *saddr, struct sg_lb_pkt *p)
+{
+	struct ipv6hdr *ip6 = sg_data(ctx) + ETH_HLEN;
+	__u8 *b = (__u8 *)ip6;
+
+	if ((void *)(ip6 + 1) > sg_data_end(ctx))
+		return 0;
+	p->v6 = 1;
+	p->proto = ip6->nexthdr;
+	p->len = bpf_ntohs(ip6->payload_len) + SG_V6_LEN;
+	p->tos = (__u8)(b[0] << 4) | (b[1] >> 4);
+	__builtin_memcpy(saddr, &ip6->saddr, 16);
+	__builtin_memcpy(&key->addr, &ip6->daddr, 16);
+	if (b[0] >> 4 != 6 || p->len < SG_V6_LEN + 20 || sg_v6_illegal_source(saddr))
+		return 0;
+	return ETH_HLEN + SG_V6_LEN;
+}
+
+/* The common packet: TCP or UDP without options, to a port that has an entry of its own and asks for a slot and no more. Not a function of its own,
+ * which would cost as much as three lookups. */
+SG_INLINE int sg_lb_fast(sg_ctx *ctx, __be16 proto)
+{
 	const struct sg_lb_chunk *chunk;
+	const struct sg_lb_vip *vip;
 	struct sg_lb_cpu *cpu = NULL;
-	__u32 id, at, ports, len, zero = 0;
+	__u32 id, at, ports, len;
+	struct sg_lb_key key = {};
+	struct sg_lb_pkt p = {};
 	struct sg_lb_work *w;
+	struct sg_addr saddr;
 	enum sg_reason reason;
 	__u64 hash;
+	__u8 *data, *head;
 	bool first;
 	int act;
 
+	if (proto == bpf_htons(ETH_P_IP))
+		p.l4 = sg_lb_plain4(ctx, &key, &saddr, &p);
+	else if (proto == bpf_htons(ETH_P_IPV6))
+		p.l4 = sg_lb_plain6(ctx, &key, &saddr, &p);
+	else
+		return SG_LB_FOREIGN;
+	data = sg_data(ctx);
+	head = data + p.l4;
+	if (!p.l4 || (void *)head + 20 > sg_data_end(ctx))
+		return SG_LB_GENERAL;
+	p.l3 = ETH_HLEN;
+	len = sg_frame_len(ctx) - ETH_HLEN;
+	if ((p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP) || p.len > len || *data & 1 ||
+	    (p.proto == IPPROTO_TCP && head[12] < 0x50))
+		return SG_LB_GENERAL;
+	ports = *(const __u32 *)head;
+	key.port = *(__be16 *)(head + 2);
+	key.proto = p.proto;
+	vip = bpf_map_lookup_elem(&sg_lb_vip, &key);
 	/* What takes more than a slot is for the general path. */
 	if (!vip || vip->flags & ~SG_LB_SERVICE_ONLY)
 		return SG_LB_GENERAL;
-	first = p->proto == IPPROTO_TCP && sg_lb_is_first(head[13]);
-	ports = *(const __u32 *)head;
-	hash = sg_lb_hash_flow(vip, saddr, &key->addr, ports, p->proto);
+	first = p.proto == IPPROTO_TCP && sg_lb_is_first(head[13]);
+	hash = sg_lb_hash_flow(vip, &saddr, &key.addr, ports, p.proto);
 	chunk = sg_lb_chunk(vip, hash, &at);
 	if (!chunk)
 		return SG_LB_GENERAL;
 	id = chunk->slot[at].backend;
 	if (unlikely(chunk->slot[at].former)) {
-		w = bpf_map_lookup_elem(&SG_LB_WORK_MAP, &zero);
+		id = 0;
+		w = bpf_map_lookup_elem(&SG_LB_WORK_MAP, &id);
 		if (!w)
 			return SG_LB_GENERAL;
 		__builtin_memset(&w->ask, 0, sizeof(w->ask));
-		w->ask.key.saddr = *saddr;
-		w->ask.key.daddr = key->addr;
+		w->ask.key.saddr = saddr;
+		w->ask.key.daddr = key.addr;
 		w->ask.key.sport = ports & 0xffff;
-		w->ask.key.dport = key->port;
-		w->ask.key.proto = p->proto;
+		w->ask.key.dport = key.port;
+		w->ask.key.proto = p.proto;
 		w->ask.hash = hash;
 		w->ask.first = first;
 		sg_lb_ask_chunk(&w->ask, vip, chunk, chunk->slot[at]);
 		id = (__u16)sg_lb_track(&w->ask);
 		first = w->ask.fresh;
 	}
-	p->dport = key->port;
-	p->delta = vip->port_delta;
-	p->spread = hash >> 32;
-	len = sg_frame_len(ctx) - ETH_HLEN;
-	act = sg_lb_send(ctx, p, id, &cpu, &reason);
+	p.dport = key.port;
+	p.delta = vip->port_delta;
+	p.spread = hash >> 32;
+	act = sg_lb_send(ctx, &p, id, &cpu, &reason);
 	return sg_lb_done(act, reason, vip->stat, cpu, 1, len, first);
-}
-
-SG_INLINE int sg_lb_fast4(sg_ctx *ctx)
-{
-	void *data = sg_data(ctx), *end = sg_data_end(ctx);
-	struct ethhdr *eth = data;
-	struct iphdr *ip = data + ETH_HLEN;
-	__u8 *head = (__u8 *)(ip + 1);
-	struct sg_lb_key key = {};
-	struct sg_lb_pkt p = {};
-	struct sg_addr saddr;
-
-	if ((void *)head + 20 > end)
-		return SG_LB_GENERAL;
-	p.proto = ip->protocol;
-	p.len = bpf_ntohs(ip->tot_len);
-	if ((p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP) || *(__u8 *)ip != 0x45 || ip->frag_off & ~bpf_htons(SG_IP_DF) ||
-	    p.len < SG_V4_LEN + 20 || p.len > sg_frame_len(ctx) - ETH_HLEN || eth->h_dest[0] & 1 ||
-	    sg_v4_illegal_source(ip->saddr) || (p.proto == IPPROTO_TCP && head[12] < 0x50))
-		return SG_LB_GENERAL;
-	p.l3 = ETH_HLEN;
-	p.l4 = ETH_HLEN + SG_V4_LEN;
-	p.tos = ip->tos;
-	saddr = sg_addr4(ip->saddr);
-	key.addr = sg_addr4(ip->daddr);
-	key.port = *(__be16 *)(head + 2);
-	key.proto = p.proto;
-	return sg_lb_plain(ctx, &key, &saddr, head, &p);
-}
-
-SG_INLINE int sg_lb_fast6(sg_ctx *ctx)
-{
-	void *data = sg_data(ctx), *end = sg_data_end(ctx);
-	struct ethhdr *eth = data;
-	struct ipv6hdr *ip6 = data + ETH_HLEN;
-	__u8 *b = (__u8 *)ip6, *head = (__u8 *)(ip6 + 1);
-	struct sg_lb_key key = {};
-	struct sg_lb_pkt p = {};
-	struct sg_addr saddr;
-
-	if ((void *)head + 20 > end)
-		return SG_LB_GENERAL;
-	p.proto = ip6->nexthdr;
-	p.len = bpf_ntohs(ip6->payload_len) + SG_V6_LEN;
-	__builtin_memcpy(&saddr, &ip6->saddr, 16);
-	if ((p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP) || b[0] >> 4 != 6 || p.len < SG_V6_LEN + 20 ||
-	    p.len > sg_frame_len(ctx) - ETH_HLEN || eth->h_dest[0] & 1 || sg_v6_illegal_source(&saddr) ||
-	    (p.proto == IPPROTO_TCP && head[12] < 0x50))
-		return SG_LB_GENERAL;
-	p.l3 = ETH_HLEN;
-	p.l4 = ETH_HLEN + SG_V6_LEN;
-	p.tos = (__u8)(b[0] << 4) | (b[1] >> 4);
-	p.v6 = 1;
-	__builtin_memcpy(&key.addr, &ip6->daddr, 16);
-	key.port = *(__be16 *)(head + 2);
-	key.proto = p.proto;
-	return sg_lb_plain(ctx, &key, &saddr, head, &p);
 }
 #endif
 

@@ -40,38 +40,40 @@ SG_INLINE bool sg_lb_echo(sg_ctx *ctx, const struct sg_pkt *p)
 	return !sg_load(ctx, 6, macs, 6) && !sg_load(ctx, 0, macs + 6, 6) && !sg_store(ctx, 0, macs, 12);
 }
 
-/* The flow that an error is about, as the client sends it; `sport` of the embedded packet is the VIP's. */
-SG_INLINE bool sg_lb_inner(sg_ctx *ctx, const struct sg_pkt *p, struct sg_lb_flow_key *key, __u32 *port_off)
+/* The flow that an error is about, as the client sends it; `sport` of the embedded packet is the VIP's. Returns where its ports stand, or 0. */
+SG_GLOBAL int sg_lb_inner(sg_ctx *ctx, const struct sg_pkt *p, struct sg_lb_flow_key *key)
 {
-	__u32 at = p->l4 + SG_ICMP_LEN, l4;
 	struct ipv6hdr ip6;
 	__be16 ports[2];
 	struct iphdr ip;
+	__u32 at, l4;
 
+	if (!p || !key)
+		return 0;
+	at = p->l4 + SG_ICMP_LEN;
 	if (p->version == 4) {
 		if (sg_load(ctx, at, &ip, sizeof(ip)) || *(__u8 *)&ip >> 4 != 4 || (*(__u8 *)&ip & 15) < 5 ||
 		    ip.frag_off & bpf_htons(SG_IP_OFFSET))
-			return false;
+			return 0;
 		key->saddr = sg_addr4(ip.daddr);
 		key->daddr = sg_addr4(ip.saddr);
 		key->proto = ip.protocol;
 		l4 = at + (*(__u8 *)&ip & 15) * 4;
 	} else {
 		if (sg_load(ctx, at, &ip6, sizeof(ip6)) || *(__u8 *)&ip6 >> 4 != 6)
-			return false;
+			return 0;
 		__builtin_memcpy(&key->saddr, &ip6.daddr, 16);
 		__builtin_memcpy(&key->daddr, &ip6.saddr, 16);
 		key->proto = ip6.nexthdr;
 		l4 = at + SG_V6_LEN;
 	}
 	if ((key->proto != IPPROTO_TCP && key->proto != IPPROTO_UDP) || sg_load(ctx, l4, ports, 4) || l4 + 8 > p->end)
-		return false;
+		return 0;
 	if ((key->daddr.d[0] ^ p->daddr.d[0]) | (key->daddr.d[1] ^ p->daddr.d[1]))
-		return false;
+		return 0;
 	key->sport = ports[1];
 	key->dport = ports[0];
-	*port_off = l4;
-	return true;
+	return (int)l4;
 }
 
 SG_INLINE bool sg_lb_is_error(const struct sg_pkt *p, __u8 type)

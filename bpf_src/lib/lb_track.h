@@ -121,29 +121,38 @@ SG_INLINE bool sg_lb_down(__u32 id, __u8 flags)
 }
 
 /* The backend that a client of session affinity had, or 0. Reading only. */
-SG_INLINE __u32 sg_lb_affine(const struct sg_lb_ask *a, __u64 now)
+SG_GLOBAL int sg_lb_affine(const struct sg_lb_ask *a, __u64 now)
 {
-	struct sg_lb_affinity_key key = {.client = a->key.saddr, .group = a->affinity};
-	const struct sg_lb_affinity_val *v = bpf_map_lookup_elem(&sg_lb_affinity, &key);
+	struct sg_lb_affinity_key key = {};
+	const struct sg_lb_affinity_val *v;
 
+	if (!a)
+		return 0;
+	key.client = a->key.saddr;
+	key.group = a->affinity;
+	v = bpf_map_lookup_elem(&sg_lb_affinity, &key);
 	if (!v || now - v->seen_ns > a->affinity_ns || sg_lb_down(v->backend, SG_LB_DOWN | SG_LB_NO_NEW))
 		return 0;
 	return v->backend;
 }
 
 /* A client is put down once it has answered, so that forged SYNs push nobody out. */
-SG_INLINE void sg_lb_attach(const struct sg_lb_ask *a, __u32 id, __u64 now)
+SG_GLOBAL int sg_lb_attach(const struct sg_lb_ask *a, __u32 id, __u64 now)
 {
-	struct sg_lb_affinity_key key = {.client = a->key.saddr, .group = a->affinity};
-	struct sg_lb_affinity_val *v = bpf_map_lookup_elem(&sg_lb_affinity, &key), fresh = {.seen_ns = now, .backend = id};
+	struct sg_lb_affinity_val *v, fresh = {.seen_ns = now, .backend = id};
+	struct sg_lb_affinity_key key = {};
 
-	if (a->peek || !id)
-		return;
+	if (!a || a->peek || !id)
+		return 0;
+	key.client = a->key.saddr;
+	key.group = a->affinity;
+	v = bpf_map_lookup_elem(&sg_lb_affinity, &key);
 	if (!v || (v->backend != id && (now - v->seen_ns > a->affinity_ns || sg_lb_down(v->backend, SG_LB_DOWN | SG_LB_NO_NEW)))) {
 		bpf_map_update_elem(&sg_lb_affinity, &key, &fresh, BPF_ANY);
 	} else if (v->backend == id && now - v->seen_ns > SG_LB_COARSE_NS) {
 		v->seen_ns = now;
 	}
+	return 0;
 }
 
 /* What a flow gets that nothing is known of and that does not begin here. */
@@ -194,7 +203,7 @@ SG_GLOBAL int sg_lb_track(struct sg_lb_ask *a)
 			goto known;
 		}
 	}
-	id = a->affinity_ns && (a->first || udp) ? sg_lb_affine(a, now) : 0;
+	id = a->affinity_ns && (a->first || udp) ? (__u32)sg_lb_affine(a, now) : 0;
 	if (!id)
 		id = a->first ? a->backend : sg_lb_unknown(a, now);
 	/* UDP in a change: every flow is remembered, for what it is taken for depends on the time. */
