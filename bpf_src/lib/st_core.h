@@ -102,6 +102,9 @@ SG_INLINE void sg_st_step(struct sg_st_sess *s, const struct sg_st_obj *obj, con
 				sg_st_whole(s);
 		}
 	}
+	/* A session that came to TRANS by time has not ended. */
+	if (unlikely(next > SG_ST_EST && s->proto == IPPROTO_TCP) || next != state)
+		s->reset = q->tcp & SG_TCP_RST;
 	until = q->now + sg_st_life(obj, next) + 1;
 	if (renew && s->expires != until)
 		s->expires = until;
@@ -241,8 +244,10 @@ SG_INLINE void sg_st_syn_note(const struct sg_st *q, __u32 life)
 	bpf_map_update_elem(&sg_st_syn, &key, &y, BPF_ANY);
 }
 
-SG_INLINE enum sg_reason sg_st_refused(const struct sg_st *q, int reason)
+SG_INLINE int sg_st_refused(const struct sg_st *q, int reason)
 {
+	if (reason == SG_ST_OPEN_AGAIN)
+		return SG_ST_OPEN_AGAIN;
 	if (reason == SG_DROP_ST_NO_PORT) {
 		SG_ST_COUNT(q->obj, no_port);
 		return SG_DROP_ST_NO_PORT;
@@ -253,12 +258,6 @@ SG_INLINE enum sg_reason sg_st_refused(const struct sg_st *q, int reason)
 	return SG_DROP_ST_FULL;
 }
 
-/* Beside reasons, sg_st_out() may say that a session has to be made: by sg_st_open(), which is not called from there, because a chain of
- * calls must not be longer than eight. */
-#define SG_ST_OPEN (SG_REASON_MAX + 1)
-#define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
-#define SG_ST_OPEN_ANEW (SG_REASON_MAX + 3)  /* in place of a service's session that was found, and closes */
-
 /* A closing session of a service begins anew: same client, same backend, same ports, so nobody outside can tell it from two connections without
  * a gateway. False where another CPU was first. */
 SG_INLINE bool sg_st_renew(struct sg_st *q, struct sg_st_sess *s, const struct sg_st_obj *obj)
@@ -268,6 +267,7 @@ SG_INLINE bool sg_st_renew(struct sg_st *q, struct sg_st_sess *s, const struct s
 	if (state < SG_ST_IN_FIN || state > SG_ST_TRANS || __sync_val_compare_and_swap(&s->state, state, SG_ST_OUT_INIT) != state)
 		return false;
 	s->backend = q->backend;
+	s->reset = 0;
 	s->created = q->now;
 	s->expires = q->now + obj->life[SG_LIFE_TCP_TRANS] + 1;
 	__builtin_memset(&s->out, 0, sizeof(s->out));
@@ -439,6 +439,26 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 	return m ? SG_ST_OPEN_KNOWN : SG_ST_OPEN;
 }
 
+/* A port of services belongs to whom the sender is the backend of: index + 1 of the mapping. */
+SG_INLINE __u32 sg_st_map_of_both(struct sg_st *q, __u32 place)
+{
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st_sess *s;
+	__u32 *id;
+
+	if (!d)
+		return 0;
+	d->both.addr = q->far;
+	d->both.port = q->far_port;
+	d->both.map = place;
+	id = bpf_map_lookup_elem(&sg_st_find, &d->both);
+	s = id ? sg_st_sess_of(*id) : NULL;
+	if (s && s->state != SG_ST_FREE && s->rport == q->far_port && sg_st_same(&s->remote, &q->far))
+		return s->map + 1;
+	q->stranger = 1;
+	return 0;
+}
+
 /* The mapping of pool address and port `q->near`: index + 1 in `q->map`. */
 SG_INLINE struct sg_st_map *sg_st_map_of_port(struct sg_st *q, const struct sg_st_own *own)
 {
@@ -455,6 +475,11 @@ SG_INLINE struct sg_st_map *sg_st_map_of_port(struct sg_st *q, const struct sg_s
 	id = b->slot[bit];
 	if (!id || id == SG_ST_CLAIMED)
 		return NULL;
+	if (id & SG_ST_SHARED) {
+		id = sg_st_map_of_both(q, sg_st_by_port(index, bit));
+		if (!id)
+			return NULL;
+	}
 	m = sg_st_map_of(id - 1);
 	if (!m || !m->refs || m->out_port != q->near_port || m->proto != q->proto || !sg_st_same(&m->out, &q->near))
 		return NULL;
@@ -580,6 +605,10 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 	if (!q || !own)
 		return SG_DROP_STALE;
 	m = sg_st_map_of_port(q, own);
+	if (!m && q->stranger) {
+		SG_ST_COUNT(own->obj, filtered);
+		return SG_DROP_ST_FILTERED;
+	}
 	if (!m) {
 		if (own->flags & SG_OWN_STATIC && !q->unseen) {
 			reason = sg_st_in_static(q);

@@ -33,6 +33,23 @@ struct sg_st_pick {
 	__u32 next;  /* the first second at which one of this block is free */
 };
 
+/* A walk over random ports for a session of a service. */
+struct sg_st_share {
+	struct sg_st_peer far; /* the backend */
+	__u32 base;	       /* of the blocks of address and protocol */
+	__u32 low;	       /* the first port that will do, counted from the base's first */
+	__u32 span;	       /* and how many */
+	__u32 now;
+	__u32 rest;
+	__u32 nr;	 /* number of the address among the object's */
+	__u32 port;	 /* the one to look at first, or 0 */
+	__u32 found;	 /* port + 1, counted from the base's first */
+	__u32 block;	 /* index in sg_st_port */
+	__u32 done;	 /* index + 1 of a session that is over, and has one of these ports */
+	__u32 done_port; /* that port */
+	__u32 again;	 /* number + 1 of the address where that port is to be tried first */
+};
+
 /* What a port is wanted for, and what was found. */
 struct sg_st_want {
 	struct sg_addr client; /* as far as it counts: client_len bits */
@@ -63,7 +80,12 @@ struct sg_st_broom {
 struct sg_st_desk {
 	struct sg_st_search search;
 	struct sg_st_pick pick;
+	struct sg_st_share share;
 	struct sg_st_want want;
+	struct sg_st_peer both; /* keys; frames have no room for them */
+	struct sg_st_client_port client;
+	__u32 id; /* and a value */
+	__u32 pad;
 	struct sg_st_broom broom;
 	__u32 hint[2]; /* where the last search of this CPU ended, for sessions and for mappings */
 };

@@ -239,6 +239,16 @@ SG_INLINE int sg_st_ask_out(sg_ctx *ctx __attribute__((unused)), struct sg_st *q
 	if (reason >= SG_ST_OPEN) {
 		sg_st_wind(q->now);
 		reason = sg_st_open(q, reason);
+		if (unlikely(reason == SG_ST_OPEN_AGAIN)) {
+			struct sg_st_sess *s = sg_st_sess_of(q->evict - 1);
+
+			if (s && sg_st_done(s, q->now))
+				sg_st_end(q->evict - 1);
+			q->evict = 0;
+			reason = sg_st_open(q, SG_ST_OPEN);
+			if (reason == SG_ST_OPEN_AGAIN) /* another CPU was faster, twice */
+				reason = SG_DROP_ST_NO_PORT;
+		}
 	}
 	return reason;
 }

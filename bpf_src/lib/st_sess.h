@@ -3,7 +3,14 @@
 #ifndef SG_ST_SESS_H
 #define SG_ST_SESS_H
 
-#include "st_port.h"
+#include "st_share.h"
+
+/* Beside reasons, sg_st_out() may say that a session has to be made: by sg_st_open(), which is not called from there, because a chain of
+ * calls must not be longer than eight. */
+#define SG_ST_OPEN (SG_REASON_MAX + 1)
+#define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
+#define SG_ST_OPEN_ANEW (SG_REASON_MAX + 3)  /* in place of a service's session that was found, and closes */
+#define SG_ST_OPEN_AGAIN (SG_REASON_MAX + 4) /* once session `evict` has ended, whose port it gets */
 
 #define SG_ST_HALF_TRIES 8
 #define SG_ST_TRIES 8
@@ -93,7 +100,10 @@ SG_GLOBAL int sg_st_unmap(__u32 id, __u32 rest)
 	}
 	m->last = 0;
 	/* A static port rests for nobody. */
-	sg_st_port_give(m->block, bpf_ntohs(m->out_port), now, rest && !m->flags && obj && obj->life[SG_LIFE_REST]);
+	if (m->flags & SG_MAP_SHARED)
+		sg_st_share_give(m->block, bpf_ntohs(m->out_port));
+	else
+		sg_st_port_give(m->block, bpf_ntohs(m->out_port), now, rest && !m->flags && obj && obj->life[SG_LIFE_REST]);
 	sg_st_id_give(true, id);
 	return 0;
 }
@@ -155,13 +165,15 @@ SG_GLOBAL int sg_st_end(__u32 id)
 	if (state == SG_ST_FREE || __sync_val_compare_and_swap(&s->state, state, SG_ST_FREE) != state)
 		return 0;
 	half = s->half;
+	m = sg_st_map_of(s->map);
 	key.addr = s->remote;
 	key.port = s->rport;
-	key.map = s->map;
+	key.map = m && m->flags & SG_MAP_SHARED ? sg_st_by_port(m->block, bpf_ntohs(m->out_port)) : s->map;
 	known = bpf_map_lookup_elem(&sg_st_find, &key);
 	if (known && *known == id)
 		bpf_map_delete_elem(&sg_st_find, &key);
-	sg_st_see(&key, false);
+	if (!(key.map & SG_ST_BY_PORT))
+		sg_st_see(&key, false);
 	use = sg_st_use_of(s->obj);
 	if (use) {
 		sg_st_less(&use->sessions);
@@ -169,7 +181,6 @@ SG_GLOBAL int sg_st_end(__u32 id)
 			sg_st_less(&use->half);
 	}
 	obj = sg_st_obj_of(s->obj);
-	m = sg_st_map_of(s->map);
 	if (obj && m)
 		sg_st_client_less(obj, s->obj, &m->in, false);
 	/* RFC 6888 REQ-8 is about ports that somebody outside knows. */
@@ -322,19 +333,46 @@ SG_GLOBAL int sg_st_wish(struct sg_st *s, struct sg_st_want *w)
 	return fixed;
 }
 
+/* A port for a mapping of `s->near`: in `w`, flags of the mapping are returned. */
+SG_INLINE __u8 sg_st_map_port(struct sg_st *s, struct sg_st_want *w, const struct sg_st_obj *obj)
+{
+	bool shared = s->svc && !obj->block_size;
+	struct sg_st_ports *b;
+
+	if (sg_st_wish(s, w))
+		return SG_MAP_STATIC;
+	if (w->port)
+		return 0;
+	w->client = sg_st_client_of(obj, &s->near);
+	if (!shared) {
+		sg_st_port_take(w);
+		return 0;
+	}
+	if (sg_st_share_take(s, w, SG_ST_SHARE_FEW))
+		return SG_MAP_SHARED;
+	sg_st_port_take(w);
+	if (!w->port) {
+		sg_st_share_take(s, w, SG_ST_SHARE_MANY);
+		return SG_MAP_SHARED;
+	}
+	b = bpf_map_lookup_elem(&sg_st_port, &w->block);
+	if (b)
+		b->slot[w->port & 63] = SG_ST_SHARED | 1;
+	return SG_MAP_SHARED;
+}
+
 /* A new mapping for `s->near` with one reference, which is the caller's; its index + 1 goes to `s->map`. The client was admitted; where this
  * fails, its port is taken off again. */
 SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 {
-	struct sg_st_client_port key = {};
 	struct sg_st_desk *d = sg_st_desk_of();
 	struct sg_st_want *w;
 	struct sg_st_ports *b;
 	struct sg_st_obj *obj;
 	struct sg_st_use *use;
 	struct sg_st_map *m;
-	__u32 id, value;
-	bool fixed;
+	__u32 id;
+	__u8 flags;
 
 	if (!s || !d)
 		return SG_DROP_STALE;
@@ -355,15 +393,15 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	w->obj = s->obj;
 	w->proto = s->proto;
 	w->in_port = bpf_ntohs(s->near_port);
-	fixed = sg_st_wish(s, w);
-	if (!w->port && !fixed) {
-		w->client = sg_st_client_of(obj, &s->near);
-		sg_st_port_take(w);
-	}
+	flags = sg_st_map_port(s, w, obj);
 	if (!w->port) {
 		sg_st_id_give(true, id);
 		sg_st_client_less(obj, s->obj, &s->near, true);
-		return SG_DROP_ST_NO_PORT;
+		if (!(flags & SG_MAP_SHARED) || !d->share.done)
+			return SG_DROP_ST_NO_PORT;
+		d->share.again = d->share.nr + 1;
+		s->evict = d->share.done;
+		return SG_ST_OPEN_AGAIN;
 	}
 	m->in = s->near;
 	m->out = w->out;
@@ -374,21 +412,21 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	m->last = 0;
 	m->block = w->block;
 	m->proto = s->proto;
-	m->flags = fixed;
+	m->flags = flags;
 	m->vport = s->vport;
 	m->refs = 1;
 	b = bpf_map_lookup_elem(&sg_st_port, &w->block);
-	if (b)
+	if (b && !(flags & SG_MAP_SHARED))
 		b->slot[w->port & 63] = id + 1;
 	__sync_fetch_and_add(&use->maps, 1);
-	key.addr = s->near;
-	key.port = s->near_port;
-	key.proto = s->proto;
-	key.by_svc = s->svc != 0;
-	key.dom = s->svc ? s->svc - 1 : s->obj;
-	key.vport = s->vport;
-	value = id;
-	if (bpf_map_update_elem(&sg_st_fwd, &key, &value, BPF_NOEXIST)) {
+	d->client.addr = s->near;
+	d->client.port = s->near_port;
+	d->client.proto = s->proto;
+	d->client.by_svc = s->svc != 0;
+	d->client.dom = s->svc ? s->svc - 1 : s->obj;
+	d->client.vport = s->vport;
+	d->id = id;
+	if (bpf_map_update_elem(&sg_st_fwd, &d->client, &d->id, BPF_NOEXIST)) {
 		/* Another CPU was first, or there is no room. Nobody outside knows the port. */
 		m->refs = 0;
 		sg_st_unmap(id, 0);
@@ -402,15 +440,17 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 /* A new session of mapping `s->map` with `s->far`. The mapping's reference is the session's from now on, or given back. */
 SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 {
-	struct sg_st_peer key = {};
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st_peer *key;
 	struct sg_st_sess *n;
 	struct sg_st_map *m;
 	struct sg_st_use *use;
 	struct sg_st_obj *obj;
 	__u32 id, map;
 
-	if (!s || !s->map)
+	if (!s || !s->map || !d)
 		return SG_DROP_STALE;
+	key = &d->both;
 	map = s->map - 1;
 	use = sg_st_use_of(s->obj);
 	id = (__u32)sg_st_id_take(0);
@@ -418,7 +458,8 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 		goto full;
 	id--;
 	n = sg_st_sess_of(id);
-	if (!n)
+	m = sg_st_map_of(map);
+	if (!n || !m)
 		goto full;
 	n->remote = s->far;
 	n->rport = s->far_port;
@@ -427,26 +468,25 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	n->created = s->now;
 	n->expires = s->now + life + 1;
 	n->half = 0;
+	n->reset = 0;
 	n->obj = s->obj;
 	n->backend = s->backend;
 	__builtin_memset(&n->out, 0, sizeof(n->out));
 	__builtin_memset(&n->in, 0, sizeof(n->in));
 	n->state = state;
-	key.addr = s->far;
-	key.port = s->far_port;
-	key.map = map;
-	if (bpf_map_update_elem(&sg_st_find, &key, &id, BPF_NOEXIST)) {
+	key->addr = s->far;
+	key->port = s->far_port;
+	key->map = m->flags & SG_MAP_SHARED ? sg_st_by_port(m->block, bpf_ntohs(m->out_port)) : map;
+	if (bpf_map_update_elem(&sg_st_find, key, &id, BPF_NOEXIST)) {
 		n->state = SG_ST_FREE;
 		sg_st_id_give(false, id);
 		goto full;
 	}
 	__sync_fetch_and_add(&use->sessions, 1);
 	obj = sg_st_obj_of(s->obj);
-	if (obj && obj->flags & SG_ST_ADF)
-		sg_st_see(&key, true);
-	m = sg_st_map_of(map);
-	if (m)
-		m->last = id + 1;
+	if (obj && obj->flags & SG_ST_ADF && !(key->map & SG_ST_BY_PORT))
+		sg_st_see(key, true);
+	m->last = id + 1;
 	s->sess = id + 1;
 	if (state == SG_ST_OUT_INIT || state == SG_ST_IN_INIT)
 		s->evict = sg_st_half_put(id, s->obj);

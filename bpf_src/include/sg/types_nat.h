@@ -177,11 +177,18 @@ struct sg_st_map {
 	__u32 last;  /* index + 1 of the session that was looked up last */
 	__u32 block; /* of the port, index in sg_st_port */
 	__u8 proto;
-	__u8 flags;   /* 1: static */
+	__u8 flags;   /* enum sg_map_flag */
 	__be16 vport; /* as in sg_st_client_port */
 };
 
+/* Bits of sg_st_map.flags. */
+enum sg_map_flag {
+	SG_MAP_STATIC = 1 << 0, /* a static binding */
+	SG_MAP_SHARED = 1 << 1, /* a service's: its port may be other sessions' of services, too */
+};
+
 /* Key of sg_st_find: who a mapping talks to; the value is the session's index in sg_st_sess. */
+#define SG_ST_BY_PORT 0x80000000 /* in map: the rest is the port's place, block * 64 + bit of sg_st_port (SG_MAP_SHARED) */
 struct sg_st_peer {
 	struct sg_addr addr;
 	__u32 map;
@@ -193,7 +200,7 @@ struct sg_st_sess {
 	struct sg_addr remote; /* as the outside sees it: of a service, the backend */
 	__be16 rport;
 	__u8 proto;
-	__u8 pad;
+	__u8 reset;    /* a RST was the last that was seen */
 	__u32 state;   /* enum sg_st_state */
 	__u32 map;     /* index in sg_st_map */
 	__u32 expires; /* second of CLOCK_MONOTONIC at which the state's life is over */
@@ -206,13 +213,15 @@ struct sg_st_sess {
 	struct sg_count in;
 };
 
+#define SG_ST_SHARED 0x80000000 /* in a slot: the rest is how many sessions of services have the port */
+
 /* sg_st_port: 64 ports of one pool address and protocol. Bit i and slot i belong to port 64 * n + i. */
 struct sg_st_ports {
 	__u64 used;	 /* bound or resting; set by compare-and-swap: who sets it owns it */
 	__u64 resting;	 /* slot is the second at which the port was released */
 	__u32 rest_next; /* no port of this block comes free before this second */
 	__u32 pad;
-	__u32 slot[SG_ST_BLOCK]; /* index + 1 in sg_st_map */
+	__u32 slot[SG_ST_BLOCK]; /* index + 1 in sg_st_map, or SG_ST_SHARED */
 };
 
 /* sg_st_sids, sg_st_mids: which indexes of sg_st_sess and sg_st_map are in use. */

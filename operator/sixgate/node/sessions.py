@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig import NodeConfigSpec
 
+_SHARED = 0x80000000  # SG_ST_SHARED in a slot, SG_ST_BY_PORT in a key
 _BLOCK = 64  # SG_ST_BLOCK: ports in one entry of sg_st_port
 _READ = "read from its tables; its program is not run, for that would touch them"
 _BY_NUMBER = {"tcp": PROTOCOLS["tcp"], "udp": PROTOCOLS["udp"], "icmp": PROTOCOLS["icmp"], "icmpv6": PROTOCOLS["icmp"]}
@@ -134,9 +135,7 @@ class Sessions:
         row = list(PROTOCOLS.values()).index(proto) if proto else -1
         mapping = None
         if row >= 0 and own["first_block"] <= block < own["first_block"] + own["blocks"]:
-            ports = self._get("sg_st_port", own["base"] + row * own["blocks"] + block - own["first_block"])
-            slot = int(ports["slot"][port % _BLOCK]) if ports is not None else 0
-            mapping = self._get("sg_st_map", slot - 1) if slot else None
+            mapping = self._mapping_of_port(seen, own["base"] + row * own["blocks"] + block - own["first_block"], port)
         if mapping is None or not mapping["refs"] or mapping["out_port"] != port:
             if own["flags"] & SgOwnFlag.SG_OWN_HOST:
                 return None
@@ -152,6 +151,21 @@ class Sessions:
         inside = End(ip_address(mapping["in"]), int(mapping["in_port"]))
         after = _moved(seen, self._source(seen, mapping, inside), inside)
         return Told(name, _reason(seen, after), self._known(name, mapping, after), after, str(inside.address))
+
+    def _mapping_of_port(self, seen: Seen, block: int, port: int) -> dict[str, Any] | None:
+        """The mapping that has a pool's port; where services share it, the one whose backend sends."""
+        ports = self._get("sg_st_port", block)
+        slot = int(ports["slot"][port % _BLOCK]) if ports is not None else 0
+        if not slot & _SHARED:
+            return self._get("sg_st_map", slot - 1) if slot else None
+        key = {
+            "addr": str(seen.source.address),
+            "port": seen.source.port if seen.icmp is None else 0,
+            "map": _SHARED | (block * _BLOCK + port % _BLOCK),
+        }
+        index = self._get("sg_st_find", key)
+        session = None if index is None else self._get("sg_st_sess", index)
+        return None if session is None else self._get("sg_st_map", session["map"])
 
     def _source(self, seen: Seen, mapping: dict[str, Any], inside: End) -> End:
         """Who the client takes the sender for."""

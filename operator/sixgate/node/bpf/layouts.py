@@ -101,6 +101,11 @@ class SgLbKind(IntEnum):
     SG_LB_NAT = 3
 
 
+class SgMapFlag(IntEnum):
+    SG_MAP_STATIC = 1
+    SG_MAP_SHARED = 2
+
+
 class SgMapKind(IntEnum):
     SG_MAP_EAM = 0
     SG_MAP_RANGE = 1
@@ -1167,6 +1172,37 @@ SG_ST_PICK = Record(
     ),
 )
 
+SG_ST_PEER = Record(
+    "sg_st_peer",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("map", 16, Int("__u32", 4)),
+        Field("port", 20, Int("__be16", 2, big=True)),
+        Field("pad", 22, Int("__u16", 2)),
+    ),
+)
+
+SG_ST_SHARE = Record(
+    "sg_st_share",
+    72,
+    (
+        Field("far", 0, SG_ST_PEER),
+        Field("base", 24, Int("__u32", 4)),
+        Field("low", 28, Int("__u32", 4)),
+        Field("span", 32, Int("__u32", 4)),
+        Field("now", 36, Int("__u32", 4)),
+        Field("rest", 40, Int("__u32", 4)),
+        Field("nr", 44, Int("__u32", 4)),
+        Field("port", 48, Int("__u32", 4)),
+        Field("found", 52, Int("__u32", 4)),
+        Field("block", 56, Int("__u32", 4)),
+        Field("done", 60, Int("__u32", 4)),
+        Field("done_port", 64, Int("__u32", 4)),
+        Field("again", 68, Int("__u32", 4)),
+    ),
+)
+
 SG_ST_WANT = Record(
     "sg_st_want",
     64,
@@ -1186,6 +1222,19 @@ SG_ST_WANT = Record(
     ),
 )
 
+SG_ST_CLIENT_PORT = Record(
+    "sg_st_client_port",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("by_svc", 19, Int("__u8", 1)),
+        Field("dom", 20, Int("__u16", 2)),
+        Field("vport", 22, Int("__be16", 2, big=True)),
+    ),
+)
+
 SG_ST_BROOM = Record(
     "sg_st_broom",
     32,
@@ -1202,24 +1251,18 @@ SG_ST_BROOM = Record(
 
 SG_ST_DESK = Record(
     "sg_st_desk",
-    184,
+    312,
     (
         Field("search", 0, SG_ST_SEARCH),
         Field("pick", 16, SG_ST_PICK),
-        Field("want", 80, SG_ST_WANT),
-        Field("broom", 144, SG_ST_BROOM),
-        Field("hint", 176, Array(Int("__u32", 4), 2)),
-    ),
-)
-
-SG_ST_PEER = Record(
-    "sg_st_peer",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("map", 16, Int("__u32", 4)),
-        Field("port", 20, Int("__be16", 2, big=True)),
-        Field("pad", 22, Int("__u16", 2)),
+        Field("share", 80, SG_ST_SHARE),
+        Field("want", 152, SG_ST_WANT),
+        Field("both", 216, SG_ST_PEER),
+        Field("client", 240, SG_ST_CLIENT_PORT),
+        Field("id", 264, Int("__u32", 4)),
+        Field("pad", 268, Int("__u32", 4)),
+        Field("broom", 272, SG_ST_BROOM),
+        Field("hint", 304, Array(Int("__u32", 4), 2)),
     ),
 )
 
@@ -1259,19 +1302,6 @@ SG_ST_FRAG = Record(
     (
         Field("ports", 0, Int("__be32", 4, big=True)),
         Field("until", 4, Int("__u32", 4)),
-    ),
-)
-
-SG_ST_CLIENT_PORT = Record(
-    "sg_st_client_port",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("by_svc", 19, Int("__u8", 1)),
-        Field("dom", 20, Int("__u16", 2)),
-        Field("vport", 22, Int("__be16", 2, big=True)),
     ),
 )
 
@@ -1379,7 +1409,7 @@ SG_ST_SESS = Record(
         Field("remote", 0, Address()),
         Field("rport", 16, Int("__be16", 2, big=True)),
         Field("proto", 18, Int("__u8", 1)),
-        Field("pad", 19, Int("__u8", 1)),
+        Field("reset", 19, Int("__u8", 1)),
         Field("state", 20, Int("__u32", 4)),
         Field("map", 24, Int("__u32", 4)),
         Field("expires", 28, Int("__u32", 4)),
@@ -1631,7 +1661,9 @@ SG_ST = Record(
         Field("now", 60, Int("__u32", 4)),
         Field("map", 64, Int("__u32", 4)),
         Field("sess", 68, Int("__u32", 4)),
-        Field("unseen", 72, Int("__u32", 4)),
+        Field("unseen", 72, Int("__u8", 1)),
+        Field("stranger", 73, Int("__u8", 1)),
+        Field("pad", 74, Int("__u16", 2)),
         Field("evict", 76, Int("__u32", 4)),
         Field("vport", 80, Int("__be16", 2, big=True)),
         Field("backend", 82, Int("__u16", 2)),
