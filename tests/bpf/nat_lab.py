@@ -35,7 +35,7 @@ TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 CLONE_NEWNET = 0x40000000
 BLOCKS = 1008  # of ports 1024 to 65535
-LIVES = (300, 60, 7440, 240, 6, 5, 120)
+LIVES = (300, 60, 7440, 240, 66, 55, 120)  # of a SYN and of a fragment: no loaded machine shall outlive them
 PREFIX = "64:ff9b:1::"
 DEVICES = """
 link add v6 type veth peer name p6
