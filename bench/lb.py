@@ -1,7 +1,7 @@
 """The XDP balancer: nanoseconds per packet, live frames, what it keeps, its control plane, and kill -9 under
 traffic.
 
-    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,keep,control,survive]
+    python -m bench.lb [--json FILE] [--rounds N] [--only nanoseconds,live,nat,keep,control,survive]
 
 The exit code is 0 when every goal is met, 1 otherwise.
 """
@@ -12,11 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import harness, lb_control, lb_keep, lb_live, lb_ns, lb_survive
+from bench import harness, lb_control, lb_keep, lb_live, lb_nat, lb_ns, lb_survive
 from bench.harness import Report
 from e2e.lab.run import LabError
 
-PARTS = ("nanoseconds", "live", "keep", "control", "survive")
+PARTS = ("nanoseconds", "live", "nat", "keep", "control", "survive")
 
 
 def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
@@ -26,6 +26,8 @@ def run(*, rounds: int = 7, parts: tuple[str, ...] = PARTS) -> Report:
         lb_ns.measure(report, rounds)
     if "live" in parts:
         lb_live.measure(report, rounds)
+    if "nat" in parts:
+        lb_nat.measure(report, min(rounds, 5))
     if "keep" in parts:
         lb_keep.measure(report)
     if "control" in parts:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.lab.balance import VIP4, VIP6, address
+from e2e.lab.balance import BALANCER, CLIENT, VIP4, VIP6, address
 from e2e.lab.run import LabRun
-from tests.netns.test_lb_live import BACKENDS, Site, vip
+from tests.netns.test_lb_live import BACKENDS, CHECK, Site, open_line, say, vip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,3 +40,139 @@ def test_backends_of_either_family_need_nothing(site: Site, family: int, behind:
     site.put(family, backends=backends(behind), **NAT)
     told = Counter(site.net.answers(60, vip(family)))
     assert set(told) == set(BACKENDS), told
+
+
+def test_a_backend_sees_the_balancer_and_the_mapped_port(site: Site) -> None:
+    site.put(ports=[{"port": 80, "targetPort": 8080}, {"port": 8000, "endPort": 8009, "targetPort": 9000}], **NAT)
+    lab = site.net.lab
+    for role in BACKENDS:
+        site.net.serve(role, 8080)
+        site.net.serve(role, 9003)
+    assert set(site.net.answers(20)) == set(BACKENDS)
+    assert set(site.net.answers(20, port=8003)) == set(BACKENDS)
+    assert site.net.ask(port=81) == ""
+    line = open_line(site)
+    try:
+        name = say(line).split()[0]
+        (peer,) = lab.run(name, ["ss", "-Htn", "state", "established", "sport = :8080"]).stdout.splitlines()
+        assert f"[::ffff:{address(BALANCER, 4)}]" in peer.split()[3]
+        (row,) = json.loads(site.sixgate.command(["nat", "list", "--state", "est", "-o", "json"]).stdout)["sessions"]
+        assert (row["service"], row["remotePort"]) == (f"LoadBalancer/web {VIP4}", 8080)
+        assert (row["client"], row["remote"]) == (address(CLIENT, 4), address(name, 4))
+    finally:
+        line.kill()
+        line.wait()
+
+
+def test_backends_of_both_families_and_weights(site: Site) -> None:
+    mixed = [{"address": address("b1", 4), "weight": 3}, {"address": address("b2", 6)}]
+    site.put(vips=[VIP4, VIP6], backends=mixed, **NAT)
+    for family in (4, 6):
+        told = Counter(site.net.answers(120, vip(family)))
+        assert set(told) == {"b1", "b2"}
+        assert told["b1"] > told["b2"], told
+    assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W2", VIP4]).returncode == 0
+
+
+def test_connections_survive_maintenance_kill_and_removal_until_the_deadline(site: Site) -> None:
+    drain = {"drainSeconds": 600}
+    site.put(backends=backends(6), **NAT, **drain)
+    lines = [open_line(site) for _ in range(12)]
+    try:
+        before = [say(line).split()[0] for line in lines]
+        assert set(before) == set(BACKENDS)
+        site.put(backends=backends(6, b1={"maintenance": True}), **NAT, **drain)
+        assert "b1" not in site.net.answers(20)
+        assert [say(line) for line in lines] == [f"{name} 2" for name in before]
+        site.sixgate.kill()
+        assert [say(line) for line in lines] == [f"{name} 3" for name in before]
+        site.sixgate.start()
+        site.sixgate.wait_ready()
+        site.put(backends=[{"address": address("b3", 6)}], **NAT, **drain)
+        assert set(site.net.answers(10)) == {"b3"}
+        assert [say(line) for line in lines] == [f"{name} 4" for name in before]
+        site.put(backends=[{"address": address("b2", 6)}], **NAT, drainSeconds=0)
+        kept = [say(line) for line in lines]
+        assert all((told == f"{name} 5") is (name == "b2") for told, name in zip(kept, before, strict=True)), kept
+    finally:
+        for line in lines:
+            line.kill()
+            line.wait()
+
+
+def test_a_backend_that_does_not_answer_is_quarantined_and_comes_back(site: Site) -> None:
+    site.put(backends=backends(6), healthCheck=CHECK, **NAT)
+    assert set(site.net.answers(20)) == set(BACKENDS)
+    site.net.stop("b2")
+    site.wait(lambda: site.report()["quarantined"] == 1, "b2 is not quarantined")
+    assert set(site.net.answers(20)) == {"b1", "b3"}
+    shown = json.loads(site.sixgate.command(["lb", "show", "web", "-o", "json"]).stdout)
+    assert {each["mode"] for each in shown["backends"]} == {"NAT"}
+    site.net.serve("b2")
+    site.wait(lambda: site.report()["active"] == 3, "b2 does not come back")
+    assert set(site.net.answers(20)) == set(BACKENDS)
+
+
+@pytest.mark.parametrize("policy", ["Open", "Closed"])
+def test_what_happens_when_no_backend_answers(site: Site, policy: str) -> None:
+    failing = {**CHECK, "path": "/nothing", "statusCodes": [404], "whenAllFail": policy}
+    site.put(healthCheck=failing, **NAT)
+    site.wait(lambda: site.report()["quarantined"] == 3, "not all are quarantined")
+    told = set(site.net.answers(6))
+    assert told == set(BACKENDS) if policy == "Open" else told == {""}
+
+
+def test_sources_ports_and_rates_are_refused_and_counted(site: Site) -> None:
+    site.put(sourceRanges={"deny": [f"{address(CLIENT, 4)}/32"]}, **NAT)
+    assert site.net.ask() == ""
+    site.put(newFlowsPerSecond=1, **NAT)
+    told = site.net.answers(8)
+    assert "" in told
+    assert set(told) & set(BACKENDS)
+    drops = json.loads(site.sixgate.command(["lb", "show", "web", "-o", "json"]).stdout)["vips"][0]["drops"]
+    assert drops["LB_SOURCE"] >= 1
+    assert drops["LB_RATE"] >= 1
+
+
+def test_counters_of_vips_and_backends(site: Site) -> None:
+    site.put(acceleration="BestEffort", **NAT)
+    assert set(site.net.answers(30)) == set(BACKENDS)
+    shown = json.loads(site.sixgate.command(["lb", "show", "web", "-o", "json"]).stdout)
+    assert shown["total"]["flows"] == sum(backend["counted"]["flows"] for backend in shown["backends"]) == 30
+    assert shown["total"]["packets"] == sum(backend["counted"]["packets"] for backend in shown["backends"]) >= 30 * 5
+
+
+def udp_client(site: Site, family: int, port: int) -> socket.socket:
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(5)
+        made.connect((vip(family), port))
+        return made
+
+    return site.net.lab.call(CLIENT, make)
+
+
+@PAIRS
+def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: int, behind: int) -> None:
+    """A connected socket takes nothing from anybody else; an error names the packet as the client sent it."""
+    port = {"port": 53, "protocol": "UDP", "targetPort": 5353}
+    site.put(family, ports=[port], backends=[{"address": address("b1", behind)}], **NAT)
+
+    def serve() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if behind == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(5)
+        made.bind((address("b1", behind), 5353))
+        return made
+
+    with udp_client(site, family, 53) as client:
+        with site.net.lab.call("b1", serve) as server:
+            for data in (b"question", bytes(4000)):
+                client.send(data)
+                got, peer = server.recvfrom(9000)
+                assert got == data
+                assert peer[0] == address(BALANCER, behind)
+                server.sendto(got[::-1], peer)
+                assert client.recv(9000) == data[::-1]
+        client.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
