@@ -19,7 +19,7 @@ from e2e.lab.run import LabRun
 from e2e.lab.sixgate import NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 WAYS = {"IPv4 backend": SERVER4, "IPv6 backend": SERVER6}
 
@@ -68,11 +68,11 @@ def measure(report: Report, rounds: int = 5, seconds: float = 1.0) -> None:
         progress(f"mode NAT, connections: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
         report.rows += _rows("new TCP connections", "thousand/s", {n: p.connections for n, p in paths.items()}, rounds)
     report.remarks.append(
-        "Mode NAT: compared with nft's DNAT and masquerade; 44-byte packets of one flow, and connections that are reset "
-        "as soon as they stand, 64 at once. No goal is set for it."
+        "Mode NAT: compared with nft's DNAT and masquerade; 44-byte packets of one flow, and connections that are "
+        "reset as soon as they stand, 64 at once. No goal is set for it."
     )
 
 
-def _rows(what: str, unit: str, measures: dict[str, Callable[[], float]], rounds: int) -> list[Row]:
+def _rows(what: str, unit: str, measures: Mapping[str, Callable[[], float]], rounds: int) -> list[Row]:
     got = harness.interleave(measures, rounds)
     return [Row(f"mode NAT, {name}, {what}, against nft", unit, got[name], got["nft"]) for name in WAYS]

@@ -96,6 +96,16 @@ class BalancerLab:
         words = ["curl", "-s", "--noproxy", "*", "--max-time", str(timeout_s), f"http://{host}:{port}/"]
         return self.lab.run(CLIENT, words, check=False).stdout.strip()
 
+    def everyone(self, vip: str = VIP4, port: int = PORT, *, but: Sequence[str] = ()) -> set[str]:
+        """Who answers: asked until all backends but `but` have, or 240 requests are through. Which backend a request
+        gets is chance, and a few may all miss one."""
+        told: set[str] = set()
+        for _ in range(20):
+            told |= set(self.answers(12, vip, port))
+            if told >= set(self.backends) - set(but):
+                break
+        return told
+
     def answers(self, count: int, vip: str = VIP4, port: int = PORT) -> list[str]:
         """`count` requests, each a connection of its own."""
         host = f"[{vip}]" if ":" in vip else vip
