@@ -73,6 +73,11 @@ SOME_NODES = GATEWAY["spec"]["nodeSelector"]
 MAPPINGS = GATEWAY["spec"]["stateless"]["mappings"]
 
 
+NAT_VIP = {"mode": "NAT", "nat": {"sourceAddresses": ["203.0.113.1", "192.0.2.80"]}}
+NAT_BACKEND = {"mode": "NAT", "nat": {"sourceAddresses": ["2001:db8:b::2"]}}
+NAT_FEW = {"mode": "NAT", "nat": {"maxSessions": 1023}}
+
+
 def _good(name: str, raw: dict[str, Any], path: str = "", value: object = None) -> Case:
     return Case(name, changed(raw, path, value) if path else raw)
 
@@ -88,6 +93,7 @@ GOOD = (
     _good("egress gateway", EGRESS),
     _good("policy", BIGTCP),
     _good("balancer", BALANCER),
+    _good("balancer through NAT", example("loadbalancer-nat")),
     _good("prefix of 32 bits", GATEWAY, PREFIX, "2001:db8::/32"),
     _good("prefix in capitals", GATEWAY, PREFIX, "2001:DB8:64::/96"),
     _good("prefix of 96 bits, non-zero beside the u octet", GATEWAY, PREFIX, "2001:db8:0:0:ff::/96"),
@@ -201,6 +207,10 @@ BAD = (
     _bad(BIGTCP, "spec", {"nodeSelector": SOME_NODES, "ipv6": {"enabled": False}}, "spec", "ipv6 and ipv4"),
     _bad(BALANCER, "spec.backends.0.weight", 65536, "spec.backends[0].weight", "at most 65535"),
     _bad(BALANCER, "spec.backends.0.address", "192.0.2.80", "spec", "no backend may have the address of a VIP"),
+    _bad(BALANCER, "spec.forwarding", {"nat": {"maxSessions": 2048}}, "spec.forwarding", "of mode NAT only"),
+    _bad(BALANCER, "spec.forwarding", NAT_VIP, "spec", "may be that of a VIP or a backend"),
+    _bad(BALANCER, "spec.forwarding", NAT_BACKEND, "spec", "may be that of a VIP or a backend"),
+    _bad(BALANCER, "spec.forwarding", NAT_FEW, "spec.forwarding.nat.maxSessions", "at least 1024"),
     _bad(BALANCER, "spec.service", {"namespace": "a", "name": "b"}, "spec", "exactly one of backends and service"),
     _bad(BALANCER, "spec.allPorts", True, "spec", "exactly one of ports and allPorts"),
     _bad(BALANCER, "spec.ports.0.endPort", 79, "spec.ports[0]", "endPort must not be below port"),

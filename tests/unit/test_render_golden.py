@@ -15,6 +15,8 @@ import yaml
 from sixgate.api import NodeConfigSpec, UserObject, parse_object
 from sixgate.api.nodeconfig_base import Owned
 from sixgate.node.bpf import decode, encode, layouts
+from sixgate.node.fill import Filler
+from sixgate.node.numbers import hand_out
 from sixgate.plan import NodeInfo, Snapshot, plan
 from sixgate.plan.nodeplan import EMPTY
 from sixgate.render import Renderer
@@ -107,6 +109,30 @@ CASES: dict[str, tuple[UserObject, ...]] = {
             },
         ),
     ),
+    "balancer-nat": (
+        make(
+            "LoadBalancer",
+            "web",
+            {
+                "nodeSelector": on("gw-1"),
+                "vips": ["192.0.2.80", "2001:db8:80::80"],
+                "ports": [{"port": 80, "targetPort": 8080}],
+                "backends": [{"address": "203.0.113.11"}, {"address": "2001:db8:5::12"}],
+                "forwarding": {"mode": "NAT", "nat": {"maxSessions": 4096}},
+            },
+        ),
+        make(
+            "LoadBalancer",
+            "one",
+            {
+                "nodeSelector": on("gw-1"),
+                "vips": ["192.0.2.81"],
+                "allPorts": True,
+                "backends": [{"address": "203.0.113.11"}],
+                "forwarding": {"mode": "NAT", "nat": {"sourceAddresses": ["203.0.113.200"]}},
+            },
+        ),
+    ),
     "nothing": (),
 }
 
@@ -156,12 +182,14 @@ def test_nothing_wanted_is_an_empty_document() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_tables_are_what_the_objects_take(name: str) -> None:
     """Keys and values encode by the layouts that were generated from the objects, and come back as they were."""
-    for table in rendered(CASES[name]).tables:
+    spec = rendered(CASES[name])
+    filler = Filler(hand_out(spec.numbers, {})[0], {4: "198.51.100.1", 6: "2001:db8::1"})
+    for table in spec.tables:
         layout = layouts.MAPS[table.map]
         made = layout.inner if table.swap else layout
         assert made is not None
         for entry in table.entries:
-            for ctype, value in ((made.key, entry.key), (made.value, entry.value)):
+            for ctype, value in ((made.key, filler.fill(entry.key)), (made.value, filler.fill(entry.value))):
                 assert covers(decode(ctype, encode(ctype, value)), value)
 
 
