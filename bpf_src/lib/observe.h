@@ -11,13 +11,9 @@
 
 #define SG_OBS_TICK_NS 100000000ULL
 
-/* Written by whoever looks, for as long as they do: `until` ends it where they were killed. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct sg_obs_conf);
-	__uint(max_entries, 1);
-} sg_obs_conf SEC(".maps");
+/* Written by whoever looks, for as long as they do: `until` ends it where they were killed. A variable in a section of its own is a map,
+ * too, and is read in two instructions, where a look-up takes a dozen. */
+volatile struct sg_obs_conf sg_obs_conf SEC(".data.sg_obs_conf") = {};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -67,17 +63,18 @@ static long sg_obs_count(__u32 i, struct sg_obs_walk *w)
 	return 0;
 }
 
-SG_INLINE bool sg_obs_under(const struct sg_obs_conf *conf, const struct sg_addr *a)
+SG_INLINE bool sg_obs_under(const struct sg_addr *a)
 {
-	return (a->d[0] & conf->mask.d[0]) == conf->addr.d[0] && (a->d[1] & conf->mask.d[1]) == conf->addr.d[1];
+	return (a->d[0] & sg_obs_conf.mask.d[0]) == sg_obs_conf.addr.d[0] &&
+	       (a->d[1] & sg_obs_conf.mask.d[1]) == sg_obs_conf.addr.d[1];
 }
 
-SG_INLINE bool sg_obs_asked_for(const struct sg_obs_conf *conf, const __u8 *frame)
+SG_INLINE bool sg_obs_asked_for(const __u8 *frame)
 {
 	struct sg_addr source = {}, target = {};
 	const __u8 *ip = frame + sg_cfg.l2_len;
 
-	if (!conf->by_addr)
+	if (!sg_obs_conf.by_addr)
 		return true;
 	if (sg_cfg.l2_len > ETH_HLEN)
 		return false;
@@ -89,7 +86,7 @@ SG_INLINE bool sg_obs_asked_for(const struct sg_obs_conf *conf, const __u8 *fram
 		__builtin_memcpy(&source.w[3], ip + offsetof(struct iphdr, saddr), 4);
 		__builtin_memcpy(&target.w[3], ip + offsetof(struct iphdr, daddr), 4);
 	}
-	return sg_obs_under(conf, &source) || sg_obs_under(conf, &target);
+	return sg_obs_under(&source) || sg_obs_under(&target);
 }
 
 /* The first bytes of the frame; how many. */
@@ -107,26 +104,26 @@ SG_INLINE __u8 sg_obs_keep(sg_ctx *ctx, __u8 *to)
 SG_GLOBAL int sg_obs_begin(sg_ctx *ctx)
 {
 	struct sg_obs_walk walk = {};
-	struct sg_obs_conf *conf;
 	struct sg_obs_cpu *cpu;
-	__u32 zero = 0;
+	__u32 zero = 0, sample = sg_obs_conf.sample;
 	__u64 now;
 
-	conf = bpf_map_lookup_elem(&sg_obs_conf, &zero);
 	cpu = bpf_map_lookup_elem(&sg_obs_cpu, &zero);
-	if (!conf || !cpu)
+	if (!cpu || !sample)
 		return 0;
 	/* Gaps are random, `sample` in the mean: packets may come in rhythm. */
-	cpu->skip = bpf_get_prandom_u32() % (2 * conf->sample - 1);
+	cpu->skip = bpf_get_prandom_u32() % (2 * sample - 1);
 	now = bpf_ktime_get_ns();
-	if (now > conf->until_ns)
+	if (now > sg_obs_conf.until_ns) {
+		sg_obs_conf.sample = 0; /* left by a process that was killed: from now on it costs as little as before */
 		return 0;
+	}
 	cpu->event.before_len = sg_obs_keep(ctx, cpu->event.before);
-	if (!sg_obs_asked_for(conf, cpu->event.before))
+	if (!sg_obs_asked_for(cpu->event.before))
 		return 0;
 	if (now - cpu->tick > SG_OBS_TICK_NS) {
 		cpu->tick = now;
-		cpu->left = conf->budget;
+		cpu->left = sg_obs_conf.budget;
 	}
 	if (!cpu->left) {
 		cpu->withheld++;
@@ -143,17 +140,15 @@ SG_GLOBAL int sg_obs_begin(sg_ctx *ctx)
 SG_GLOBAL int sg_obs_end(sg_ctx *ctx, int verdict, __u32 hook)
 {
 	struct sg_obs_walk walk = {.found = SG_REASON_MAX, .compare = 1};
-	struct sg_obs_conf *conf;
 	struct sg_obs_cpu *cpu;
 	__u32 zero = 0;
 
-	conf = bpf_map_lookup_elem(&sg_obs_conf, &zero);
 	cpu = bpf_map_lookup_elem(&sg_obs_cpu, &zero);
-	if (!conf || !cpu)
+	if (!cpu)
 		return 0;
 	walk.cpu = cpu;
 	bpf_loop(SG_REASON_MAX, sg_obs_count, &walk, 0);
-	if (!(conf->reasons[(walk.found >> 6) & 3] & (1ULL << (walk.found & 63))))
+	if (!(sg_obs_conf.reasons[(walk.found >> 6) & 3] & (1ULL << (walk.found & 63))))
 		return 0;
 	cpu->left--;
 	cpu->event.reason = walk.found;
@@ -169,17 +164,16 @@ SG_GLOBAL int sg_obs_end(sg_ctx *ctx, int verdict, __u32 hook)
 /* Whether anybody looks at all, and it is this packet's turn. */
 SG_INLINE bool sg_observed(void)
 {
-	__u32 zero = 0;
-	struct sg_obs_conf *conf = bpf_map_lookup_elem(&sg_obs_conf, &zero);
+	__u32 zero = 0, sample = sg_obs_conf.sample;
 	struct sg_obs_cpu *cpu;
 
-	if (likely(!conf || !conf->sample))
+	if (likely(!sample))
 		return false;
 	cpu = bpf_map_lookup_elem(&sg_obs_cpu, &zero);
 	if (!cpu)
 		return false;
 	/* More than this was left by somebody who wanted fewer. */
-	if (cpu->skip && cpu->skip < 2ULL * conf->sample) {
+	if (cpu->skip && cpu->skip < 2ULL * sample) {
 		cpu->skip--;
 		return false;
 	}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from operator import add
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -17,13 +18,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, ThreadingWSGI
 
 from sixgate import __version__
 from sixgate.errors import SixgateError
-from sixgate.metrics import Family, Timing
+from sixgate.metrics import Columns, Family, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from sixgate.metrics import Source
+    from sixgate.metrics import Metric, Source
 
 log = logging.getLogger(__name__)
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -35,7 +36,7 @@ class _Part:
     def __init__(self, source: Source, name: str) -> None:
         self._source, self.name, self.failures, self._said = source, name, 0, ""
 
-    def families(self) -> list[Family | Timing]:
+    def families(self) -> list[Metric]:
         try:
             return list(self._source())
         except (SixgateError, OSError) as error:
@@ -54,9 +55,10 @@ class Exposition:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
+        self._kept: dict[str, tuple[object, list[str]]] = {}  # of Columns: keys, and the beginnings of their lines
         self._parts = tuple(_Part(source, name) for name, source in sources.items())
 
-    def families(self) -> Iterator[Family | Timing]:
+    def families(self) -> Iterator[Metric]:
         """What a scrape of now has to tell, but for the process."""
         yield Family("gauge", "sixgate_build_info", "Version of this process.", ("version",), (((__version__,), 1),))
         for part in self._parts:
@@ -68,8 +70,23 @@ class Exposition:
 
     def text(self) -> bytes:
         """In the text format, version 0.0.4."""
-        lines = [line for family in self.families() for line in _lines(family)]
+        lines: list[str] = []
+        kept: dict[str, tuple[object, list[str]]] = {}
+        for family in self.families():
+            if isinstance(family, Columns):
+                lines += _head(_name(family), family.text, family.kind)
+                beginnings = kept[family.name] = self._beginnings(family)
+                lines += map(add, beginnings[1], map(repr, map(float, family.values)))
+            else:
+                lines += _lines(family)
+        self._kept = kept
         return generate_latest(self._process) + "\n".join(lines).encode() + b"\n"
+
+    def _beginnings(self, family: Columns) -> tuple[object, list[str]]:
+        known = self._kept.get(family.name)
+        if known is not None and known[0] is family.keys:
+            return known
+        return family.keys, list(_rows(_name(family), family.labels, family.keys))
 
     def wsgi(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One scrape."""
@@ -78,6 +95,20 @@ class Exposition:
             return [b"Metrics are at /metrics.\n"]
         start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
         return [self.text()]
+
+
+def _name(item: Family | Columns) -> str:
+    return f"{item.name}_total" if item.kind == "counter" else item.name
+
+
+def _rows(name: str, labels: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of samples up to their values."""
+    form = name + "{" + ",".join(f'{label}="%s"' for label in labels) + "} "
+    for values in keys:
+        row = form % values
+        if "\\" in row or "\n" in row or row.count('"') != 2 * len(labels):
+            row = form % tuple(value.translate(_ESCAPES) for value in values)
+        yield row
 
 
 def _lines(item: Family | Timing) -> Iterator[str]:
@@ -89,17 +120,14 @@ def _lines(item: Family | Timing) -> Iterator[str]:
         yield f"{item.name}_count {buckets[-1][1]!r}"
         yield f"{item.name}_sum {item.sum_s!r}"
         return
-    name = f"{item.name}_total" if item.kind == "counter" else item.name
+    name = _name(item)
     yield from _head(name, item.text, item.kind)
     if not item.labels:
         for _, value in item.samples:
             yield f"{name} {float(value)!r}"
         return
-    form = name + "{" + ",".join(f'{label}="%s"' for label in item.labels) + "} "
-    for labels, value in item.samples:
-        row = form % labels
-        if "\\" in row or "\n" in row or row.count('"') != 2 * len(labels):
-            row = form % tuple(label.translate(_ESCAPES) for label in labels)
+    rows = _rows(name, item.labels, (labels for labels, _ in item.samples))
+    for row, (_, value) in zip(rows, item.samples, strict=True):
         yield row + repr(float(value))
 
 

@@ -1,15 +1,15 @@
-"""The two shapes in which every part of the program describes itself to Prometheus.
+"""The shapes in which every part of the program describes itself to Prometheus.
 
-A part knows nothing of Prometheus: it gives `Family` and `Timing` values when it is asked, at every scrape anew, so
-that there is no second copy of a count that could differ from the first. Names are `sixgate_<what>_<unit>`, counters
-end in `_total` and units are bytes and seconds (https://prometheus.io/docs/practices/naming/). Labels take their
-values from a closed list, from objects of users, or from devices: never from packets.
+A part knows nothing of Prometheus: it gives `Family`, `Columns` and `Timing` values when it is asked, at every scrape
+anew, so that there is no second copy of a count that could differ from the first. Names are `sixgate_<what>_<unit>`,
+counters end in `_total` and units are bytes and seconds (https://prometheus.io/docs/practices/naming/). Labels take
+their values from a closed list, from objects of users, or from devices: never from packets.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -26,6 +26,19 @@ class Family:
     text: str
     labels: tuple[str, ...] = ()
     samples: tuple[tuple[tuple[str, ...], float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """A Family of thousands of samples. `keys` are the values of `labels` of each, and the same object at every scrape
+    for as long as they are the same, so that what was written of them can be kept; `values` are in their order."""
+
+    kind: Literal["counter", "gauge"]
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    keys: tuple[tuple[str, ...], ...]
+    values: Sequence[float]
 
 
 @dataclass(slots=True)
@@ -58,4 +71,5 @@ class Timing:
         return self._sum
 
 
-Source: TypeAlias = Callable[[], "Iterable[Family | Timing]"]
+Metric: TypeAlias = Family | Columns | Timing
+Source: TypeAlias = Callable[[], Iterable[Metric]]

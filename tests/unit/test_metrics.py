@@ -14,7 +14,7 @@ from sixgate import __version__
 from sixgate.api.nodeconfig import BigTcpReport, DeviceReport, ItemResult, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import BpfError, SixgateError
 from sixgate.exposition import Exposition, MetricsServer
-from sixgate.metrics import Family, Timing
+from sixgate.metrics import Columns, Family, Timing
 from sixgate.node.bpf.layouts import SgReason
 from sixgate.node.metrics import Meter, NodeMetrics, object_counters
 from sixgate.node.verdicts import meaning_of, verdict_of
@@ -131,3 +131,19 @@ def test_labels_are_escaped_and_nothing_else() -> None:
     found = samples(Exposition({"odd": lambda: (odd,)}))
     assert value(found, "sixgate_odd_total", a='say "hi"', b="x\\y\nz") == 1
     assert value(found, "sixgate_odd_total", a="plain", b="") == 2.5
+
+
+def test_columns_are_written_as_a_family_is_whatever_was_kept_of_them() -> None:
+    told: list[tuple[tuple[tuple[str, ...], ...], tuple[float, ...]]] = [
+        ((('say "hi"', "x"), ("b", "")), (1, 2.5)),
+        ((), ()),
+        ((("b", "y"), ("c", "z"), ("d", "w")), (3, 0, 1 << 40)),
+    ]
+    served = Exposition({"odd": lambda: (Columns("counter", "sixgate_odd", "Odd.", ("a", "b"), *now),)})
+    for now in told:
+        expected = {
+            ("sixgate_odd_total", frozenset(zip("ab", key, strict=True))): v for key, v in zip(*now, strict=True)
+        }
+        for _ in range(2):
+            found = {key: v for key, v in samples(served).items() if key[0] == "sixgate_odd_total"}
+            assert found == expected

@@ -19,6 +19,7 @@ from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.egress.report import with_owned
 from sixgate.node.events import KernelEvents
 from sixgate.node.lb.balancing import Balancing
+from sixgate.node.lb.metrics import BalancerMetrics
 from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.netfilter import RuleEvents
@@ -61,7 +62,10 @@ class NodeAgent:
         self._results: tuple[ItemResult, ...] = ()  # as applied, without what egress has to say
         self._broken = False
         self.metrics = NodeMetrics(
-            options.bpffs, Meter(), state_dir=options.state_dir, balancer=self._reconciler.balancer
+            options.bpffs,
+            Meter(),
+            state_dir=options.state_dir,
+            balancer=BalancerMetrics(options.bpffs, self._reconciler.balancer),
         )
 
     @property

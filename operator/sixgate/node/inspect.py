@@ -12,6 +12,7 @@ from sixgate.node.bpf import layouts
 from sixgate.node.bpf.map import Map
 from sixgate.node.bpf.mapspec import MapType
 from sixgate.node.bpf.probe import missing_permission
+from sixgate.node.columns import read_columns
 from sixgate.node.lock import holder
 from sixgate.node.netlink import Netlink
 from sixgate.node.observe import observe
@@ -135,10 +136,12 @@ def read_reasons(root: Path) -> dict[str, Count]:
     path = root / names.map_path(_METRICS)
     if not path.exists():
         return {}
-    with Map.from_pin(path, spec=layouts.MAPS[_METRICS]) as found:
-        values = dict(found.sums())
-    reasons = [reason for reason in layouts.SgReason if reason.name != "SG_REASON_MAX"]
-    return {reason.name: count_of(values.get(reason.value)) for reason in reasons}
+    packets, counted_bytes = read_columns(path, layouts.SgReason.SG_REASON_MAX, 0, 1)
+    return {
+        reason.name: Count(packets[reason], counted_bytes[reason])
+        for reason in layouts.SgReason
+        if reason.name != "SG_REASON_MAX"
+    }
 
 
 def read_traffic(root: Path, names_of: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Count]]:

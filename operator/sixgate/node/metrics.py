@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sixgate.metrics import Family, Timing
 from sixgate.node.inspect import read_reasons, read_traffic
-from sixgate.node.lb.metrics import families as balancer_families
+from sixgate.node.lb.metrics import BalancerMetrics
 from sixgate.node.state_metrics import egress_families, nat_families
 from sixgate.node.statedir import StateDir
 from sixgate.node.verdicts import verdict_of
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
+    from sixgate.metrics import Metric
     from sixgate.node.inspect import Count
-    from sixgate.node.lb.engine import Engine
 
 
 @dataclass(slots=True)
@@ -132,9 +132,9 @@ class NodeMetrics:
     spec: NodeConfigSpec | None = None
     status: NodeConfigStatus | None = None
     state_dir: Path | None = None  # knows the names of stateful objects
-    balancer: Engine | None = None
+    balancer: BalancerMetrics | None = None
 
-    def __call__(self) -> Iterator[Family | Timing]:
+    def __call__(self) -> Iterator[Metric]:
         if self.status is None:
             yield self.meter.took
             return
@@ -142,6 +142,6 @@ class NodeMetrics:
         if self.state_dir is not None:
             yield from nat_families(self.bpffs, StateDir(self.state_dir).numbers())
         if self.balancer is not None:
-            yield from balancer_families(self.bpffs, self.balancer)
+            yield from self.balancer()
         if self.spec is not None:
             yield from egress_families(self.bpffs, self.spec, self.status.egress)

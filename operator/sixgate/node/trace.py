@@ -19,6 +19,7 @@ from sixgate.node.bpf.manifest import load_manifest
 from sixgate.node.bpf.mapspec import MapType
 from sixgate.node.bpf.object import BpfObject
 from sixgate.node.bpf.prog import SkbContext, XdpContext
+from sixgate.node.columns import columns_of
 from sixgate.node.inspect import count_of
 from sixgate.node.lookup import RouteLookup
 from sixgate.node.metrics import object_counters
@@ -292,7 +293,7 @@ class _Bench:
     @staticmethod
     def _counts(loaded: BpfObject) -> Mapping[int, int]:
         with loaded.map("sg_metrics") as counters:
-            return {int(str(key)): count_of(value).packets for key, value in counters.sums()}
+            return dict(enumerate(columns_of(counters, SgReason.SG_REASON_MAX, 0)[0]))
 
     def _owner(self, loaded: BpfObject) -> str:
         for name, owners in self._owners.items():

@@ -16,6 +16,8 @@ from sixgate.node.bpf.ctype import Address, Array, CType, Enum, Field, Ifindex, 
 MAGIC = 0xEB9F
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
+DATA = ".data."
+_ARRAY, _MMAPABLE = 2, 1 << 10  # BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE
 MODIFIERS = (VOLATILE, CONST, RESTRICT, TYPE_TAG)
 INT_SIGNED, INT_BOOL = 1 << 0, 1 << 2
 BIG_ENDIAN_NAMES = ("__be16", "__be32", "__be64")
@@ -121,10 +123,17 @@ class Btf:
         return Record(name, found.size_or_type, fields)
 
     def maps(self) -> dict[str, MapSpec]:
-        """Definitions of section `.maps` by name."""
+        """Definitions of section `.maps` by name, and of sections `.data.NAME`: of each, libbpf makes an array of one
+        entry."""
         found = self.find(DATASEC, ".maps")
         variables = [self.types[member.type_id] for member in found.members] if found else []
-        return {variable.name: self._map(variable.name, variable.size_or_type) for variable in variables}
+        made = {variable.name: self._map(variable.name, variable.size_or_type) for variable in variables}
+        for _, section in self.named(DATASEC):
+            if section.name.startswith(DATA) and len(section.members) == 1:
+                variable = self.types[section.members[0].type_id]
+                name, value = section.name.removeprefix(DATA), self.ctype(variable.size_or_type)
+                made[name] = MapSpec(name, _ARRAY, Int("__u32", 4), value, max_entries=1, flags=_MMAPABLE)
+        return made
 
     def _typedef(self, found: BtfType) -> CType:
         if found.name == "sg_ifindex_t":

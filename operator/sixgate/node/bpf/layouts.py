@@ -2140,7 +2140,7 @@ MAPS: dict[str, MapSpec] = {
         key=Int("__u32", 4),
         value=SG_OBS_CONF,
         max_entries=1,
-        flags=0,
+        flags=1024,
     ),
     "sg_obs_cpu": MapSpec(
         name="sg_obs_cpu",

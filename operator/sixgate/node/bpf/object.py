@@ -17,7 +17,7 @@ from typing import Self
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf import info
-from sixgate.node.bpf.btf import Btf
+from sixgate.node.bpf.btf import DATA, Btf
 from sixgate.node.bpf.codec import Resolve, encode
 from sixgate.node.bpf.ctype import MapSpec, Record
 from sixgate.node.bpf.kernel_btf import raw_btf
@@ -75,9 +75,7 @@ class BpfObject:
         self._loaded = False
         try:
             self.btf = self._read_btf()
-            self._maps = {
-                _text(libbpf().bpf_map__name(each)): each for each in self._each("map") if not _internal(each)
-            }
+            self._maps = {name: each for each in self._each("map") if (name := _map_name(each))}
             self._programs = {_text(libbpf().bpf_program__name(each)): each for each in self._each("program")}
             self._specs = self._read_specs()
         except BaseException:
@@ -353,6 +351,15 @@ def _load_error(name: str, number: int, verifier: str, log: list[str]) -> BpfLoa
 
 def _internal(handle: int) -> bool:
     return bool(libbpf().bpf_map__is_internal(handle))
+
+
+def _map_name(handle: int) -> str:
+    """As user space knows a map: a variable in a section of its own (`.data.sg_obs_conf`) is one, too. Empty for the
+    sections that are the object's own affair."""
+    name = _text(libbpf().bpf_map__name(handle))
+    if not _internal(handle):
+        return name
+    return name.removeprefix(DATA) if name.startswith(DATA) else ""
 
 
 def _text(value: bytes | None) -> str:

@@ -113,6 +113,7 @@ class Engine:
         self._adopted = False
         self._given: tuple[Balancer, ...] = ()
         self._texts: dict[str, tuple[str, Balancer]] = {}
+        self._numbered: tuple[object, dict[tuple[str, str], int]] = (None, {})
         self._reported: dict[str, tuple[_State | None, Health, tuple[str, ...], BalancerReport]] = {}
         self.wanted: tuple[Balancer, ...] = ()
         self.health = Health()
@@ -442,13 +443,18 @@ class Engine:
     # What is said of it
 
     def numbered(self) -> dict[tuple[str, str], int]:
-        """Balancer and address of its backends to their numbers in the maps. May be asked from any thread."""
-        named = {number: name for name, number in self._keys.given.copy().items()}
-        return {
-            (named[table], layout.unmapped(address)): number
-            for (table, address), number in self._ids.given.copy().items()
-            if table in named
-        }
+        """Balancer and address of its backends to their numbers in the maps, the same object while they are the same.
+        May be asked from any thread."""
+        given = self._keys.given.copy(), self._ids.given.copy()
+        if self._numbered[0] != given:
+            named = {number: name for name, number in given[0].items()}
+            found = {
+                (named[table], layout.unmapped(address)): number
+                for (table, address), number in given[1].items()
+                if table in named
+            }
+            self._numbered = given, found
+        return self._numbered[1]
 
     def reports(self) -> tuple[BalancerReport, ...]:
         known, self._reported = self._reported, {}

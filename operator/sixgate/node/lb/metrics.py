@@ -1,17 +1,19 @@
 """What the balancer tells Prometheus: traffic of virtual addresses and backends, and which backends work.
 
-Thousands of both are usual, so arrays are read in one call and added up column by column.
+Thousands of both are usual. Arrays are read in one call; whose a counter is, which changes with objects only, is found
+out once and kept until then.
 """
 
 from __future__ import annotations
 
-from array import array
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeAlias
 
-from sixgate.metrics import Family
+from sixgate.metrics import Columns, Family
 from sixgate.node.bpf.layouts import MAPS, SgLbFlag
-from sixgate.node.bpf.lib import possible_cpus
 from sixgate.node.bpf.map import Map
+from sixgate.node.columns import read_columns
 from sixgate.node.lb import layout
 from sixgate.node.lb.store import map_file
 from sixgate.node.lb.want import use_of
@@ -22,100 +24,121 @@ if TYPE_CHECKING:
 
     from sixgate.api.nodeconfig_lb import Balancer
     from sixgate.node.lb.engine import Engine
+    from sixgate.node.lb.want import Health
 
+Keys: TypeAlias = tuple[tuple[str, ...], ...]
 _PACKETS, _BYTES, _FLOWS, _DROPS = range(4)  # of struct sg_lb_stat; the first three of struct sg_lb_cpu, too
+_OF_VIPS = (
+    ("packets", _PACKETS, "Packets to a virtual address."),
+    ("bytes", _BYTES, "Bytes of layer 3 to a virtual address."),
+    ("new_flows", _FLOWS, "New flows to a virtual address: SYNs, and first packets of UDP where they can be told."),
+    ("drops", _DROPS, "Packets to a virtual address that were dropped."),
+)
+_OF_BACKENDS = (
+    ("bytes", _BYTES, "Bytes of layer 3 that a backend got."),
+    ("new_flows", _FLOWS, "New flows that a backend got."),
+)
 
 
-def families(root: Path, engine: Engine) -> Iterator[Family]:
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Whose counters stand where in an array: labels, and the place of each."""
+
+    keys: Keys = ()
+    places: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Entries of the array that must be read."""
+        return max(self.places, default=-1) + 1
+
+    def columns(
+        self, path: Path | None, prefix: str, labels: tuple[str, ...], told: Sequence[tuple[str, int, str]]
+    ) -> Iterator[Columns]:
+        found = read_columns(path, self.count, *(column for _, column, _ in told))
+        take = itemgetter(*self.places, 0) if self.places else None  # the 0 makes it a tuple of one, too
+        for (what, _, text), numbers in zip(told, found, strict=True):
+            values = take(numbers)[:-1] if take is not None else ()
+            yield Columns("counter", f"{prefix}_{what}", text, labels, self.keys, values)
+
+
+@dataclass(slots=True)
+class BalancerMetrics:
     """Everything of the balancer below `root`; nothing where no LoadBalancer is wanted."""
-    wanted = engine.wanted
-    if not wanted:
-        return
-    yield from _vips(root, wanted)
-    yield from _health(wanted, engine)
-    yield from _backends(root, wanted, engine.numbered())
+
+    root: Path
+    engine: Engine
+    _health: tuple[object, object, tuple[Columns, ...]] = (None, None, ())
+    _vips: tuple[object, object, _Places] = field(default=(None, None, _Places()))
+    _backends: tuple[object, object, _Places] = field(default=(None, None, _Places()))
+
+    def __call__(self) -> Iterator[Family | Columns]:
+        wanted, health = self.engine.wanted, self.engine.health
+        if not wanted:
+            return
+        yield from self._of_vips(wanted)
+        if self._health[0] is not wanted or self._health[1] is not health:
+            self._health = (wanted, health, tuple(_health(wanted, health)))
+        yield from self._health[2]
+        numbers = self.engine.numbered()
+        if self._backends[0] is not wanted or self._backends[1] is not numbers:
+            self._backends = (wanted, numbers, _backend_places(wanted, numbers))
+        path = map_file(self.root, "sg_lb_cpu")
+        yield from self._backends[2].columns(path, "sixgate_lb_backend", ("name", "backend"), _OF_BACKENDS)
+
+    def _of_vips(self, wanted: Sequence[Balancer]) -> Iterator[Family | Columns]:
+        path = map_file(self.root, "sg_lb_vip")
+        if path is None:
+            return
+        with Map.from_pin(path, spec=MAPS["sg_lb_vip"]) as table:
+            entries = table.lookup_batch()
+            room = table.info.max_entries
+        if self._vips[0] is not wanted or self._vips[1] != entries:
+            self._vips = (wanted, entries, _vip_places(wanted, entries))
+        yield from self._vips[2].columns(map_file(self.root, "sg_lb_stats"), "sixgate_lb", ("name", "vip"), _OF_VIPS)
+        text = "Entries of tables whose size may matter."
+        yield Family("gauge", "sixgate_table_entries", text, ("table",), ((("lb_vip",), float(len(entries))),))
+        text = "Entries that those tables have room for."
+        yield Family("gauge", "sixgate_table_max_entries", text, ("table",), ((("lb_vip",), float(room)),))
 
 
 def _owner(item: Balancer) -> str:
     return (item.owners[0] if item.owners else item.name).rpartition("/")[2]
 
 
-def _vips(root: Path, wanted: Sequence[Balancer]) -> Iterator[Family]:
+def _vip_places(wanted: Sequence[Balancer], entries: Sequence[tuple[bytes, bytes]]) -> _Places:
     owners = {layout.mapped(vip.address): (_owner(item), vip.address) for item in wanted for vip in item.vips}
-    path = map_file(root, "sg_lb_vip")
-    if path is None:
-        return
     places: dict[int, tuple[str, str]] = {}
-    with Map.from_pin(path, spec=MAPS["sg_lb_vip"]) as table:
-        entries = table.lookup_batch()
-        room = table.info.max_entries
     for key, value in entries:
         found = layout.VIP.unpack(value)
         owner = owners.get(key[:16])
         if owner is not None and found[4] & (SgLbFlag.SG_LB_SERVICE | SgLbFlag.SG_LB_RANGES):
             places[found[3]] = owner
-    columns = read_columns(root, "sg_lb_stats", max(places, default=0) + 1)
-    labels = ("name", "vip")
-    for what, column, text in (
-        ("packets", _PACKETS, "Packets to a virtual address."),
-        ("bytes", _BYTES, "Bytes of layer 3 to a virtual address."),
-        ("new_flows", _FLOWS, "New flows to a virtual address: SYNs, and first packets of UDP where they can be told."),
-        ("drops", _DROPS, "Packets to a virtual address that were dropped."),
-    ):
-        rows = tuple((owner, float(columns[column][place])) for place, owner in sorted(places.items()))
-        yield Family("counter", f"sixgate_lb_{what}", text, labels, rows)
-    text = "Entries of tables whose size may matter."
-    yield Family("gauge", "sixgate_table_entries", text, ("table",), ((("lb_vip",), float(len(entries))),))
-    text = "Entries that those tables have room for."
-    yield Family("gauge", "sixgate_table_max_entries", text, ("table",), ((("lb_vip",), float(room)),))
+    return _Places(tuple(places[place] for place in sorted(places)), tuple(sorted(places)))
 
 
-def _health(wanted: Sequence[Balancer], engine: Engine) -> Iterator[Family]:
-    health = engine.health
-    states: list[tuple[tuple[str, ...], float]] = []
-    up: dict[tuple[str, str], float] = {}
-    for item in wanted:
-        active = len(use_of(item, health).active)
-        bad = [backend for backend in item.backends if health.why(item.name, backend.address) is not None]
-        name = _owner(item)
-        states.append(((name, "wanted"), float(len(item.backends))))
-        states.append(((name, "active"), float(active)))
-        states.append(((name, "quarantined"), float(len(bad))))
-        down = {backend.address for backend in bad}
-        up.update(((name, b.address), float(b.address not in down)) for b in item.backends)
-    text = "Backends of a LoadBalancer: wanted, active (they get new flows), quarantined by health checks."
-    yield Family("gauge", "sixgate_lb_backends", text, ("name", "state"), tuple(dict(states).items()))
-    text = "Whether a backend passes its health checks, as far as there are any."
-    yield Family("gauge", "sixgate_lb_backend_up", text, ("name", "backend"), tuple(up.items()))
-
-
-def _backends(root: Path, wanted: Sequence[Balancer], numbers: Mapping[tuple[str, str], int]) -> Iterator[Family]:
-    columns = read_columns(root, "sg_lb_cpu", max(numbers.values(), default=0) + 1)
-    places = [
+def _backend_places(wanted: Sequence[Balancer], numbers: Mapping[tuple[str, str], int]) -> _Places:
+    found = [
         ((_owner(item), backend.address), numbers[item.name, backend.address])
         for item in wanted
         for backend in item.backends
         if (item.name, backend.address) in numbers
     ]
-    for what, column, text in (
-        ("bytes", _BYTES, "Bytes of layer 3 that a backend got."),
-        ("new_flows", _FLOWS, "New flows that a backend got."),
-    ):
-        values = columns[column]
-        rows = tuple((owner, float(values[place])) for owner, place in places)
-        yield Family("counter", f"sixgate_lb_backend_{what}", text, ("name", "backend"), rows)
+    return _Places(tuple(owner for owner, _ in found), tuple(place for _, place in found))
 
 
-def read_columns(root: Path, name: str, count: int) -> list[Sequence[int]]:
-    """The first four numbers of `count` entries of a per-CPU array, all CPUs added up; zeros where there is no map."""
-    path = map_file(root, name)
-    if path is None:
-        return [[0] * count] * 4
-    with Map.from_pin(path, spec=MAPS[name]) as table:
-        words = array("Q", table.first_values(count))
-        width = table.value_bytes // 8
-    per_cpu = width // possible_cpus()
-    return [
-        list(map(sum, zip(*(words[cpu * per_cpu + column :: width] for cpu in range(possible_cpus())), strict=True)))
-        for column in range(4)
-    ]
+def _health(wanted: Sequence[Balancer], health: Health) -> Iterator[Columns]:
+    states: dict[tuple[str, ...], float] = {}
+    up: dict[tuple[str, ...], float] = {}
+    for item in wanted:
+        active = len(use_of(item, health).active)
+        down = {b.address for b in item.backends if health.why(item.name, b.address) is not None}
+        name = _owner(item)
+        states[name, "wanted"] = len(item.backends)
+        states[name, "active"] = active
+        states[name, "quarantined"] = sum(b.address in down for b in item.backends)
+        up.update(((name, b.address), b.address not in down) for b in item.backends)
+    text = "Backends of a LoadBalancer: wanted, active (they get new flows), quarantined by health checks."
+    yield Columns("gauge", "sixgate_lb_backends", text, ("name", "state"), tuple(states), tuple(states.values()))
+    text = "Whether a backend passes its health checks, as far as there are any."
+    yield Columns("gauge", "sixgate_lb_backend_up", text, ("name", "backend"), tuple(up), tuple(up.values()))
