@@ -126,13 +126,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long one measurement takes")
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    harness.add_only(parser, PARTS)
     args = parser.parse_args()
-    only = tuple(args.only.split(","))
-    if unknown := sorted(set(only) - set(PARTS)):
-        parser.error(f"--only takes some of {','.join(PARTS)}, found {unknown[0]}")
     try:
-        report = run(rounds=args.rounds, seconds=args.seconds, only=only)
+        report = run(rounds=args.rounds, seconds=args.seconds, only=args.only)
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -201,7 +201,7 @@ def run(  # noqa: PLR0917 - one argument per question
 def main() -> int:
     parser = argparse.ArgumentParser(description="Benchmark of egress.")
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--only", default=",".join(PARTS))
+    harness.add_only(parser, PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--trials", type=int, default=20)
@@ -209,7 +209,7 @@ def main() -> int:
     parser.add_argument("--quiet-seconds", type=float, default=180.0)
     args = parser.parse_args()
     try:
-        report = run(tuple(args.only.split(",")), args.rounds, args.seconds, args.trials, args.pods, args.quiet_seconds)
+        report = run(args.only, args.rounds, args.seconds, args.trials, args.pods, args.quiet_seconds)
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

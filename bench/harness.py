@@ -7,6 +7,7 @@ to be reached (`ratio >= 0.95`), `met` whether it is (null where there is no goa
 
 from __future__ import annotations
 
+import argparse
 import json
 import operator
 import os
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -195,6 +196,21 @@ def markdown(reports: Sequence[Report], date: str) -> str:
         lines += ["| " + " | ".join(cells(row)) + " |" for row in report.rows]
         lines += ["", *(f"* {remark}" for remark in report.remarks)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def add_only(parser: argparse.ArgumentParser, parts: Iterable[str]) -> None:
+    """The option `--only`, which gives a tuple of some of `parts`; a word that is none of them is refused."""
+    known = tuple(parts)
+
+    def chosen(text: str) -> tuple[str, ...]:
+        words = tuple(text.split(","))
+        for word in words:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"it takes some of {','.join(known)}, found {word!r}")
+        return words
+
+    what = f"parts to run, separated by commas, of {','.join(known)}"
+    parser.add_argument("--only", type=chosen, default=known, help=what)
 
 
 def finish(report: Report, path: Path | None) -> int:

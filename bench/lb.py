@@ -41,10 +41,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the balancer.")
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    harness.add_only(parser, PARTS)
     args = parser.parse_args()
     try:
-        report = run(rounds=args.rounds, parts=tuple(args.only.split(",")))
+        report = run(rounds=args.rounds, parts=args.only)
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

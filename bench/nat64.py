@@ -143,10 +143,10 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, default=conformance.DEFAULT_VECTORS, help="recorded RFC 7915 cases")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    harness.add_only(parser, PARTS)
     args = parser.parse_args()
     try:
-        report = run(args.vectors, rounds=args.rounds, seconds=args.seconds, parts=tuple(args.only.split(",")))
+        report = run(args.vectors, rounds=args.rounds, seconds=args.seconds, parts=args.only)
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -374,10 +374,10 @@ def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the operator against a real API server.")
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, separated by commas")
+    harness.add_only(parser, PARTS)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it works")
     args = parser.parse_args()
-    report = run(QUICK if args.quick else Size(), tuple(args.only.split(",")))
+    report = run(QUICK if args.quick else Size(), args.only)
     return harness.finish(report, args.json)
 
 

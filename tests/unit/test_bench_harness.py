@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bench import harness
 from bench.harness import Goal, Report, Row, cells, interleave, markdown, write_json
 
 if TYPE_CHECKING:
@@ -78,3 +82,23 @@ def test_a_missed_goal_is_marked_for_people() -> None:
     assert "## Title" in page
     assert "| MISSED |" in page
     assert "* a remark" in page
+
+
+@pytest.mark.parametrize("name", ["bigtcp", "egress", "lb", "nat", "nat64", "observe", "operator"])
+def test_an_unknown_part_is_refused_with_the_known_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"bench.{name}")
+    monkeypatch.setattr(sys, "argv", [f"bench.{name}", "--only", "nothing-of-the-kind"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"it takes some of {','.join(module.PARTS)}, found 'nothing-of-the-kind'" in told
+
+
+def test_chosen_parts_are_a_tuple_and_all_of_them_by_default() -> None:
+    parser = argparse.ArgumentParser()
+    harness.add_only(parser, ("a", "b", "c"))
+    assert parser.parse_args([]).only == ("a", "b", "c")
+    assert parser.parse_args(["--only", "c,a"]).only == ("c", "a")
