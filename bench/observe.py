@@ -4,8 +4,8 @@
 
 cost: packets per second of the XDP translator (as bench.nat64_ns measures it, net of the wrapper) with `observe` off
 and on, against the same sources compiled without its hook, in turns. node: `sixgate trace`, the whole command from fork
-to exit, and a scrape of a gateway with 1,008 virtual addresses and 5,040 backends. status: `kubectl sixgate status` of 1,000 nodes in
-a real API server.
+to exit, and a scrape of a gateway with 1,008 virtual addresses and 5,040 backends. status: `kubectl sixgate status`
+of 1,000 nodes in a real API server.
 """
 
 from __future__ import annotations

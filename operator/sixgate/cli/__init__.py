@@ -5,14 +5,17 @@ Exit codes: 0 all is well; 1 something is degraded or failed; 2 wrong usage or i
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
-
-import typer
+from typing import TYPE_CHECKING
 
 from sixgate import __version__
-from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain
+from sixgate.cli import quick
 from sixgate.errors import ManifestError, SixgateError
+
+if TYPE_CHECKING:
+    import typer
 
 # Modules and the commands that they register, in the order of `--help`. A command imports no other's module: that is
 # most of the time that a short one takes.
@@ -39,11 +42,13 @@ PARTS = {
 
 def version() -> None:
     """Print the version."""
-    typer.echo(f"sixgate {__version__}")
+    sys.stdout.write(f"sixgate {__version__}\n")
 
 
 def build(command: str = "") -> typer.Typer:
     """All commands; where `command` is one of them, those of its module alone."""
+    import typer  # noqa: PLC0415
+
     app = typer.Typer(
         name="sixgate",
         help="Gateways of an IPv6-first network: NAT46/64, egress, load balancing and BIG TCP in BPF.",
@@ -60,6 +65,8 @@ def build(command: str = "") -> typer.Typer:
 
 def main() -> int:
     """Run one command; its exit code."""
+    if sys.argv[1:2] == ["trace"] and (code := quick.trace(sys.argv[2:], os.environ)) is not None:
+        return code
     return _run(build(sys.argv[1] if len(sys.argv) > 1 else ""), "sixgate")
 
 
@@ -82,6 +89,8 @@ def kubectl_complete() -> int:
 
 
 def _run(app: typer.Typer, name: str) -> int:
+    from sixgate.cli.common import FAILED, NO_PERMISSION, USAGE, NoPermissionError, complain  # noqa: PLC0415
+
     try:
         app(prog_name=name)
     except NoPermissionError as error:

@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 20
 PATIENCE_S = 5.0
 
 
-def ask(state_dir: Path, about: str, question: dict[str, Any]) -> Any:
+def ask(state_dir: str | Path, about: str, question: dict[str, Any]) -> Any:
     """The answer; None where nobody answers who could: no such process, another version, or none of its business.
 
     The caller then finds the answer out by itself, which takes longer.

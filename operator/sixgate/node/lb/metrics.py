@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 Keys: TypeAlias = tuple[tuple[str, ...], ...]
 _PACKETS, _BYTES, _FLOWS, _DROPS = range(4)  # of struct sg_lb_stat; the first three of struct sg_lb_cpu, too
 _OF_VIPS = (
-    ("packets", _PACKETS, "Packets to a virtual address."),
-    ("bytes", _BYTES, "Bytes of layer 3 to a virtual address."),
-    ("new_flows", _FLOWS, "New flows to a virtual address: SYNs, and first packets of UDP where they can be told."),
-    ("drops", _DROPS, "Packets to a virtual address that were dropped."),
+    ("sixgate_lb_packets", _PACKETS, "Packets to a virtual address."),
+    ("sixgate_lb_bytes", _BYTES, "Bytes of layer 3 to a virtual address."),
+    (
+        "sixgate_lb_new_flows",
+        _FLOWS,
+        "New flows to a virtual address: SYNs, and first packets of UDP where they can be told.",
+    ),
+    ("sixgate_lb_drops", _DROPS, "Packets to a virtual address that were dropped."),
 )
 _OF_BACKENDS = (
-    ("bytes", _BYTES, "Bytes of layer 3 that a backend got."),
-    ("new_flows", _FLOWS, "New flows that a backend got."),
+    ("sixgate_lb_backend_bytes", _BYTES, "Bytes of layer 3 that a backend got."),
+    ("sixgate_lb_backend_new_flows", _FLOWS, "New flows that a backend got."),
 )
 
 
@@ -53,13 +57,13 @@ class _Places:
         return max(self.places, default=-1) + 1
 
     def columns(
-        self, path: Path | None, prefix: str, labels: tuple[str, ...], told: Sequence[tuple[str, int, str]]
+        self, path: Path | None, labels: tuple[str, ...], told: Sequence[tuple[str, int, str]]
     ) -> Iterator[Columns]:
         found = read_columns(path, self.count, *(column for _, column, _ in told))
         take = itemgetter(*self.places, 0) if self.places else None  # the 0 makes it a tuple of one, too
-        for (what, _, text), numbers in zip(told, found, strict=True):
+        for (name, _, text), numbers in zip(told, found, strict=True):
             values = take(numbers)[:-1] if take is not None else ()
-            yield Columns("counter", f"{prefix}_{what}", text, labels, self.keys, values)
+            yield Columns("counter", name, text, labels, self.keys, values)
 
 
 @dataclass(slots=True)
@@ -84,7 +88,7 @@ class BalancerMetrics:
         if self._backends[0] is not wanted or self._backends[1] is not numbers:
             self._backends = (wanted, numbers, _backend_places(wanted, numbers))
         path = map_file(self.root, "sg_lb_cpu")
-        yield from self._backends[2].columns(path, "sixgate_lb_backend", ("name", "backend"), _OF_BACKENDS)
+        yield from self._backends[2].columns(path, ("name", "backend"), _OF_BACKENDS)
 
     def _of_vips(self, wanted: Sequence[Balancer]) -> Iterator[Family | Columns]:
         path = map_file(self.root, "sg_lb_vip")
@@ -95,7 +99,7 @@ class BalancerMetrics:
             room = table.info.max_entries
         if self._vips[0] is not wanted or self._vips[1] != entries:
             self._vips = (wanted, entries, _vip_places(wanted, entries))
-        yield from self._vips[2].columns(map_file(self.root, "sg_lb_stats"), "sixgate_lb", ("name", "vip"), _OF_VIPS)
+        yield from self._vips[2].columns(map_file(self.root, "sg_lb_stats"), ("name", "vip"), _OF_VIPS)
         text = "Entries of tables whose size may matter."
         yield Family("gauge", "sixgate_table_entries", text, ("table",), ((("lb_vip",), float(len(entries))),))
         text = "Entries that those tables have room for."
