@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from e2e.apiserver.binaries import Binaries, locate_cluster
 from e2e.apiserver.server import LOOPBACK, ApiServer, Place
-from e2e.cluster.cluster import Cluster
+from e2e.cluster.cluster import Cluster, ClusterError
+from e2e.cluster.node import ROOT
 
 if TYPE_CHECKING:
+    from e2e.cluster.proofs import Scene
     from e2e.lab.run import LabRun
+
+STEPS = 7
 
 
 @dataclass(slots=True)
@@ -35,3 +41,19 @@ def cluster() -> Cluster:
     binaries = locate_cluster()
     server = cast("ApiServer", Server(binaries.api))
     return Cluster(cast("LabRun", None), server, binaries, {})
+
+
+def whole(scene: Scene) -> str:
+    """`KUBECONFIG=... IMAGE=... make e2e` in a process of its own, against the cluster of `scene`; it must have all."""
+    rows = scene.cluster.lab.workdir / "existing.json"
+    command = scene.cluster.command([sys.executable, "-m", "e2e.cluster", "--json", str(rows)])
+    environment = {**scene.cluster.server.environment(), "IMAGE": scene.release.image, "HOME": os.environ["HOME"]}
+    done = subprocess.run(command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=400, check=False)  # fmt: skip
+    if done.returncode:
+        raise ClusterError(f"Every step must go right, and it said: {done.stderr[-1500:]}")
+    found = json.loads(rows.read_text())
+    steps = [row["metric"] for row in found if row["unit"] == "proved"]
+    if len(steps) < STEPS or not all(row["met"] for row in found if row["goal"]):
+        raise ClusterError(f"{STEPS} steps must go right, and there were {found}.")
+    return ", ".join(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from e2e.apiserver.generate import examples
@@ -9,8 +10,10 @@ from e2e.cluster.cluster import ClusterError
 from e2e.cluster.release import NAME, NAMESPACE
 
 if TYPE_CHECKING:
+    from e2e.cluster.cluster import Cluster
     from e2e.cluster.proofs import Scene
 
+GROUP = "sixgate.io"
 KINDS = ("bigtcppolicies", "nat46gateways", "egressgateways", "loadbalancers")
 CHART_KINDS = "deployments,daemonsets,configmaps,serviceaccounts,services,roles,rolebindings,poddisruptionbudgets"
 
@@ -33,7 +36,8 @@ def _told(found: dict[str, Any]) -> bool:
 
 
 def no_drift(scene: Scene) -> str:
-    """Managers of sixgate own `status` of users' objects and nothing of the chart's."""
+    """Managers of sixgate own `status` of users' objects and nothing of the chart's, and everything of the chart is as
+    Helm has it: what an Argo CD or a Flux would find if it looked now."""
     looked = 0
     for kind in KINDS:
         for item in scene.cluster.items(kind, "--show-managed-fields"):
@@ -48,7 +52,30 @@ def no_drift(scene: Scene) -> str:
             raise ClusterError(f"Nobody of sixgate may write what the chart made, and somebody wrote {_name(item)}.")
     if not looked:
         raise ClusterError("There must be objects to look at, and there are none.")
-    return f"managed fields of {looked} objects"
+    manifest = scene.cluster.helm("get", "manifest", NAME, "--namespace", NAMESPACE).stdout
+    differs = scene.cluster.kubectl("diff", "-f", "-", stdin=manifest, check=False)
+    if differs.strip():
+        raise ClusterError(f"Everything must be as Helm has made it, and `kubectl diff` says: {differs[:2000]}")
+    return f"managed fields of {looked} objects, kubectl diff of the release, {_age_s(scene):.0f} s after it was made"
+
+
+def _age_s(scene: Scene) -> float:
+    made = scene.cluster.find("deployment", "sixgate-operator", NAMESPACE)["metadata"]["creationTimestamp"]
+    return (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds()
+
+
+def not_ours(cluster: Cluster) -> set[str]:
+    """Names of the CRDs and of the namespace that an installation would leave behind, where they are there already."""
+    found = {item["metadata"]["name"] for item in cluster.items("crd") if item["spec"]["group"] == GROUP}
+    return found | ({NAMESPACE} if cluster.find("namespace", NAMESPACE) else set())
+
+
+def tidy(cluster: Cluster, before: set[str]) -> str:
+    """Removes the CRDs and the namespace that were not there `before`."""
+    removed = sorted(not_ours(cluster) - before)
+    for name in removed:
+        cluster.kubectl("delete", "namespace" if name == NAMESPACE else "crd", name)
+    return ", ".join(removed) or "nothing: all of it was there before"
 
 
 def _ours(item: dict[str, Any]) -> list[dict[str, Any]]:

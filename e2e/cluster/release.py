@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,15 @@ class Installed:
         return f"operators Ready at {self.operators:.0f} s, job that applies objects from {began:.0f} to {ended:.0f} s"
 
 
+def documented() -> list[str]:
+    """The words of `helm install` in docs/install.md, after `helm`."""
+    text = (ROOT / "docs" / "install.md").read_text()
+    found = re.search(rf"^ +helm (install {NAME} charts/sixgate .* --wait)$", text, re.MULTILINE)
+    if found is None:
+        raise ClusterError("docs/install.md must have a line `helm install sixgate charts/sixgate ... --wait`.")
+    return [str(CHART) if word == "charts/sixgate" else word for word in found[1].split()]
+
+
 @dataclass(slots=True)
 class Release:
     """One release; `image` is repository and tag, `major` the Helm to use."""
@@ -56,10 +66,9 @@ class Release:
         return [part for key, value in chosen.items() for part in ("--set-json", f"{key}={json.dumps(value)}")]
 
     def install(self, values: Mapping[str, Any] | None = None) -> Installed:
-        """`helm install --wait`."""
+        """The very command of docs/install.md, with the image to use and further values."""
         began, clock = time.monotonic(), datetime.now(UTC)
-        self.cluster.helm("install", NAME, str(CHART), "--namespace", NAMESPACE, "--create-namespace", "--wait",
-                          "--timeout", "120s", *self.arguments(values or {}), major=self.major)  # fmt: skip
+        self.cluster.helm(*documented(), "--timeout", "120s", *self.arguments(values or {}), major=self.major)
         spent = time.monotonic() - began
         self.wait_ready()
 
@@ -70,7 +79,10 @@ class Release:
             return since(self.cluster.condition(pod, "Ready")["lastTransitionTime"] for pod in pods)
 
         events = self.cluster.items("events", "-n", NAMESPACE, "--field-selector=involvedObject.name=sixgate-apply")
-        job = {event["reason"]: event["lastTimestamp"] for event in events}
+        # Events outlive what they are of: those of an earlier installation come first.
+        job = {
+            event["reason"]: event["lastTimestamp"] for event in sorted(events, key=lambda e: e["lastTimestamp"] or "")
+        }
         return Installed(
             agents=ready(self.agents().values()),
             operators=ready(self.operators()),

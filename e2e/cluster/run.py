@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPOSITORY, TAG, NEXT = "sixgate.io/sixgate", "e2e", "e2e-next"
-VALUES = {"enableIPv6BIGTCP": True, "agent.announce": True, "dns64.enabled": True, "dns64.gateways": [proofs.POOL]}
+VALUES = {"agent.announce": True, "dns64.enabled": True, "dns64.gateways": [proofs.POOL]}
 # kube-proxy's rules keep `Auto` from passing larger packets around the kernel's forwarding.
-LIVE = {**VALUES, "agent.enterPodNamespaces": True, "bigTCP.pods": "Live",
+LIVE = {**VALUES, "enableIPv6BIGTCP": True, "agent.enterPodNamespaces": True, "bigTCP.pods": "Live",
         "bigTCP.forwarding": "Redirect"}  # fmt: skip
 WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "enableIPv6BigTCP": ({"enableIPv6BigTCP": True}, "enableIPv6BigTCP"),
@@ -97,12 +97,14 @@ def existing(report: Run, image: str) -> None:
     repository, _, tag = image.rpartition(":")
     release = Release(foreign.cluster(), repository, tag)
     scene = Scene(release.cluster, release, {})
+    before = objects.not_ours(release.cluster)
     report.step("values that are wrong are refused, with the key named", lambda: wrong_values(release))
-    report.step("helm 3 install", lambda: _installed(report, release.install({"enableIPv6BIGTCP": True})))
+    report.step("helm 3 install", lambda: _installed(report, release.install()), always=True)
     report.step("every example is taken", lambda: objects.apply_examples(scene))
     report.step("helm test sends packets", lambda: helm_test(scene))
     report.step("nobody of sixgate writes what Git owns", lambda: objects.no_drift(scene))
-    report.step("helm uninstall", lambda: f"{release.uninstall():.1f} s")
+    report.step("helm uninstall", lambda: f"{release.uninstall():.1f} s", always=True)
+    report.step("what was not there before is removed", lambda: objects.tidy(release.cluster, before), always=True)
 
 
 def install(report: Run, scene: Scene) -> None:
@@ -235,6 +237,7 @@ def _all_told(scene: Scene) -> bool:
 
 def _ends(report: Run, scene: Scene) -> None:
     report.step("helm uninstall leaves nothing", lambda: uninstall(scene))
+    report.step("all that KUBECONFIG can show, as on somebody else's cluster", lambda: foreign.whole(scene))
     report.step("helm 4 install, uninstall that keeps the data plane", lambda: keep(scene))
     report.step("helm 4 uninstall leaves nothing", lambda: leave_again(scene))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,9 @@ class NodeAgent:
         self._pods = pods
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
-        self._status = NodeConfigStatus()
+        # Never without anything of the kernel: of an object that has lost all its fields, server-side apply makes null,
+        # which the schema refuses, and the sentence in `message` with it.
+        self._status = NodeConfigStatus(kernel={"release": os.uname().release})
         self._results: tuple[ItemResult, ...] = ()  # as applied, without what egress has to say
         self._broken = False
         self.metrics = NodeMetrics(
@@ -205,7 +208,7 @@ class NodeAgent:
                     applied = latest[0]
                     await egress.prepare(applied)
                     await loop.run_in_executor(pool, self.apply, applied)
-                    if self._lock.held:
+                    if self._lock.held and not self._broken:
                         for each in logs:
                             each.follow()
                         await egress.follow(applied)

@@ -97,6 +97,7 @@ class Follower:
     _uid: str = field(default="", init=False)
     _generation: int = field(default=0, init=False)
     _refusal: str = field(default="", init=False)
+    _refused: NodeConfigStatus = field(default_factory=NodeConfigStatus, init=False)
     _said: NodeConfigStatus | None = field(default=None, init=False)
     _stored: NodeConfigStatus | None = field(default=None, init=False)
     _present: bool = field(default=False, init=False)
@@ -212,7 +213,8 @@ class Follower:
                 raise ValueError
             spec = NodeConfigSpec.model_validate(document)
         except ValueError:  # pydantic's ValidationError is one
-            self._refusal = self.refuse(document).message
+            self._refused = self.refuse(document)
+            self._refusal = self._refused.message
             return None
         self._refusal = ""
         if self._wanted is not None and spec == self._wanted:
@@ -235,7 +237,7 @@ class Follower:
         waiting = self._said is None and (self._wanted is not None or not self._refusal)
         if not self._present or waiting:
             return None
-        said = self._said or NodeConfigStatus()
+        said = self._said or self._refused
         if self._refusal:
             said = said.model_copy(update={"ready": False, "message": self._refusal})
         return said.model_copy(update={"observed_generation": self._generation})
