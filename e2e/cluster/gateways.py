@@ -20,28 +20,44 @@ CLIENTS = 40  # connections that are spread; all of them to one of two backends 
 
 
 def load_balancer(scene: Scene) -> str:
-    """Outside hosts of both families reach virtual addresses at n1, and pods of two other nodes answer."""
+    """Outside hosts of both families reach virtual addresses at n1, and pods with the network of two other nodes answer
+    them straight away."""
+    hosts.node_pods(scene.cluster, scene.release.image, BALANCER, ("n2", "n3"))
+    service = {"service": {"namespace": "default", "name": BALANCER}}
+    return _balanced(scene, {"n2", "n3"}, {**service, "forwarding": {"mode": "DSR"}})
+
+
+def load_balancer_nat(scene: Scene) -> str:
+    """The same for pods that know nothing of it: an IPv6-only one is reached from an IPv4-only host."""
+    names = ("v6", "both2")
+    listed = [next(text for text in scene.pods[name].addresses if ":" in text) for name in names]
+    backends = {"backends": [{"address": address} for address in listed]}
+    return _balanced(scene, set(names), {**backends, "forwarding": {"mode": "NAT"}})
+
+
+def _balanced(scene: Scene, names: set[str], spec: dict[str, Any]) -> str:
+    """Every one of `names` must answer, to clients of both families; the object is removed again: its nodes are to be
+    gateways, which needs the same hooks."""
     cluster = scene.cluster
     cluster.kubectl("label", "node", "n1", "sixgate.io/edge=yes", "--overwrite")
     world.route_to(cluster.lab, cluster.nodes["n1"].node, plan.VIP6, plan.VIP4)
-    hosts.node_pods(cluster, scene.release.image, BALANCER, ("n2", "n3"))
     cluster.apply({
         "apiVersion": API, "kind": "LoadBalancer", "metadata": {"name": BALANCER},
         "spec": {"nodeSelector": {"matchLabels": {"sixgate.io/edge": "yes"}}, "vips": [plan.VIP4, plan.VIP6],
-                 "devices": ["eth0"],
-                 "ports": [{"name": "traffic", "port": PORT}],
-                 "service": {"namespace": "default", "name": BALANCER},
+                 "devices": ["eth0"], "ports": [{"name": "traffic", "port": PORT}], **spec,
                  "healthCheck": {"type": "TCP", "intervalMilliseconds": 500, "timeoutMilliseconds": 400}},
     })  # fmt: skip
-    scene.release.wait_object("loadbalancer", BALANCER, 0)
     told = []
-    for role, vip in (("out4", plan.VIP4), ("out6", plan.VIP6)):
-        names = _who_answers(scene, role, vip, CLIENTS)
-        if names != {"n2", "n3"}:
-            raise ClusterError(f"Pods on n2 and n3 must answer {role} at {vip}, and these did: {names or 'nobody'}.")
-        told.append(f"{role} to {vip}: pods on {', '.join(sorted(names))}")
-    cluster.kubectl("delete", "loadbalancer", BALANCER)  # these nodes are to be gateways, which needs the same hooks
-    return "; ".join(told) + ", by direct server return"
+    try:
+        scene.release.wait_object("loadbalancer", BALANCER, 0)
+        for role, vip in (("out4", plan.VIP4), ("out6", plan.VIP6)):
+            answered = _who_answers(scene, role, vip, CLIENTS)
+            if answered != names:
+                raise ClusterError(f"{sorted(names)} must answer {role} at {vip}, and these did: {sorted(answered)}.")
+            told.append(f"{role} to {vip}: {', '.join(sorted(answered))}")
+    finally:
+        cluster.kubectl("delete", "loadbalancer", BALANCER)
+    return "; ".join(told)
 
 
 def _who_answers(scene: Scene, role: str, host: str, times: int) -> set[str]:

@@ -137,7 +137,8 @@ def wrong_values(release: Release) -> str:
 
 
 def _proofs(report: Run, scene: Scene) -> None:
-    report.step("LoadBalancer from outside to pods", lambda: gateways.load_balancer(scene))
+    report.step("LoadBalancer, DSR: from outside to pods", lambda: gateways.load_balancer(scene))
+    report.step("LoadBalancer, NAT: from outside to IPv6-only pods", lambda: gateways.load_balancer_nat(scene))
     report.step("NAT64: IPv6-only pod to IPv4-only host", lambda: proofs.nat64(scene), always=True)
     report.step("NAT46: IPv4-only host to IPv6-only pod", lambda: proofs.nat46(scene))
     report.step("NAT64 by a prefix and a pool", lambda: proofs.nat64_stateful(scene), always=True)
