@@ -21,6 +21,46 @@
 #include "lib/icmp_same.h"
 #include "lib/st_nat.h"
 
+/* An IPv4 packet that does not fit with its outer header, and may be cut (RFC 791): the packet itself, not the outer one, so that the backend's
+ * host puts it together, and a decapsulator need not (RFC 4459 3.1 against 3.2, RFC 4963). The pieces come here once more, and find their backend as
+ * all fragments do. */
+SG_GLOBAL int sg_lb_cut(struct __sk_buff *ctx, struct sg_lb_work *lw)
+{
+	__u8 *buf = sg_scratch_buf();
+	enum sg_reason reason;
+	struct sg_frag f = {};
+	struct sg_pkt *p;
+	__u32 len, stat;
+
+	if (!lw)
+		return SG_ACT_DROP;
+	p = &lw->pkt;
+	stat = lw->stat;
+	len = p->end - p->l4;
+	reason = SG_DROP_TOO_BIG;
+	/* Not every option belongs into every fragment. */
+	if (!buf || p->l4 != p->l3 + SG_V4_LEN || lw->mtu < SG_V4_LEN + 8 || !len || len >= SG_BUF_HALF)
+		goto out;
+	f.ctx = ctx;
+	f.l3 = p->l3;
+	f.hdr_len = SG_V4_LEN;
+	f.total = len;
+	f.base = p->frag_off;
+	f.more = p->more;
+	f.size = (lw->mtu - SG_V4_LEN) & ~7U;
+	f.v4 = 1;
+	reason = SG_DROP_TRUNCATED;
+	if (sg_load(ctx, p->l4, buf, sg_bounded(len, SG_BUF_HALF)))
+		goto out;
+	bpf_loop(SG_MAX_FRAGMENTS, sg_frag_one, &f, 0);
+	reason = f.failed || f.at < f.total ? SG_DROP_RESIZE : SG_OK_FRAGMENTED;
+out:
+	if (reason != SG_OK_FRAGMENTED)
+		return sg_lb_done(SG_ACT_DROP, reason, stat, NULL, 1, len, 0);
+	sg_metric(reason, 1, len);
+	return TC_ACT_STOLEN;
+}
+
 /* Super-packets that were too long for an outer header come cut to size; what does not fit a backend's path is answered. */
 SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
 {
@@ -34,7 +74,7 @@ SG_GLOBAL int sg_lb_slow(struct __sk_buff *ctx)
 		return act;
 	v4 = lw->pkt.version == 4;
 	if (v4 && !lw->pkt.df)
-		return act; /* its sender asks for no such answer */
+		return sg_lb_cut(ctx, lw);
 	w->pkt = lw->pkt;
 	if (v4)
 		sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, lw->mtu);

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from e2e import demo_balancer
 from e2e.lab import topology, traffic
 from e2e.lab.byname import NAME, curl_by_name, named_host
 from e2e.lab.run import LabError, LabRun
@@ -135,6 +136,17 @@ def perform(stage: Stage, console: Console) -> list[Step]:
     return steps
 
 
+def balance(console: Console) -> Step:
+    """A balancer in a lab of its own."""
+    what = "one of three backends goes"
+    try:
+        command, outcome, right = demo_balancer.change_backends()
+    except LabError as error:
+        command, outcome, right = "", str(error), False
+    console.print(f"  {what}: {'done' if right else 'FAILED'}")
+    return Step(what, command, outcome, right)
+
+
 def step_table(steps: list[Step]) -> Table:
     table = Table(title="What was done, and what came of it", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "what", "at the client", "outcome"):
@@ -205,11 +217,12 @@ def run(manifests: Path, node: str, megabytes: int, console: Console) -> bool:
             stack.enter_context(named_host(lab, SERVER4, lab.workdir / f"www-{SERVER4.role}"))
             steps = perform(stage, console)
         status = stage.gateway.status()
+        stage.gateway.stop()
+        steps.append(balance(console))
         console.print()
         console.print(step_table(steps))
         console.print()
         console.print(counter_table(status))
-        stage.gateway.stop()
     right = sum(step.right for step in steps)
     console.print(
         f"\n{right} of {len(steps)} steps went right, in {time.monotonic() - begin:.0f} s; "

@@ -488,8 +488,11 @@ out:
 	w->reason = reason;
 	if (!SG_HOOK_IS_XDP && w->act == SG_LB_ENGINE)
 		return SG_LB_ENGINE;
-	if (!SG_HOOK_IS_XDP && SG_HOOK_IS_SLOW && reason == SG_SLOW_ICMP)
+	if (!SG_HOOK_IS_XDP && SG_HOOK_IS_SLOW && reason == SG_SLOW_ICMP) {
+		if (p->version == 4 && !p->df)
+			return SG_ACT_DROP; /* sg_lb_cut() counts it */
 		reason = SG_DROP_TOO_BIG;
+	}
 	return sg_lb_done(w->act, reason, w->stat, cpu, w->segs, w->bytes, w->ask.fresh);
 }
 

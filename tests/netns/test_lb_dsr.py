@@ -134,6 +134,29 @@ def test_a_packet_too_big_for_the_outer_header_is_answered(lab: LbLab, v6: bool)
     assert lab.tables.drops()["SG_DROP_TOO_BIG"] >= 1
 
 
+@OUTER
+@pytest.mark.parametrize("target", [0, 77], ids=["plain", "mapped"])
+def test_datagrams_that_may_be_cut_are_cut_and_arrive_whole(lab: LbLab, outer6: bool, target: int) -> None:
+    """One that is too long with its outer header, and ones that are fragments of that length already."""
+    port = 6100 + 2 * bool(target) + outer6
+    lab.balance(False, outer6, (port, target or port), UDP)
+    lab.lab.ip("client", "route flush cache")  # what it was told of by another test would spare the balancer the work
+    before = lab.lb.reasons().get("SG_OK_FRAGMENTED", 0)
+    with closing(Servers(lab.lab, VIP4, target or port, udp=True)):
+        client = lab.lab.call("client", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with client:
+            client.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+            client.settimeout(5)
+            client.connect((VIP4, port))
+            for length in (1, 1472, 3000, 9000):
+                data = random.Random(length).randbytes(length)
+                client.send(data)
+                answer = client.recv(10_000)
+                assert answer[:3].decode() in BACKENDS
+                assert answer[3:] == data
+    assert lab.lb.reasons()["SG_OK_FRAGMENTED"] - before == 1 + 2 + 6
+
+
 @INNER
 @OUTER
 def test_super_packets_stay_whole_in_tc(lab: LbLab, v6: bool, outer6: bool) -> None:
