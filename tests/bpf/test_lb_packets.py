@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,14 +329,29 @@ def test_source_ranges_by_longest_match(hooked: Hooked, source: str, denied: boo
 
 
 def test_new_flows_above_the_limit_are_refused_and_old_ones_are_not(hooked: Hooked) -> None:
+    """SYNs are counted. UDP is not: its first packet looks like any other."""
     flags = SgLbFlag.SG_LB_SERVICE | SgLbFlag.SG_LB_LIMIT
-    second = 1_000_000_000
+    second, hour = 1_000_000_000, 3600 * 1_000_000_000
     limit = {"limit": 3, "limit_gap_ns": second, "limit_burst_ns": 2 * second}  # one a second, three at once
-    hooked.balancer.vip(VIP4, 80, TCP_, 1, flags=int(flags), **limit)
-    run(hooked, Case("", v4(tcp()), ""))
-    seen = [next(iter(run(hooked, Case("", v4(tcp(flags="S", sport=n)), ""))[2])) for n in range(10, 20)]
-    assert seen == ["SG_OK_LB"] * 3 + ["SG_DROP_LB_RATE"] * 7
-    assert run(hooked, Case("", v4(tcp(sport=19)), ""))[2] == {"SG_OK_LB": 1}
+    for port, protocol in ((80, TCP_), (53, UDP_)):
+        hooked.balancer.vip(VIP4, port, protocol, 1, flags=int(flags), **limit)
+    due = hooked.balancer.maps["sg_lb_limit"]
+
+    def said(packet: Packet) -> dict[str, int]:
+        return run(hooked, Case("", packet, ""))[2]
+
+    begin = time.monotonic_ns()
+    due.set(3, 0)
+    assert said(v4(tcp(flags="S", sport=9))) == {"SG_OK_LB": 1}
+    due_next = due.get(3)
+    assert isinstance(due_next, int)
+    assert due_next >= begin + second
+    ahead = time.monotonic_ns() + hour
+    due.set(3, ahead)
+    assert said(v4(tcp(flags="S", sport=11))) == {"SG_DROP_LB_RATE": 1}
+    assert said(v4(tcp(sport=11))) == {"SG_OK_LB": 1}
+    assert said(v4(UDP(sport=11, dport=53) / Raw(b"new or old"))) == {"SG_OK_LB": 1}
+    assert due.get(3) == ahead
 
 
 def quic(first: int, connection: bytes, long: bool) -> bytes:

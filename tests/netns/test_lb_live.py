@@ -9,14 +9,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from e2e.lab.balance import BALANCER, CLIENT, VIP4, VIP6, BalancerLab, address
 from e2e.lab.run import LabRun
 from e2e.lab.sixgate import NODE, ROOT, SIXGATE, Sixgate
+from sixgate.cli import build
 from tests.netns.streams import counters, moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 BACKENDS = ("b1", "b2", "b3")
 VIPS = pytest.mark.parametrize("family", [4, 6])
@@ -199,8 +202,41 @@ def test_lb_commands_say_what_is_counted(site: Site) -> None:
     texts = {("list",): "web", ("show", "web"): "LB_PORT", ("flows",): "client", ("maglev", "web"): "33"}
     for words, text in texts.items():
         assert text in site.sixgate.command(["lb", *words]).stdout
-    missing = site.sixgate.command(["lb", "show", "other"], check=False)
-    assert (missing.returncode, "called other" in missing.stderr) == (1, True)
+    missing = site.sixgate.command(["lb", "flows", "other"], check=False)
+    assert (missing.returncode, "called other; there is LoadBalancer/web." in missing.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("acceleration", ["BestEffort", "Native"])
+def test_a_device_without_native_xdp_is_named(site: Site, acceleration: str) -> None:
+    """A bridge has none: tc does it, or XDP in generic mode where XDP is asked for."""
+    device = site.net.lab.device("slow")
+    site.net.lab.ip(BALANCER, f"link add {device} type bridge", f"link set {device} up")
+    site.put(acceleration=acceleration, devices=[site.net.lab.device("up"), device])
+    assert set(site.net.answers(20)) == set(BACKENDS)
+    status = json.loads((site.sixgate.state_dir / "status.json").read_text())["status"]
+    hooks = {row["name"]: row["hooks"].get("xdp") for row in status["devices"] if "xdp" in row["hooks"]}
+    (row,) = status["objects"]
+    assert hooks[site.net.lab.device("up")] == "xdp-native"
+    if acceleration == "Native":
+        assert hooks[device] == "xdp-generic"
+    else:
+        assert device not in hooks
+        assert f"Could not attach sg_uplink_xdp to xdp on {device}" in row["message"]
+        assert "not supported" in row["message"]
+
+
+def test_lb_commands_on_a_node_that_balances_nothing(tmp_path: Path) -> None:
+    def told(*words: str) -> tuple[int, str]:
+        places = ["--bpffs", str(tmp_path / "bpf"), "--state-dir", str(tmp_path / "state")]
+        done = CliRunner().invoke(build(), ["lb", *words, *places])
+        return done.exit_code, done.output
+
+    assert told("list") == (0, "This node balances nothing.\n")
+    assert [json.loads(told(word, "-o", "json")[1]) for word in ("list", "flows")] == [[], []]
+    for words in (("show", "web"), ("maglev", "web"), ("maglev", "web", "--slots"), ("flows", "web"), ("show", "")):
+        code, text = told(*words)
+        assert code == 1
+        assert f"No balancer on this node is called {words[1]}; there is none." in text
 
 
 @VIPS

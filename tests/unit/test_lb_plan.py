@@ -175,6 +175,28 @@ def test_endpoints_with_another_number_of_a_named_port_are_left_out() -> None:
     assert "leaves out 1 endpoints" in the_problem(result).message
 
 
+def test_an_endpoint_that_is_the_vip_itself_is_left_out() -> None:
+    result = with_endpoints(of_service(), *(Endpoint(a, ports=(HTTP,)) for a in ("192.0.2.80", "10.0.0.1")))
+    assert [b.address for b in the_plan(result).backends] == ["10.0.0.1"]
+    assert the_problem(result).reason == "BackendIsVip"
+    assert "leaves out the endpoint 192.0.2.80 of the Service shop/web, which is its own VIP" in str(result.problems)
+
+
+@pytest.mark.parametrize(
+    ("spec", "wants", "has"),
+    [
+        ({"ports": [{"port": 85}]}, "192.0.2.80 port 85/TCP", "192.0.2.80 ports 80 to 90/TCP"),
+        ({"ports": [{"port": 90, "endPort": 99}]}, "192.0.2.80 ports 90 to 99/TCP", "192.0.2.80 ports 80 to 90/TCP"),
+        ({"ports": None, "allPorts": True}, "192.0.2.80", "192.0.2.80 ports 80 to 90/TCP"),
+    ],
+)
+def test_ports_that_an_older_object_has(spec: dict[str, Any], wants: str, has: str) -> None:
+    result = planned(lb("old", age=2, ports=[{"port": 80, "endPort": 90}]), lb("new", age=1, **spec))
+    problem = the_problem(result)
+    assert (problem.ref.name, problem.reason) == ("new", "Conflicted")
+    assert f"wants {wants} (spec.vips[0]), but LoadBalancer/old is older and has {has}" in problem.message
+
+
 def check(**more: Any) -> dict[str, Any]:
     return {"healthCheck": {"type": "TCP", **more}}
 

@@ -271,7 +271,9 @@ class LoadBalancerSpec(KindSpec):
     )
     quic: QuicSpec | None = Field(default=None, description="QUIC by server id; left out, by addresses and ports.")
     new_flows_per_second: Annotated[StrictInt, Field(ge=0, le=100000000)] = Field(
-        default=0, description="New flows per second and node that are admitted; 0 is without limit."
+        default=0,
+        description="New TCP connections per second and node that are admitted, 0: any number. UDP is not counted: "
+        "its first packet cannot be told from another.",
     )
     icmp_echo: StrictBool = Field(default=True, description="Whether the balancer answers ping to the addresses.")
     announce: Literal["L2", "None"] = Field(

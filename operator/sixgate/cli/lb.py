@@ -105,6 +105,8 @@ def flows(
     from sixgate.node.lb.inspect import read_flows  # noqa: PLC0415
 
     common.require_permission()
+    if name:
+        _one(name, bpffs, state_dir)
     wanted = _known_as(name)
     rows = [row for row in read_flows(bpffs.absolute(), state_dir.absolute()) if not name or row.balancer in wanted]
     if output != "table":

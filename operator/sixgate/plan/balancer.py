@@ -28,6 +28,7 @@ PORT_UNKNOWN = "PortUnknown"
 CHECK_PORT = "CheckPortMissing"
 TABLE_SMALL = "TableTooSmall"
 SERVER_ID = "ServerIdTwice"
+LOOP = "BackendIsVip"
 MODE_UNFIT = "ModeUnfit"
 MAX_ANNOUNCERS = 3
 MAX_BACKENDS = 4096  # SG_MG_MAX_BACKEND
@@ -210,7 +211,13 @@ class _Endpoints:
         assert service is not None
         self.key = ServiceKey(service.namespace, service.name)
         found = endpoints.get(self.key)
-        self.all = tuple(each for each in (found.endpoints if found else ()) if each.ready or each.terminating)
+        vips = {str(vip) for vip in item.spec.vips}
+        usable = tuple(each for each in (found.endpoints if found else ()) if each.ready or each.terminating)
+        self.all = tuple(each for each in usable if each.address not in vips)
+        if len(self.all) < len(usable):
+            loop = next(each.address for each in usable if each.address in vips)
+            text = f"{item.ref} leaves out the endpoint {loop} of the Service {self.key}, which is its own VIP"
+            problems.append(Problem(item.ref, LOOP, text, "spec.service"))
         # A Service all of whose pods leave is served by those that still do, as kube-proxy has it (KEP-1669).
         self.others = any(not each.terminating for each in self.all)
         self.left_out: set[str] = set()
