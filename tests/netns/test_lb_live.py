@@ -40,8 +40,8 @@ class Site:
         self.sixgate = Sixgate(lab, self.manifests, role=BALANCER)
         self.revision = ""
 
-    def put(self, family: int = 4, name: str = "web", **spec: Any) -> None:
-        """Writes a LoadBalancer and waits until the node has it."""
+    def put(self, family: int = 4, name: str = "web", *, wait: bool = True, **spec: Any) -> None:
+        """Writes a LoadBalancer, and waits until the node has it."""
         document = {
             "apiVersion": "sixgate.io/v1alpha1",
             "kind": "LoadBalancer",
@@ -59,6 +59,8 @@ class Site:
         (self.manifests / f"{name}.json").write_text(json.dumps(document))
         if not self.sixgate.running():
             self.sixgate.start()
+        if not wait:
+            return
         self.revision = self.sixgate.wait_ready(revision_not=self.revision)
         assert not self.sixgate.status()["problems"]
 

@@ -11,6 +11,7 @@ import pytest
 
 from e2e.lab.balance import BALANCER, CLIENT, VIP4, VIP6, address
 from e2e.lab.run import LabRun
+from e2e.lab.sixgate import ROOT
 from tests.netns.test_lb_live import BACKENDS, CHECK, Site, open_line, open_lines, say, vip
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def test_a_backend_sees_the_balancer_and_the_mapped_port(site: Site) -> None:
         (peer,) = lab.run(name, ["ss", "-Htn", "state", "established", "sport = :8080"]).stdout.splitlines()
         assert f"[::ffff:{address(BALANCER, 4)}]" in peer.split()[3]
         (row,) = json.loads(site.sixgate.command(["nat", "list", "--state", "est", "-o", "json"]).stdout)
-        assert (row["service"], row["remotePort"]) == (f"LoadBalancer/web {VIP4}", 8080)
+        assert (row["service"], row["remotePort"]) == (f"LoadBalancer/web {VIP4} TCP 80", 8080)
         assert (row["client"], row["remote"]) == (address(CLIENT, 4), address(name, 4))
+        flows = json.loads(site.sixgate.command(["lb", "flows", "web", "-o", "json"]).stdout)
+        known = [flow for flow in flows if flow["client"] == f"{row['client']}:{row['clientPort']}"]
+        assert [(flow["vip"], flow["backend"]) for flow in known] == [(f"{VIP4}:80", address(name, 4))]
     finally:
         line.kill()
         line.wait()
@@ -174,3 +178,41 @@ def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: i
         client.send(b"anybody?")
         with pytest.raises(ConnectionRefusedError):
             client.recv(100)
+
+
+def test_trace_says_what_becomes_of_a_packet(site: Site) -> None:
+    """A client that begins, one that has a session, and one that may not come."""
+    site.put(sourceRanges={"deny": ["203.0.113.99/32"]}, backends=backends(6), **NAT)
+
+    def told(source: str) -> Any:
+        words = ["trace", "--from", source, "--to", f"{VIP4}:80", "--device", site.net.lab.device("up"), "-o", "json"]
+        words += ["--objects", str(ROOT / "build" / "bpf")]
+        return json.loads(site.sixgate.command(words, check=False).stdout)
+
+    mine = f"{address(CLIENT, 4)}:4000"
+    assert "begins a session" in json.dumps(told(mine))
+    assert "SG_DROP_LB_SOURCE" in json.dumps(told("203.0.113.99:4000"))
+    line = open_line(site)
+    try:
+        name = say(line).split()[0]
+        (row,) = json.loads(site.sixgate.command(["nat", "list", "--state", "est", "-o", "json"]).stdout)
+        found = json.dumps(told(f"{row['client']}:{row['clientPort']}"))
+        assert f"has a mapping of {row['client']}" in found
+        assert address(name, 6) in found
+        assert "LoadBalancer/web" in found
+    finally:
+        line.kill()
+        line.wait()
+
+
+def test_a_node_without_an_address_that_could_be_a_source_says_so(site: Site) -> None:
+    lab = site.net.lab
+    lab.ip(BALANCER, f"addr del {address(BALANCER, 6)}/64 dev {lab.device('up')}")
+    site.put(wait=False, backends=backends(6), **NAT)
+    status = site.sixgate.state_dir / "status.json"
+
+    def told() -> str:
+        report = json.loads(status.read_text())["status"] if status.exists() else {"objects": []}
+        return " ".join(item["message"] for item in report["objects"] if item["state"] == "Degraded")
+
+    site.wait(lambda: "this node has no global IPv6 address that could be a source" in told(), "nobody says so")

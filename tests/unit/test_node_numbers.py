@@ -16,6 +16,7 @@ from sixgate.node.fill import Filler, fill_tables
 from sixgate.node.findings import Findings
 from sixgate.node.host_ports import OWN_HOST, HostPorts, keep_apart, parse_ranges, read_host_ports, runs
 from sixgate.node.model import AddressSeen, Device, Kernel, Observed
+from sixgate.node.nat_watch import owner_of
 from sixgate.node.numbers import Numbers, SpaceNumbers, as_json, from_json, hand_out
 from sixgate.node.ring import maglev_ring
 
@@ -242,3 +243,16 @@ def test_ranges_of_ports() -> None:
     assert parse_ranges("80,8000-8080\n") == [(80, 80), (8000, 8080)]
     assert parse_ranges("\n") == []
     assert runs({5, 1, 2, 3, 9}) == [(1, 3), (5, 5), (9, 9)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ref"),
+    [
+        ("lab", "NAT46Gateway/lab"),
+        ("lab/6", "NAT46Gateway/lab"),
+        ("LoadBalancer/web/4", "LoadBalancer/web"),
+        ("EgressGateway/payments/1/6", "EgressGateway/payments"),
+    ],
+)
+def test_whose_an_object_of_the_engine_is(name: str, ref: str) -> None:
+    assert str(owner_of(name)) == ref

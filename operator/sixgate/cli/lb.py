@@ -101,7 +101,9 @@ def flows(
     state_dir: common.StateOption = STATE_DIR,
     output: OutputOption = "table",
 ) -> None:
-    """List tracked flows: those that began while backends were changing. All others need no tracking."""
+    """List flows that are remembered: those that began while backends were changing, and all in mode NAT.
+
+    Others need no tracking."""
     from sixgate.node.lb.inspect import read_flows  # noqa: PLC0415
 
     common.require_permission()
@@ -114,7 +116,14 @@ def flows(
         return
     table = tables.table("balancer", "protocol", "client", "VIP", "backend", "idle s")
     for row in rows:
-        table.add_row(row.balancer, row.protocol, row.client, row.vip, row.backend, f"{row.idle_s:.0f}")
+        table.add_row(
+            row.balancer,
+            row.protocol,
+            row.client,
+            row.vip,
+            row.backend,
+            "-" if row.idle_s is None else f"{row.idle_s:.0f}",
+        )
     tables.console().print(table)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sixgate.node import names
-from sixgate.node.bpf.layouts import MAPS
+from sixgate.node.bpf.layouts import MAPS, SgLbFlag
 from sixgate.node.bpf.map import Map
 from sixgate.node.lb import layout
 from sixgate.node.nat import PROTOCOLS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sixgate.node.packets import Seen
 
 _ALL_BITS = 32 + 128
+_PORT_BITS = 32 + 128 + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,15 @@ class EgressWay:
 def is_vip(root: Path, seen: Seen) -> bool:
     """Whether the balancer asks for this packet."""
     return _get(root, "sg_lb_vip", {"addr": str(seen.target.address)}) is not None
+
+
+def service_of(root: Path, seen: Seen) -> int | None:
+    """The number in sg_st_svcs of the virtual address that the packet is for, where that is in mode NAT."""
+    proto, address = PROTOCOLS.get(seen.protocol, 0), str(seen.target.address)
+    port = {"addr": address, "port": seen.target.port, "proto": proto}
+    found = _get(root, "sg_lb_vip", port) or _get(root, "sg_lb_range", {"prefixlen": _PORT_BITS, **port})
+    found = found or _get(root, "sg_lb_vip", {"addr": address})
+    return int(found["svc"]) if found is not None and found["flags"] & SgLbFlag.SG_LB_NATTED else None
 
 
 def egress_way(root: Path, seen: Seen) -> EgressWay | None:

@@ -271,10 +271,14 @@ def _session(
     assert isinstance(out, dict)
     assert isinstance(into, dict)
     state = int(number["state"])
+    protocol = PROTOCOL_NAMES.get(number["proto"], str(number["proto"]))
+    service = services.get(number["svc"] - 1, "") if number["svc"] else ""
+    if number["vport"]:  # of a balancer, whose service is an address with many ports
+        service += f" {protocol.upper()} {number['vport']}"
     return Session(
         object=objects.get(number["obj"], f"object {number['obj']}"),
-        service=services.get(number["svc"] - 1, "") if number["svc"] else "",
-        protocol=PROTOCOL_NAMES.get(number["proto"], str(number["proto"])),
+        service=service,
+        protocol=protocol,
         client=str(bound["in"]),
         client_port=number["in_port"],
         pool=str(bound["out"]),

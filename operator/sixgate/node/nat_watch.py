@@ -64,7 +64,7 @@ class NatWatch:
             name, use = str(row["object"]), row["use"]
             assert isinstance(use, dict)
             used, limit = _number(use["sessions"]), _number(row["limit"])
-            ref = Ref("NAT46Gateway", name.partition("/")[0])
+            ref = owner_of(name)
             for counter, (reason, text) in REFUSALS.items():
                 count = self._count(name, counter, _number(row[counter]))
                 if count:
@@ -89,6 +89,13 @@ class NatWatch:
             del self._refused[key]
         told = self._refused.get(key)
         return told.last - told.since if told else 0
+
+
+def owner_of(name: str) -> Ref:
+    """The user's object that has an object of the engine: those of gateways are `NAME` or `NAME/FAMILY`, others begin
+    with their kind."""
+    first, _, rest = name.partition("/")
+    return Ref(first, rest.partition("/")[0]) if first[:1].isupper() else Ref("NAT46Gateway", first)
 
 
 def _number(value: object) -> int:

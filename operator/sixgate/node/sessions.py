@@ -82,10 +82,22 @@ class Sessions:
                 return self.outbound(seen, number, prefix=prefix)
         return None
 
+    def balanced(self, seen: Seen, service: int) -> Told:
+        """A packet of a client to a balancer's virtual address in mode NAT."""
+        found = self._get("sg_st_svcs", service)
+        return self.outbound(seen, int(found["obj"]), service=service, vport=seen.target.port)
+
     def outbound(
-        self, seen: Seen, number: int, *, service: int | None = None, prefix: IPv6Network | None = None
+        self,
+        seen: Seen,
+        number: int,
+        *,
+        service: int | None = None,
+        prefix: IPv6Network | None = None,
+        vport: int = 0,
     ) -> Told:
-        """A packet of a client. `prefix` of a NAT64, `service` of a virtual address; else the family stays."""
+        """A packet of a client. `prefix` of a NAT64, `service` of a virtual address, which a balancer has for many
+        ports (`vport`); else the family stays."""
         name = self.objects.get(number, f"object {number}")
         key = {
             "addr": str(seen.source.address),
@@ -93,6 +105,7 @@ class Sessions:
             "proto": _BY_NUMBER.get(seen.protocol, 0),
             "by_svc": int(service is not None),
             "dom": number if service is None else service,
+            "vport": vport,
         }
         index = self._get("sg_st_fwd", key)
         mapping = None if index is None else self._get("sg_st_map", index)

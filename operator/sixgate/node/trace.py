@@ -54,6 +54,7 @@ _FEW = 1024
 _HOOK_OF_PODS = {"sg_pod_tc": "pod", "sg_tunnel_tc": "tunnel"}
 _HOOKS = ("xdp", "tc-ingress")  # in the order in which a packet meets them
 _TC_REDIRECT, _TC_DROP = 7, 2
+_NO_ENGINE = "SG_DROP_STALE"  # what a program without stateful NAT says of a packet that is the engine's
 _XDP_PASS = 2
 # A run of the slow path on a packet that is to be fragmented would send the fragments: clones go out at once.
 _SENDS_CLONES = frozenset({"SG_SLOW_FRAGMENT"})
@@ -192,6 +193,7 @@ class _Bench:
             if told is not None:
                 return [*steps, told], frame
             step, out, done = self._one(*found, frame, device, hook)
+            step = self._through_nat(step)
             steps.append(step)
             if step.verdict == "slow" and hook == "tc-ingress" and step.reason not in _SENDS_CLONES:
                 return self._slow(steps, frame)
@@ -219,6 +221,16 @@ class _Bench:
         self.target = told.target
         after = told.after or seen
         return Step(device.name, hook, attachment.program, told.reason, told.object, seen, after, told.sentence)
+
+    def _through_nat(self, step: Step) -> Step:
+        """`step`, or what the engine says: a balancer hands it packets in mode NAT, and the copy has none."""
+        number = flow_state.service_of(self._options.bpffs, step.before) if step.reason == _NO_ENGINE else None
+        if number is None:
+            return step
+        told = self._sessions.balanced(step.before, number)
+        self.target = told.target
+        after = told.after or step.before
+        return Step(step.device, step.hook, step.program, told.reason, told.object, step.before, after, told.sentence)
 
     def _slow(self, steps: list[Step], frame: bytes) -> tuple[list[Step], bytes]:
         """The device that the slow path is reached through, and its program, of any object that says so."""

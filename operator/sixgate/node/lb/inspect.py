@@ -14,10 +14,11 @@ from sixgate.node.bpf.layouts import SgLbFlag, SgReason
 from sixgate.node.bpf.map import Map
 from sixgate.node.lb import layout, running
 from sixgate.node.lb.store import Store, identify
+from sixgate.node.nat import Filter, NatState
 from sixgate.node.statedir import BALANCERS, StateDir
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from sixgate.node.lb.slots import Table
@@ -81,14 +82,14 @@ class BalancerRow:
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """A tracked flow; `idle_s` since its last packet."""
+    """A tracked flow, or a session of mode NAT; `idle_s` since its last packet, None where that is not known."""
 
     balancer: str
     protocol: str
     client: str
     vip: str
     backend: str
-    idle_s: float
+    idle_s: float | None
 
 
 def read_balancers(root: Path, state_dir: Path) -> tuple[BalancerRow, ...]:
@@ -104,7 +105,8 @@ def read_balancers(root: Path, state_dir: Path) -> tuple[BalancerRow, ...]:
 
 
 def read_flows(root: Path, state_dir: Path) -> tuple[FlowRow, ...]:
-    """Every tracked flow: only those that began while the backends of their slot were changing."""
+    """Every flow that something is remembered of: those that began while the backends of their slot were changing, and
+    in mode NAT all of them."""
     if not identify(root):
         return ()
     names, now = _names(state_dir), time.monotonic_ns()
@@ -126,7 +128,22 @@ def read_flows(root: Path, state_dir: Path) -> tuple[FlowRow, ...]:
                     idle_s=max(0.0, (now - _int(value["seen_ns"])) / NS),
                 )
             )
-    return tuple(rows)
+    return (*rows, *_sessions(root, state_dir))
+
+
+def _sessions(root: Path, state_dir: Path) -> Iterator[FlowRow]:
+    """Flows in mode NAT, whose services are called after balancer, address, protocol and port."""
+    for session in NatState(root, StateDir(state_dir).numbers()).sessions(Filter()):
+        balancer, *rest = session.service.split(" ")
+        if balancer.startswith("LoadBalancer/") and len(rest) == 3:
+            yield FlowRow(
+                balancer=balancer,
+                protocol=rest[1],
+                client=_socket(session.client, session.client_port),
+                vip=_socket(rest[0], rest[2]),
+                backend=session.remote,
+                idle_s=None,
+            )
 
 
 def read_slots(root: Path, table: int) -> tuple[tuple[str, str], ...]:
