@@ -137,7 +137,7 @@ def test_sources_ports_and_rates_are_refused_and_counted(site: Site) -> None:
 
 
 def test_counters_of_vips_and_backends(site: Site) -> None:
-    site.put(acceleration="BestEffort", **NAT)
+    site.put(acceleration="BestEffort", sourceRanges={"deny": ["198.51.100.0/24"]}, **NAT)
     assert "" not in site.net.answers(30)
     shown = json.loads(site.sixgate.command(["lb", "show", "web", "-o", "json"]).stdout)
     assert shown["total"]["flows"] == sum(backend["counted"]["flows"] for backend in shown["backends"]) == 30

@@ -151,9 +151,15 @@ def objects_needed(item: LoadBalancer) -> tuple[str, ...]:
 
 def _accelerated(parts: tuple[BalancerPart, ...]) -> tuple[AttachmentPlan, ...]:
     must = _devices(part for part in parts if part.acceleration == "Native")
-    may = tuple(d for d in _devices(part for part in parts if part.acceleration == "BestEffort") if d not in must)
+    willing = (part for part in parts if part.acceleration == "BestEffort" and _gains(part.plan))
+    may = tuple(device for device in _devices(willing) if device not in must)
     wanted = ((must, True), (may, False))
     return tuple(AttachmentPlan("sg_uplink_xdp", "xdp", devices, needed) for devices, needed in wanted if devices)
+
+
+def _gains(item: BalancerPlan) -> bool:
+    """Whether XDP does more for it than pass packets on: in mode NAT it only refuses sources."""
+    return item.nat is None or bool(item.allow or item.deny)
 
 
 def _joined(
