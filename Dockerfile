@@ -30,8 +30,6 @@ COPY tools/image_python.py /src/tools/
 RUN /opt/sixgate/bin/python /src/tools/image_python.py
 
 FROM ${BASE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
 RUN apt-get update -q \
  && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 libbpf1 unbound python3-unbound dns-root-data \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* /var/lib/unbound/* \
@@ -41,6 +39,9 @@ COPY --from=python /opt/sixgate /opt/sixgate
 COPY --from=bpf /out /usr/lib/sixgate/bpf
 COPY LICENSE /usr/share/doc/sixgate/
 COPY tools/sbom.py /usr/share/sixgate/
+# Here and not above: a layer is made anew when an argument before it changes.
+ARG VERSION=0.0.0
+ARG REVISION=unknown
 # The list of what is inside, made of what is inside; `cat /usr/share/sixgate/sbom.cdx.json`.
 RUN ln -s /opt/sixgate/bin/sixgate /usr/local/bin/sixgate \
  && SOURCE_DATE_EPOCH=0 /opt/sixgate/bin/python -B /usr/share/sixgate/sbom.py ${VERSION} >/usr/share/sixgate/sbom.cdx.json
