@@ -66,7 +66,7 @@ def test_a_reload_loses_no_question(standard: Running) -> None:
 
     def ask() -> None:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(30)
             client.connect((RESOLVER, 53))
             while not stop.is_set():
                 client.send(query)

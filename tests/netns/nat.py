@@ -52,7 +52,7 @@ class Stage:
             made = socket.socket(socket.AF_INET6 if host.family == 6 else socket.AF_INET, kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((address or host.ip, port))
-            made.settimeout(5)
+            made.settimeout(20)
             return made
 
         made = self.lab.call(host.role, make)
@@ -121,5 +121,5 @@ def quiet(sock: socket.socket, seconds: float = QUIET_S) -> bool:
     except TimeoutError:
         return True
     finally:
-        sock.settimeout(5)
+        sock.settimeout(20)
     return False

@@ -211,7 +211,7 @@ def connect(lab: EgressLab, count: int) -> tuple[list[socket.socket], list[socke
 
     def one() -> socket.socket:
         made = socket.socket()
-        made.settimeout(5)
+        made.settimeout(20)
         made.connect((SERVER4, PORT + 1))
         return made
 
@@ -221,7 +221,7 @@ def connect(lab: EgressLab, count: int) -> tuple[list[socket.socket], list[socke
             mine.append(lab.lab.call("pay", one))
             accepted, (address, _) = listener.accept()
             assert address == SOURCE4
-            accepted.settimeout(5)
+            accepted.settimeout(20)
             theirs.append(accepted)
     return mine, theirs
 

@@ -121,7 +121,7 @@ def talker(lab: EgressLab, role: str, address: str, set_up: Callable[[socket.soc
         if set_up is not None:
             set_up(made)
         made.connect((address, PORT))
-        made.settimeout(3)
+        made.settimeout(15)
         return made
 
     return lab.lab.call(role, make)

@@ -94,7 +94,7 @@ def test_datagrams_with_a_mapped_port(lab: LbLab, v6: bool, outer6: bool) -> Non
         family = socket.AF_INET6 if v6 else socket.AF_INET
         client = lab.lab.call("client", lambda: socket.socket(family, socket.SOCK_DGRAM))
         with client:
-            client.settimeout(5)
+            client.settimeout(20)
             client.connect((vip(v6), port))
             for length in (1, 100, 1000):
                 client.send(b"x" * length)
@@ -120,7 +120,7 @@ def test_a_packet_too_big_for_the_outer_header_is_answered(lab: LbLab, v6: bool)
         family = socket.AF_INET6 if v6 else socket.AF_INET
         client = lab.lab.call("client", lambda: socket.socket(family, socket.SOCK_DGRAM))
         with client:
-            client.settimeout(5)
+            client.settimeout(20)
             if v6:
                 client.setsockopt(socket.IPPROTO_IPV6, 23, 2)  # IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO
             else:

@@ -147,7 +147,7 @@ def test_counters_of_vips_and_backends(site: Site) -> None:
 def udp_client(site: Site, family: int, port: int) -> socket.socket:
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-        made.settimeout(5)
+        made.settimeout(20)
         made.connect((vip(family), port))
         return made
 
@@ -162,7 +162,7 @@ def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: i
 
     def serve() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if behind == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-        made.settimeout(5)
+        made.settimeout(20)
         made.bind((address("b1", behind), 5353))
         return made
 

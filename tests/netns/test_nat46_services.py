@@ -57,7 +57,7 @@ def listen(stage: Stage, host: NatHost, address: str = "") -> socket.socket:
     def make() -> socket.socket:
         family = socket.AF_INET6 if host.family == 6 else socket.AF_INET
         made = socket.create_server((address or host.ip, BACKEND_PORT), family=family, backlog=128)
-        made.settimeout(5)
+        made.settimeout(20)
         return made
 
     made = stage.lab.call(host.role, make)

@@ -207,7 +207,7 @@ def test_an_unknown_protocol_is_answered(stage: Stage) -> None:
     def send() -> socket.socket:
         raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 132)
         raw.connect((embed(SERVER4.ip), 0))
-        raw.settimeout(2)
+        raw.settimeout(10)
         raw.send(bytes(16))
         return raw
 
