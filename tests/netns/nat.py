@@ -36,7 +36,9 @@ class Stage:
         target = self.sixgate.manifests / "lab.yaml"
         if target.exists() and target.read_text() == text:
             return
-        target.write_text(text)
+        written = target.with_name(".written")  # a look in between must not find half of it
+        written.write_text(text)
+        written.rename(target)
         if self.sixgate.running():
             self.revision = self.sixgate.wait_ready(self.revision)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
+SETTLE_S = 0.05  # an editor or `cp` truncates a file and then writes it: half of it must not take objects away
 MEMORY_FILE = "manifests.json"
 STATUS_FILE = "status.json"
 APPLIED_FILE = "applied.json"  # the NodeConfig's spec, for `sixgate trace`
@@ -97,7 +98,7 @@ class Standalone:
         seen: object = None
         last: NodeConfigSpec | None = None
         while True:
-            signature = await asyncio.to_thread(self._signature)
+            signature = await self._settled(seen)
             if signature != seen or self._compiled is None:
                 seen = signature
                 spec = await asyncio.to_thread(self._follow)
@@ -105,6 +106,14 @@ class Standalone:
                     last = spec
                     yield spec
             await asyncio.sleep(POLL_S)
+
+    async def _settled(self, seen: object) -> object:
+        """The files as they are now; while somebody writes them (two looks in a row differ) as they were."""
+        signature = await asyncio.to_thread(self._signature)
+        if signature == seen or self._compiled is None:
+            return signature
+        await asyncio.sleep(SETTLE_S)
+        return signature if await asyncio.to_thread(self._signature) == signature else seen
 
     def _signature(self) -> object:
         cluster = self.site.cluster
