@@ -16,6 +16,21 @@ const volatile struct sg_decap_config sg_decap_cfg = {};
 #define SG_TCP_ROOM4 (SG_V6_LEN + SG_V4_LEN + 20)
 #define SG_TCP_ROOM6 (SG_V6_LEN + SG_V6_LEN + 20)
 
+/* What the balancer took off before it added its own header: the kernel takes no IPv6 packet of more than 64 KB without it. */
+SG_INLINE long sg_decap_jumbo(sg_ctx *ctx, const struct sg_decap *d)
+{
+	__u32 l3 = sg_cfg.l2_len, len = ctx->len - l3 - SG_V6_LEN;
+	__u8 hop = SG_NEXTHDR_HOP, head[8] = {d->proto, 0, SG_OPT_JUMBO, 4};
+
+	if (likely(len <= 65535 || !ctx->gso_size || !d->v6 || d->proto != IPPROTO_TCP))
+		return 0;
+	*(__be32 *)(head + 4) = bpf_htonl(len + SG_JUMBO_LEN);
+	if (bpf_skb_adjust_room(ctx, SG_JUMBO_LEN, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET) ||
+	    sg_store(ctx, l3 + offsetof(struct ipv6hdr, nexthdr), &hop, 1))
+		return -1;
+	return sg_store(ctx, l3 + SG_V6_LEN, head, sizeof(head));
+}
+
 SG_INLINE long sg_decap_strip(sg_ctx *ctx, const struct sg_decap *d)
 {
 	__be16 proto = d->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
@@ -32,7 +47,9 @@ SG_INLINE long sg_decap_strip(sg_ctx *ctx, const struct sg_decap *d)
 	}
 	if (err)
 		return err;
-	return sg_cfg.l2_len == ETH_HLEN ? bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0) : 0;
+	if (sg_cfg.l2_len == ETH_HLEN)
+		err = bpf_skb_store_bytes(ctx, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0);
+	return err ? err : sg_decap_jumbo(ctx, d);
 }
 
 SEC("tc")

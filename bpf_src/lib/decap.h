@@ -58,6 +58,7 @@ struct sg_decap {
 	struct sg_addr saddr; /* of the inner packet */
 	struct sg_addr daddr;
 	__u32 cut;   /* bytes of the outer header */
+	__u32 len;   /* of the inner packet behind its fixed header, as that says it */
 	__u32 l4;    /* first byte of the inner layer 4, counted in the frame as received */
 	__be16 port; /* of the VIP where it was mapped, else 0 */
 	__u8 v6;     /* inner family */
@@ -65,7 +66,7 @@ struct sg_decap {
 	__u8 tos; /* of the outer header */
 	__u8 inner_tos;
 	__u8 whole; /* layer 4 begins here: no later fragment */
-	__u8 pad;
+	__u8 pad[5];
 };
 
 /* Fills what the outer header says. False where it is none of ours. */
@@ -128,6 +129,7 @@ SG_INLINE enum sg_reason sg_decap_inner(sg_ctx *ctx, struct sg_decap *d)
 		d->proto = ip6.nexthdr;
 		d->inner_tos = (bpf_ntohl(*(__be32 *)&ip6) >> 20) & 0xff;
 		d->l4 = at + SG_V6_LEN;
+		d->len = bpf_ntohs(ip6.payload_len);
 		d->whole = 1;
 	} else {
 		if (sg_load(ctx, at, &ip, sizeof(ip)))
@@ -140,9 +142,22 @@ SG_INLINE enum sg_reason sg_decap_inner(sg_ctx *ctx, struct sg_decap *d)
 		d->proto = ip.protocol;
 		d->inner_tos = ip.tos;
 		d->l4 = at + (first & 15) * 4;
+		d->len = bpf_ntohs(ip.tot_len) - (first & 15) * 4;
 		d->whole = !(ip.frag_off & bpf_htons(SG_IP_OFFSET));
 	}
 	return sg_decap_is(&d->daddr, SG_DECAP_VIP) ? 0 : SG_DROP_DECAP_INNER;
+}
+
+#define SG_TCP_SYN 0x02
+
+/* Whether the outer header says what the balancer wrote. Whoever cuts a super-packet counts the identifications of IPv4 up, so segments with data
+ * may say anything. */
+SG_INLINE bool sg_decap_said(sg_ctx *ctx, const struct sg_decap *d)
+{
+	__u8 b[2];
+
+	return d->cut != SG_V4_LEN || d->proto != IPPROTO_TCP ||
+	       (!sg_load(ctx, d->l4 + 12, b, sizeof(b)) && (b[1] & SG_TCP_SYN || d->len == (b[0] >> 4) * 4));
 }
 
 /* The balancer mapped the port: replies get the VIP's back. */
@@ -152,7 +167,8 @@ SG_INLINE void sg_decap_learn(sg_ctx *ctx, const struct sg_decap *d)
 	__u32 port = bpf_ntohs(d->port), *known;
 	__be16 ports[2];
 
-	if (!port || !d->whole || (d->proto != IPPROTO_TCP && d->proto != IPPROTO_UDP) || sg_load(ctx, d->l4, ports, 4))
+	if (!port || !d->whole || (d->proto != IPPROTO_TCP && d->proto != IPPROTO_UDP) || sg_load(ctx, d->l4, ports, 4) ||
+	    !sg_decap_said(ctx, d))
 		return;
 	key.sport = ports[0];
 	key.dport = ports[1];

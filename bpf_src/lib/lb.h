@@ -245,6 +245,8 @@ SG_INLINE __u32 sg_lb_segment(sg_ctx *ctx, const struct sg_pkt *p)
 	__u32 gso = sg_gso_size(ctx), head = p->l4 - p->l3, len = p->end - p->l3;
 	__u8 off = 0x20;
 
+	if (sg_lb_is_jumbo(p->version == 6, len, head))
+		head -= SG_JUMBO_LEN;
 	if (!gso)
 		return len;
 	if (p->proto == IPPROTO_TCP)

@@ -27,12 +27,24 @@ SG_INLINE __be16 sg_lb_port_tag(const struct sg_lb_pkt *p)
 	return p->delta && !p->inner ? p->dport : 0;
 }
 
+/* Whether a super-packet has a jumbo header, which is no part of its segments. `head` is what stands before layer 4. */
+SG_INLINE bool sg_lb_is_jumbo(bool v6, __u32 len, __u32 head)
+{
+	return v6 && len > SG_V6_LEN + 65535 && head == SG_V6_LEN + SG_JUMBO_LEN;
+}
+
+/* As a header says it. What no length field can say is a super-packet, which says nothing. */
+SG_INLINE __u32 sg_lb_len(__u32 len)
+{
+	return !SG_HOOK_IS_XDP && len > 65535 ? 0 : len;
+}
+
 SG_INLINE void sg_lb_outer4(struct iphdr *ip, const struct sg_lb_backend *b, const struct sg_lb_pkt *p)
 {
 	__u32 *w = (__u32 *)ip, w0, w1, w2, src, dst;
 
 	/* Whole words, summed in registers: to read halves back as words, or to copy bytes, is a third of what a header costs. */
-	w0 = bpf_htonl(0x45000000 | ((__u32)p->tos << 16) | (__u16)(p->len + SG_V4_LEN));
+	w0 = bpf_htonl(0x45000000 | ((__u32)p->tos << 16) | (__u16)sg_lb_len(p->len + SG_V4_LEN));
 	w1 = bpf_htonl(((__u32)bpf_ntohs(sg_lb_port_tag(p)) << 16) | SG_IP_DF);
 	w2 = bpf_htonl(((__u32)b->ttl << 24) | ((p->v6 ? IPPROTO_IPV6 : IPPROTO_IPIP) << 16));
 	src = b->src.w[3] | bpf_htonl(p->spread & b->src_mask);
@@ -52,7 +64,7 @@ SG_INLINE void sg_lb_outer6(struct ipv6hdr *ip6, const struct sg_lb_backend *b, 
 	__u64 *d = (__u64 *)ip6;
 
 	w[0] = bpf_htonl(0x60000000 | ((__u32)p->tos << 20) | bpf_ntohs(sg_lb_port_tag(p)));
-	w[1] = bpf_htonl((p->len << 16) | ((p->v6 ? IPPROTO_IPV6 : IPPROTO_IPIP) << 8) | b->ttl);
+	w[1] = bpf_htonl((sg_lb_len(p->len) << 16) | ((p->v6 ? IPPROTO_IPV6 : IPPROTO_IPIP) << 8) | b->ttl);
 	d[1] = b->src.d[0];
 	w[4] = b->src.w[2];
 	w[5] = b->src.w[3] | bpf_htonl(p->spread & b->src_mask);

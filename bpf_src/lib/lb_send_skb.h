@@ -31,6 +31,17 @@ SG_INLINE int sg_lb_transmit(const struct sg_route *rt, enum sg_reason *reason)
 	return act;
 }
 
+/* The kernel knows a jumbo header at the beginning of a packet only. The backend's end puts it back. */
+SG_INLINE bool sg_lb_unjumbo(sg_ctx *ctx, struct sg_lb_pkt *p)
+{
+	if (likely(!sg_lb_is_jumbo(p->v6, p->len, p->l4 - p->l3)))
+		return true;
+	p->len -= SG_JUMBO_LEN;
+	p->l4 -= SG_JUMBO_LEN;
+	return !bpf_skb_adjust_room(ctx, -SG_JUMBO_LEN, BPF_ADJ_ROOM_NET, SG_ENCAP_FLAGS) &&
+	       !sg_store(ctx, p->l3 + offsetof(struct ipv6hdr, nexthdr), &p->proto, 1);
+}
+
 SG_INLINE bool sg_lb_encap(sg_ctx *ctx, const struct sg_lb_pkt *p, const struct sg_lb_backend *b, bool v4, bool fits)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_NO_CSUM_RESET | (v4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
@@ -55,12 +66,11 @@ SG_INLINE bool sg_lb_encap(sg_ctx *ctx, const struct sg_lb_pkt *p, const struct 
 }
 
 /* Returns the verdict. SG_SLOW_ICMP: the packet is too big, `*mtu` is what would fit. */
-SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struct sg_lb_cpu **cpu, enum sg_reason *reason,
-			 __u32 *mtu)
+SG_INLINE int sg_lb_send(sg_ctx *ctx, struct sg_lb_pkt *p, __u32 id, struct sg_lb_cpu **cpu, enum sg_reason *reason, __u32 *mtu)
 {
 	const struct sg_lb_backend *b = bpf_map_lookup_elem(&sg_lb_backend, &id);
 	struct sg_route rt;
-	bool v4, fits;
+	bool v4, fits, cuts;
 	__u32 room;
 
 	*cpu = bpf_map_lookup_elem(&sg_lb_cpu, &id);
@@ -76,18 +86,20 @@ SG_INLINE int sg_lb_send(sg_ctx *ctx, const struct sg_lb_pkt *p, __u32 id, struc
 	if (rt.local)
 		return TC_ACT_SHOT;
 	fits = p->seg_len + room <= rt.mtu;
-	/* No outer length can say more than 64 KB: the slow device cuts first. */
+	/* Outer lengths end at 64 KB, and outer identifications (sg_lb_port_tag()) are counted up in a super-packet's segments. With TCP, nobody minds:
+	 * who cuts it writes lengths, and sg_decap_said() knows. Others are cut by the slow device first. */
+	cuts = sg_gso_size(ctx) && p->proto == IPPROTO_TCP;
 	*reason = SG_SLOW_REWRITE;
-	if (p->len + room > 65535)
+	if (room && !cuts && (p->len + room > 65535 || (v4 && sg_gso_size(ctx))))
 		return TC_ACT_SHOT;
 	*reason = SG_SLOW_ICMP;
 	*mtu = rt.mtu - room;
-	if (!fits && !(room && sg_gso_size(ctx) && p->proto == IPPROTO_TCP))
+	if (!fits && !(room && cuts))
 		return TC_ACT_SHOT;
 	*reason = SG_DROP_RESIZE;
 	if (p->delta && !(p->inner ? sg_lb_inner_port(ctx, p) : sg_lb_map_port(ctx, p)))
 		return TC_ACT_SHOT;
-	if (room && !sg_lb_encap(ctx, p, b, v4, fits))
+	if (room && (!sg_lb_unjumbo(ctx, p) || !sg_lb_encap(ctx, p, b, v4, fits)))
 		return TC_ACT_SHOT;
 	*reason = SG_OK_LB;
 	return sg_lb_transmit(&rt, reason);

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
 from e2e.lab import traffic
 from e2e.lab.run import LabRun
 from sixgate.node.bpf.layouts import SgLbKind
+from sixgate.node.selftest import Counter
 from tests.bpf.balancer import Slots
-from tests.netns.lb_lab import BACKENDS, VIP4, VIP6, LbLab, Servers, address, connect, transfer
+from tests.bpf.harness import OBJECTS
+from tests.netns.lb_lab import BACKENDS, OUTER4, OUTER6, VIP4, VIP6, LbLab, Servers, address, connect, transfer
+from tests.netns.streams import switched
 from tests.netns.taps import Tap
+from tests.netns.test_bigtcp_transfer import BIG, set_sizes
 
 TCP, UDP = 6, 17
 INNER = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
@@ -215,3 +222,95 @@ def test_replies_ask_for_segments_with_room_for_an_outer_header(v6: bool) -> Non
                 data = bytes(100_000)
                 assert transfer(stream, data) == data
         assert lab.lb.reasons().get("SG_OK_ICMP_SENT", 0) == 0
+
+
+class Place:
+    """A namespace of the lab, for `Counter.on`."""
+
+    def __init__(self, lab: LabRun, role: str) -> None:
+        self._lab, self._role = lab, role
+
+    def do(self, function: Callable[[], Any]) -> Any:
+        return self._lab.call(self._role, function)
+
+
+@pytest.fixture(scope="module")
+def big() -> Iterator[LbLab]:
+    """In tc, with devices that take BIG TCP."""
+    with LabRun() as run, LbLab(run, xdp=False) as made:
+        try:
+            for role in ("client", *BACKENDS):
+                set_sizes(run, role, "up", BIG)
+                set_sizes(run, "lb", role, BIG)
+        except AssertionError as error:
+            pytest.skip(f"This kernel has no BIG TCP for both families: {error}")
+        yield made
+
+
+def uploaded(lab: LbLab, vip: str, port: int, data: bytes, expected: bytes, target: int = 0) -> tuple[float, int]:  # noqa: PLR0917
+    """Sends `data` to the VIP, and compares what be1 got of it (a digest). Mean and largest size of packets with
+    data as they arrive at the backend, bytes of layer 3."""
+    received: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        stream, _ = listener.accept()
+        with stream:
+            seen, left = hashlib.sha256(), len(data)
+            while left and (got := stream.recv(min(left, 1 << 20))):
+                seen.update(got)
+                left -= len(got)
+            received.append(seen.digest())
+
+    family = socket.AF_INET6 if ":" in vip else socket.AF_INET
+    counter = Counter(OBJECTS)
+    with (
+        closing(counter),
+        lab.lab.call("be1", lambda: socket.create_server((vip, target or port), family=family)) as listener,
+    ):
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with counter.on(Place(lab.lab, "be1"), lab.lab.device("up")):
+            with lab.lab.call("client", lambda: socket.create_connection((vip, port), timeout=20)) as stream:
+                stream.sendall(data)
+                thread.join()
+            seen = [counter.read(version) for version in (4, 6)]
+    assert received == [expected]
+    packets, total = (sum(each[k] for each in seen) for k in (0, 1))
+    return total / packets, max(each[3] for each in seen)
+
+
+def lead_to_one(lab: LbLab, v6: bool, how: str, port: int, target: int = 0) -> None:
+    """A port of the VIP with one backend, be1, which listens at `target` if that is given."""
+    outer6 = v6 if how == "l2" else how == "in-v6"
+    more = {"kind": SgLbKind.SG_LB_L2} if how == "l2" else {"src": OUTER6 if outer6 else OUTER4, "src_mask": 0xFF}
+    lab.tables.backend(port, address(1, outer6), version=port, **more)
+    lab.tables.table(port, Slots([(port, 0)] * 251))
+    lab.tables.vip(vip(v6))
+    lab.tables.vip(vip(v6), port, TCP, table=port, port_delta=(target - port) & 0xFFFF if target else 0)
+
+
+@INNER
+@pytest.mark.parametrize("how", ["in-v4", "in-v6", "l2"])
+def test_uploads_of_more_than_64_kb_at_once_stay_whole(big: LbLab, v6: bool, how: str) -> None:
+    port = 600 + 3 * v6 + ["in-v4", "in-v6", "l2"].index(how)
+    lead_to_one(big, v6, how, port)
+    data = random.Random(port).randbytes(60_000_000)
+    mean, largest = uploaded(big, vip(v6), port, data, hashlib.sha256(data).digest())
+    assert mean > 65_536
+    assert largest <= BIG + 60
+
+
+@INNER
+@OUTER
+@pytest.mark.parametrize("target", [0, 700], ids=["plain", "mapped"])
+def test_a_device_that_takes_no_super_packets_gets_segments_with_right_headers(
+    big: LbLab, v6: bool, outer6: bool, target: int
+) -> None:
+    """As a network card without such offloads: the kernel cuts what the balancer sends, and counts identifications."""
+    port = 610 + 4 * v6 + 2 * outer6 + bool(target)
+    lead_to_one(big, v6, "in-v6" if outer6 else "in-v4", port, target)
+    data = random.Random(port).randbytes(20_000_000)
+    with switched(big.lab, "lb", "be1", "tso", "gso", on=False), Tap(big.lab, "client", "up", sent=True) as tap:
+        _, largest = uploaded(big, vip(v6), port, data, hashlib.sha256(data).digest(), target)
+        assert max(len(each.data) for each in tap.packets()) > 65_535
+    assert largest <= 1500
