@@ -1,6 +1,6 @@
 """BIG TCP: what a BIGTCPPolicy brings on every path, that it costs nothing anywhere, and how fast a node is set.
 
-    python -m bench.bigtcp [--json FILE] [--rounds N] [--seconds S] [--only paths,gateway,latency,scale]
+    python -m bench.bigtcp [--json FILE] [--rounds N] [--seconds S] [--only paths,gateway,egress,dsr,...]
 
 One lab per question; sizes are switched off and on between measurements that take turns. "On" is what a policy makes
 of the devices of each namespace. The exit code is 0 when every goal is
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bench import harness
 from bench.bigtcp_labs import BIG, LEGACY, POLICY, SizedLab, policed_gateway
 from bench.bigtcp_scale import DEVICES, reconcile_many
+from bench.bigtcp_ways import measure_dsr, measure_egress
 from bench.harness import Goal, Report, Row, progress
 from bench.nat64_labs import CLIENT, plain_path, sixgate_path
 from e2e.lab import topology, traffic
@@ -28,7 +29,7 @@ from e2e.lab.run import LabError, LabRun
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("paths", "gateway", "latency", "scale")
+PARTS = ("paths", "gateway", "egress", "dsr", "latency", "scale")
 NEVER_WORSE, HOP, GATEWAY_GOAL = Goal("ratio", ">=", 0.95), Goal("ratio", ">=", 1.2), Goal("ratio", ">=", 1.2)
 MEAN_GOAL = Goal("value", ">=", 100)
 MAX_SECONDS, MESSAGE_BYTES = Goal("value", "<=", 2), 80_000
@@ -113,6 +114,10 @@ def run(*, rounds: int = 7, seconds: float = 1.0, only: tuple[str, ...] = PARTS)
         measure_paths(report, rounds, seconds)
     if "gateway" in only:
         measure_gateway(report, rounds, seconds)
+    if "egress" in only:
+        measure_egress(report, min(rounds, 5), seconds)
+    if "dsr" in only:
+        measure_dsr(report, min(rounds, 5), seconds)
     if "latency" in only:
         measure_latency(report, rounds, seconds)
     if "scale" in only:

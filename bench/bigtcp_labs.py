@@ -104,16 +104,8 @@ class SizedLab:
         return traffic.iperf(self.lab, "a", self.to[family], seconds=seconds).bits_per_second / 1e9
 
     def mean_kilobytes(self, family: int, seconds: float) -> float:
-        """Mean size of packets with data that arrive at the receiver, as a BPF program there sees them."""
-        counter = Counter(OBJECTS)
-        try:
-            with counter.on(_Place(self.lab, "b"), self.lab.device("up")):
-                counter.clear()
-                self.gbits(family, seconds)
-                packets, total, _, _ = counter.read(family)
-        finally:
-            counter.close()
-        return total / packets / 1000 if packets else 0.0
+        """Mean size of packets with data that arrive at the receiver."""
+        return mean_kilobytes(self.lab, "b", "up", family, lambda: self.gbits(family, seconds))
 
     def p99_us(self, family: int, size: int, seconds: float) -> float:
         """99th percentile of the time from a request of `size` bytes to the last byte of an equal answer."""
@@ -134,6 +126,19 @@ class SizedLab:
                 times.append((time.perf_counter() - begin) * 1e6)
         thread.join()
         return statistics.quantiles(times[WARM_MESSAGES:], n=100)[98]
+
+
+def mean_kilobytes(lab: LabRun, role: str, device: str, family: int, work: Callable[[], object]) -> float:
+    """Mean size of packets with data that arrive at a device during `work`, as a BPF program there sees them."""
+    counter = Counter(OBJECTS)
+    try:
+        with counter.on(_Place(lab, role), lab.device(device)):
+            counter.clear()
+            work()
+            packets, total, _, _ = counter.read(family)
+    finally:
+        counter.close()
+    return total / packets / 1000 if packets else 0.0
 
 
 class _Place:

@@ -11,7 +11,7 @@ import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sixgate.node.bpf import BpfObject, Link, Map, load_manifest
 from sixgate.node.bpf.layouts import SgFeature
@@ -165,7 +165,7 @@ class LbLab:
         port, target = ports
         base = 20 if outer6 else 10
         for number in (1, 2):
-            spread = {"src": OUTER6 if outer6 else OUTER4, "src_mask": 0xFF}
+            spread: dict[str, Any] = {"src": OUTER6 if outer6 else OUTER4, "src_mask": 0xFF}
             self.tables.backend(base + number, address(number, outer6), **spread)
         self.tables.table(base, Slots([(base + 1 + slot % 2, 0) for slot in range(251)]))
         vip = VIP6 if v6 else VIP4

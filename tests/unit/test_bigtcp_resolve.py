@@ -382,3 +382,36 @@ def test_the_report_begins_with_what_falls_short() -> None:
         ("eth1", BIG, LEGACY, True),
         ("eth0", BIG, BIG, False),
     ]
+
+
+@pytest.mark.parametrize(("transport", "size"), [("VXLAN", LEGACY), ("Direct", BIG)])
+def test_what_egress_puts_into_a_tunnel_stays_small(transport: str, size: int) -> None:
+    """From the pod's end, and into the node's end; what the node sends to the pod may be large."""
+    egress = {
+        "owners": ["EgressGateway/e"],
+        "name": "e",
+        "stat": 1,
+        "pods": [{"namespaces": [{"key": "team", "operator": "Exists"}]}],
+        "destinations": ["203.0.113.0/24"],
+        "transport": transport,
+    }
+    item = {
+        "owners": ["EgressGateway/e"],
+        "name": "sg_egress",
+        "digest": "sha256:" + "0" * 64,
+        "attachments": [{"program": "sg_pod_tc", "hook": "tc-ingress", "devices": ["veth1"]}],
+    }
+    policy = {"owners": ["BIGTCPPolicy/p"], "include": ["veth1"], "pods": "Live", "ipv6Size": BIG, "ipv4Size": BIG}
+    wanted = NodeConfigSpec.model_validate(
+        {"formatVersion": 1, "bigTcp": [policy], "egress": [egress], "objects": [item]}
+    ).hashed()
+    inside = Device("eth0", 2, tso_max=TOP, kind="veth", lower=7, up=True)
+    have = node(
+        device("veth1", 7, kind="veth", netnsid=3, lower=2, up=True),
+        pods=(Pod("/run/netns/p", 3, {"eth0": inside}),),
+    )
+    files = {"sg_egress": ObjectFile("sg_egress", "", ("sg_pod_tc",), {}, None)}
+    found = {str(w.key): w.sizes for w in resolve(wanted, have, files).sizes}
+    assert found["veth1"] == Sizes(BIG, size, BIG, size)
+    (end,) = (sizes for name, sizes in found.items() if name != "veth1")
+    assert end == Sizes(size, BIG, size, BIG)

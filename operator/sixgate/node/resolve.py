@@ -106,7 +106,7 @@ def resolve(
         addresses=tuple(_addresses(spec, have, found)),
         routes=tuple(_routes(spec, have, found)),
         sysctls=tuple(_sysctls(spec, have, hooks, found)),
-        sizes=resolve_sizes(spec, choices, have, passing, found),
+        sizes=resolve_sizes(spec, choices, have, replace(passing, tunnelled=_tunnelled(spec, hooks)), found),
         numbers=numbers,
         floating=frozenset(
             address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
@@ -117,6 +117,15 @@ def resolve(
         frozen=frozenset(found.frozen),
         frozen_maps=frozenset(found.frozen_maps | {resolve_tables.BALANCER_TABLES}),
     )
+
+
+def _tunnelled(spec: NodeConfigSpec, hooks: Mapping[Hook, HookWant]) -> frozenset[str]:
+    """Names of devices from which packets may get into a tunnel of egress: of pods, and of a gateway's uplinks."""
+    policies = [policy for policy in spec.egress if policy.transport == "VXLAN"]
+    gateway = bool(policies) and any(table.map == "sg_eg_obj" for table in spec.tables)
+    programs = {"sg_pod_tc"} if any(policy.pods for policy in policies) else set()
+    programs |= {"sg_uplink_tc"} if gateway else set()
+    return frozenset(hook.device for hook, want in hooks.items() if want.prog.program in programs)
 
 
 def _object(

@@ -69,13 +69,15 @@ Choices = dict[int, Choice]  # by index of the device
 class _Ways:
     """Whether the kernel forwards IPv6 packets that arrive at a device (`here`) and at its other end (`there`), so that
     they must not be large; whether a program makes IPv6 of IPv4 packets that arrive, which must not be large either;
-    and why they are not redirected."""
+    why they are not redirected; and whether a program puts them into a tunnel, where the kernel would cut them."""
 
     here: bool
     there: bool
     program_here: bool = False
     program_there: bool = False
     why: str = ""
+    tunnel_here: bool = False
+    tunnel_there: bool = False
 
 
 @dataclass(slots=True)
@@ -134,12 +136,18 @@ def resolve_sizes(
         met = device.name in cut
         met_there = pod is None and peer is not None and peer.name in cut
         reason = next((passing.refused[i] for i in sorted(mine | theirs) if passing.refused.get(i)), "")
-        ways = _Ways(here, there, met, met_there, reason)
+        door = device.name in passing.tunnelled
+        door_there = pod is None and peer is not None and peer.name in passing.tunnelled
+        ways = _Ways(here, there, met, met_there, reason, door, door_there)
         wants.append(_want(SizeKey("", index, device.name), device, choice, ways, have, why))
         if choice.live and pod is not None and peer is not None:
             key = SizeKey(pod.netns, peer.ifindex, peer.name)
             inside = bool(forwarders(peer, pod))
-            wants.append(_want(key, peer, choice, _Ways(inside, here, program_there=met, why=reason), have, why))
+            wants.append(
+                _want(
+                    key, peer, choice, _Ways(inside, here, program_there=met, why=reason, tunnel_there=door), have, why
+                )
+            )
     if any(choice.live for choice in choices.values()) and not have.kernel.sys_admin:
         owners = tuple(sorted({o for item in spec.big_tcp if item.pods == "Live" for o in item.owners}))
         text = "pods: Live enters the network namespaces of pods, which needs CAP_SYS_ADMIN, and this process lacks it;"
@@ -245,7 +253,27 @@ def _want(key: SizeKey, device: Device, choice: Choice, ways: _Ways, have: Obser
             verb = "merges" if ways.program_here else "sends"
             text = f"{verb} IPv4 packets of at most 64 KB: a gateway would have to cut larger ones to make them IPv6."
             told.append(why.say(choice.owners, "GatewayCuts", str(key), text))
-    return SizeWant(key, Sizes(gso6, gro6, gso4, gro4), choice.owners, choice.ipv6, choice.ipv4, " ".join(told))
+    wanted = Sizes(gso6, gro6, gso4, gro4)
+    if (ways.tunnel_here or ways.tunnel_there) and (small := _at_the_door(wanted, choice, ways)) != wanted:
+        wanted = small
+        verb = "merges" if ways.tunnel_here else "sends"
+        text = f"{verb} packets of at most 64 KB: egress would have to cut larger ones for its tunnel, "
+        text += "which transport: Direct has not."
+        told.append(why.say(choice.owners, "EgressCuts", str(key), text))
+    return SizeWant(key, wanted, choice.owners, choice.ipv6, choice.ipv4, " ".join(told))
+
+
+def _at_the_door(sizes: Sizes, choice: Choice, ways: _Ways) -> Sizes:
+    """What a device may merge, and its other end send, where a tunnel follows; families that no policy names stay."""
+    no_bound = max(sizes.gso6, sizes.gro6, sizes.gso4, sizes.gro4)
+    gso = LEGACY_BYTES if ways.tunnel_there else no_bound
+    gro = LEGACY_BYTES if ways.tunnel_here else no_bound
+    return Sizes(
+        min(sizes.gso6, gso) if choice.ipv6 else sizes.gso6,
+        min(sizes.gro6, gro) if choice.ipv6 else sizes.gro6,
+        min(sizes.gso4, gso) if choice.ipv4 else sizes.gso4,
+        min(sizes.gro4, gro) if choice.ipv4 else sizes.gro4,
+    )
 
 
 def _bounded(wanted: int, device: Device, family: str, have: Observed) -> tuple[int, str]:

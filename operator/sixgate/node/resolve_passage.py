@@ -47,6 +47,7 @@ class Passages:
     redirected: frozenset[int] = frozenset()  # where the program is there already
     translated: frozenset[str] = frozenset()  # names of devices whose program makes IPv6 of IPv4
     whole: bool = False  # every device that IPv6 may leave through is one of `peers`
+    tunnelled: frozenset[str] = frozenset()  # names of devices whose program puts packets into a tunnel
 
     @property
     def wanted(self) -> tuple[int, ...]:
