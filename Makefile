@@ -86,7 +86,9 @@ bench-dns64: bootstrap ## figures of DNS64 against the same resolver without it;
 
 bench: bpf ## every benchmark; writes docs/benchmarks.md
 	@tools/bootstrap.sh --bench
-	@$(PY) -m bench.all --vectors $(VECTORS) --render docs/benchmarks.md
+	@mkdir -p docs/benchmarks
+	@$(PY) -m bench.all --vectors $(VECTORS) --figures docs/benchmarks
+	@$(PY) -m tools.gen_benchmarks
 
 clean: ## remove what was built, but not .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class Row:
     def met(self) -> bool | None:
         return self.goal.met(self.value, self.ratio) if self.goal else None
 
-    def as_json(self) -> dict[str, str | float | bool | None]:
+    def as_json(self) -> dict[str, object]:
         return {
             "metric": self.metric,
             "value": self.value,
@@ -97,10 +98,22 @@ class Report:
     title: str
     rows: list[Row] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    load: float = field(default_factory=lambda: os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Processes a core in the minute before it began: beyond 0.75 the machine was not quiet."""
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d"))
 
     @property
     def met(self) -> bool:
         return all(row.met is not False for row in self.rows)
+
+    def as_json(self) -> list[dict[str, object]]:
+        """Its rows, each with what a reader must know of where and when; the first one also with the remarks."""
+        place = {"title": self.title, "date": self.date, "machine": machine(), "load": round(self.load, 2)}
+        more = [{"remarks": self.remarks} if self.remarks and number == 0 else {} for number in range(len(self.rows))]
+        return [
+            row.as_json() | {"spread": spread(row.samples), "n": len(row.samples)} | place | extra
+            for row, extra in zip(self.rows, more, strict=True)
+        ]
 
 
 def interleave(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, tuple[float, ...]]:
@@ -180,22 +193,7 @@ def print_report(report: Report) -> None:
 
 def write_json(reports: Sequence[Report], path: Path) -> None:
     """All rows of all reports as one JSON list."""
-    path.write_text(json.dumps([row.as_json() for report in reports for row in report.rows], indent=1) + "\n")
-
-
-def markdown(reports: Sequence[Report], date: str) -> str:
-    """The page docs/benchmarks.md."""
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Measured {date} by `make bench` on {machine()}. What is compared is measured in turns within one run;",
-        "figures are medians, the spread is lowest to highest, a ratio is the median of ratios of neighbours in time.",
-    ]
-    for report in reports:
-        lines += ["", f"## {report.title}", "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-        lines += ["| " + " | ".join(cells(row)) + " |" for row in report.rows]
-        lines += ["", *(f"* {remark}" for remark in report.remarks)]
-    return "\n".join(lines).rstrip() + "\n"
+    path.write_text(json.dumps([row for report in reports for row in report.as_json()], indent=1) + "\n")
 
 
 def add_only(parser: argparse.ArgumentParser, parts: Iterable[str]) -> None:
