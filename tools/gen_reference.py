@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "operator")]
 
 from sixgate.api.crd import definitions  # noqa: E402
-from tools import gen_docs  # noqa: E402
+from tools import gen_docs, gen_pictures  # noqa: E402
 
 Schema = dict[str, Any]
 BOUNDS = (
@@ -124,5 +124,13 @@ def write(directory: Path) -> None:
         (directory / name).write_text(text)
 
 
+def draw(directory: Path) -> None:
+    """Writes every picture into `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in gen_pictures.files().items():
+        (directory / name).write_text(text)
+
+
 if __name__ == "__main__":
     write(ROOT / "docs" / "reference")
+    draw(ROOT / "docs" / "pictures")

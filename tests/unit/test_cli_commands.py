@@ -176,3 +176,9 @@ def test_a_short_command_imports_little(words: tuple[str, ...]) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "typer" in imported
     assert imported.isdisjoint({"sixgate.api", "pyroute2", "rich", "yaml", "kubernetes", "kopf", "aiohttp", "ctypes"})
+
+
+def test_a_node_without_anything_says_so() -> None:
+    text = io.StringIO()
+    show(merge({}, Inspection((), (), {}, {}, 0)), Console(file=text, width=120))
+    assert text.getvalue().startswith("Nothing of sixgate is on this node.")

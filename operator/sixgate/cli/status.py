@@ -78,6 +78,9 @@ def merge(reported: Mapping[str, Any], seen: Inspection) -> dict[str, Any]:
 
 def show(body: Mapping[str, Any], console: Console) -> None:
     """The same for people; reasons that never happened are left out."""
+    if not any(body[part] for part in ("node", "appliedRevision", "hooks", "tables")):
+        console.print("Nothing of sixgate is on this node. `sixgate standalone` or the chart's agent brings it here.")
+        return
     running = (
         f"process {body['process']['pid']}" if body["process"]["running"] else "no process; the data plane goes on"
     )
