@@ -1,4 +1,4 @@
-"""Finds every metric in the sources: name, type, labels and meaning, by evaluating the calls of `Family` and `Timing`.
+"""Finds every metric in the sources: name, type, labels and meaning, from calls of `Family`, `Columns` and `Timing`.
 
 Nothing is run: a small part of Python is enough, for names and texts are constants, f-strings of constants, or come
 from a loop over a table of constants. `unresolved()` names calls that need more; a test wants it to be empty.
@@ -48,6 +48,9 @@ def evaluate(node: ast.expr | None, env: Env) -> Value:
         case ast.JoinedStr(values=parts):
             texts = [evaluate(part.value if isinstance(part, ast.FormattedValue) else part, env) for part in parts]
             return "".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else None
+        case ast.Call(func=ast.Name(id="zip"), args=[first, *_]):
+            rows = evaluate(first, env)
+            return tuple((row, None) for row in rows) if isinstance(rows, tuple) else None
         case ast.Call(func=ast.Attribute(value=inner, attr="capitalize")):
             found = evaluate(inner, env)
             return found.capitalize() if isinstance(found, str) else None
@@ -79,7 +82,10 @@ class _Module:
 
     @staticmethod
     def _returns_family(function: ast.FunctionDef) -> bool:
-        return isinstance(function.returns, ast.Name) and function.returns.id == "Family"
+        """Whether a function makes metrics of its arguments, and is to be followed where it is called."""
+        returned = ast.unparse(function.returns) if function.returns else ""
+        given = {argument.arg for argument in function.args.args}
+        return returned in {"Family", "Columns"} or ("Columns]" in returned and {"labels", "told"} <= given)
 
     def _block(self, body: list[ast.stmt], env: Env) -> None:
         for node in body:
@@ -106,13 +112,14 @@ class _Module:
 
     def _calls(self, root: ast.AST, env: Env) -> None:
         for node in ast.walk(root):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
                 continue
-            if node.func.id in {"Family", "Timing"}:
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if called in {"Family", "Columns", "Timing"}:
                 self._family(node, env)
-            elif node.func.id in self.makers:
-                maker = self.makers[node.func.id]
-                names = [argument.arg for argument in maker.args.args]
+            elif called in self.makers:
+                maker = self.makers[called]
+                names = [argument.arg for argument in maker.args.args if argument.arg != "self"]
                 given = dict(zip(names, (evaluate(value, env) for value in node.args), strict=False))
                 self._block(maker.body, dict(self.constants) | given)
 
@@ -132,16 +139,18 @@ class _Module:
 def _bind(target: ast.expr, row: Value) -> Env:
     if isinstance(target, ast.Name):
         return {target.id: row}
+    found: Env = {}
     if isinstance(target, ast.Tuple):
         parts = row if isinstance(row, tuple) else (None,) * len(target.elts)
-        return {name.id: part for name, part in zip(target.elts, parts, strict=False) if isinstance(name, ast.Name)}
-    return {}
+        for inner, part in zip(target.elts, parts, strict=False):
+            found |= _bind(inner, part)
+    return found
 
 
 @cache
 def _modules() -> tuple[_Module, ...]:
     paths = (path for path in sorted(SOURCES.rglob("*.py")) if path != SOURCES / "metrics.py")
-    return tuple(_Module(path) for path in paths if re.search(r"\b(?:Family|Timing)\(", path.read_text()))
+    return tuple(_Module(path) for path in paths if re.search(r"\b(?:Family|Columns|Timing)\(", path.read_text()))
 
 
 def metrics() -> tuple[Metric, ...]:
