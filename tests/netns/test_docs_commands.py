@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import ROOT, all_commands, blocks, lines_of
 
 READING = (
@@ -26,6 +28,7 @@ READING = (
     ("version",),
 )
 QUICK = ROOT / "docs" / "index.md"
+PARTS = 3  # so that no test is long where the machine is busy
 SETUP = """
 set -eu
 mount -t bpf bpf /sys/fs/bpf
@@ -86,10 +89,11 @@ def reading() -> list[str]:
     return list(found)
 
 
-def test_commands_that_look_answer_on_a_node() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_commands_that_look_answer_on_a_node(part: int) -> None:
     """Each ends with 0 or 1, as the page of commands says, and never with a wrong usage or an exception."""
-    lines = reading()
-    assert len(lines) > 10
+    lines = reading()[part::PARTS]
+    assert len(lines) > 3
     tries = "\n".join(
         f'code=0; {line} >/run/out 2>&1 || code=$?; echo "## $code {index}"; cat /run/out'
         for index, line in enumerate(lines)
