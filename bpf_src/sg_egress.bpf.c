@@ -33,14 +33,27 @@ SG_INLINE __u32 sg_eg_len(sg_ctx *ctx, const struct sg_pkt *p)
 	return head + 8 + gso;
 }
 
-SG_INLINE int sg_eg_drop(enum sg_reason reason, const struct sg_eg_dst *dst, __u32 segs, __u32 bytes)
+/* To the slow device, which answers. A function: the compiler would address two inlined uses of the context by a pointer that it has changed. */
+SG_GLOBAL int sg_eg_tell(struct __sk_buff *ctx)
+{
+	__u32 ifindex = ctx->ifindex;
+
+	if (ifindex >> 24)
+		return TC_ACT_SHOT;
+	ctx->mark = SG_EG_TELL | ifindex;
+	return bpf_redirect(sg_cfg.eslow_dev, 0);
+}
+
+/* Discards a packet; its sender is told where the object wants that. Never of a spoofed one: nobody knows who that would be. */
+SG_INLINE int sg_eg_drop(struct __sk_buff *ctx, enum sg_reason reason, const struct sg_eg_dst *dst, __u32 segs, __u32 bytes)
 {
 	struct sg_eg_stat *stat = dst ? sg_eg_stat(dst->stat) : NULL;
+	__u32 tells = reason == SG_DROP_EGRESS_UNKNOWN ? SG_EG_TELL_NEW : reason == SG_DROP_EGRESS_NO_GW ? SG_EG_TELL_NO_GW : 0;
 
 	if (stat)
 		stat->dropped += segs;
 	sg_metric(reason, segs, bytes);
-	return TC_ACT_SHOT;
+	return dst && dst->flags & tells ? sg_eg_tell(ctx) : TC_ACT_SHOT;
 }
 
 /* Instead of a verdict: out from here, by the pair in the lower bits. A call of sg_eg_out() at this depth would be one too many. */
@@ -62,13 +75,13 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 		return SG_ACT_PASS;
 	reason = sg_eg_claim(&p, ctx->ifindex, &dst);
 	if (unlikely(reason))
-		return sg_eg_drop(reason, dst, segs, bytes);
+		return sg_eg_drop(ctx, reason, dst, segs, bytes);
 	if (!dst)
 		return SG_ACT_PASS;
 	pair = dst->pair;
 	way = bpf_map_lookup_elem(&sg_eg_way, &pair);
 	if (unlikely(!way))
-		return sg_eg_drop(SG_DROP_EGRESS_NO_GW, dst, segs, bytes);
+		return sg_eg_drop(ctx, SG_DROP_EGRESS_NO_GW, dst, segs, bytes);
 	__builtin_memcpy(&gateway, &way->gateway, sizeof(gateway));
 	frame = way->frame;
 	mtu = way->mtu;
@@ -81,8 +94,8 @@ SG_GLOBAL int sg_eg_from_pod(struct __sk_buff *ctx)
 	if (flags & SG_EG_HERE)
 		return SG_EG_GO | (int)pair;
 	len = sg_eg_len(ctx, &p);
-	/* What may be fragmented travels in a fragmented tunnel packet. */
-	if (unlikely(len > mtu && !(p.version == 4 && !p.df))) {
+	/* What may be fragmented travels in a fragmented tunnel packet; the kernel does not fragment those of IPv6. */
+	if (unlikely(len > mtu && !(p.version == 4 && !p.df && sg_eg_node4(&gateway)))) {
 		sg_metric(SG_SLOW_ICMP, segs, bytes);
 		ctx->mark = 0;
 		return bpf_redirect(sg_cfg.eslow_dev, 0);
@@ -127,9 +140,11 @@ int sg_pod_tc(struct __sk_buff *ctx)
 }
 
 /* A reply that came through the tunnel, into the pod. */
-SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
+SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx, __u32 pair)
 {
+	const struct sg_eg_way *way = bpf_map_lookup_elem(&sg_eg_way, &pair);
 	__u32 segs = sg_segments(ctx), bytes = ctx->len;
+	struct sg_eg_stat *stat;
 	struct sg_work *w = sg_new_work(ctx);
 	enum sg_reason reason;
 	struct sg_pkt *p;
@@ -145,6 +160,11 @@ SG_GLOBAL int sg_eg_into_pod(struct __sk_buff *ctx)
 	if (!reason) {
 		reason = SG_OK_EGRESS_POD;
 		w->act = sg_hop_send(ctx, &w->hop, &reason);
+	}
+	stat = way ? sg_eg_stat(way->stat) : NULL;
+	if (stat) {
+		stat->in_packets += segs;
+		stat->in_bytes += p->end - p->l3;
 	}
 	sg_metric(reason, segs, bytes);
 	return w->act;
@@ -182,7 +202,7 @@ int sg_tunnel_tc(struct __sk_buff *ctx)
 	id = sg_eg_arrived(ctx);
 	if (id < 0)
 		return TC_ACT_SHOT;
-	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx) : sg_eg_out(ctx, (__u32)id);
+	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx, id & SG_EG_PAIRS) : sg_eg_out(ctx, (__u32)id);
 }
 
 /* An uplink's ingress, where no other program of ours is: direct ways end here. */
@@ -198,7 +218,7 @@ int sg_wire_tc(struct __sk_buff *ctx)
 	id = sg_eg_direct(ctx, ctx->ifindex);
 	if (id < 0)
 		return TC_ACT_SHOT;
-	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx) : sg_eg_out(ctx, (__u32)id);
+	return id & SG_EG_REPLY ? sg_eg_into_pod(ctx, id & SG_EG_PAIRS) : sg_eg_out(ctx, (__u32)id);
 }
 
 /* At an uplink's egress: what comes from a device that nobody guards does not get to a covered destination. */

@@ -95,6 +95,33 @@ SG_GLOBAL int sg_eslow_refuse(struct __sk_buff *ctx)
 	return w->act;
 }
 
+/* A refused packet: whoever sent it is told, back through the device that it came by. Where that address is routed to does not matter. */
+SG_GLOBAL int sg_eslow_tell(struct __sk_buff *ctx, __u32 ifindex)
+{
+	struct sg_work *w = sg_new_work(ctx);
+	__u8 macs[12], back[12];
+	enum sg_reason answer;
+	struct sg_pkt *p;
+
+	if (!w || sg_load(ctx, 0, macs, sizeof(macs)))
+		return TC_ACT_SHOT;
+	p = &w->pkt;
+	if (!sg_eg_parse(ctx, p, sg_eth_proto(ctx)) || (p->version == 6 && sg_parse_exthdrs(ctx, p)))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(back, macs + 6, 6);
+	__builtin_memcpy(back + 6, macs, 6);
+	if (p->version == 4)
+		sg_owe(w, SG_DROP_EGRESS_UNKNOWN, SG_ICMP4_UNREACH, 13, 0);
+	else
+		sg_owe(w, SG_DROP_EGRESS_UNKNOWN, SG_ICMP6_UNREACH, 1, 0);
+	answer = sg_send_icmp(ctx, w);
+	if (answer)
+		sg_metric(answer, 1, w->frame_len);
+	if (answer != SG_OK_ICMP_SENT || sg_store(ctx, 0, back, sizeof(back)))
+		return TC_ACT_SHOT;
+	return bpf_redirect(ifindex, 0);
+}
+
 SEC("tc")
 int sg_eslow_tc(struct __sk_buff *ctx)
 {
@@ -103,6 +130,10 @@ int sg_eslow_tc(struct __sk_buff *ctx)
 
 	if (!sg_feature(SG_F_EGRESS))
 		return TC_ACT_SHOT;
+	if (mark >> 24 == SG_EG_TELL >> 24) {
+		ctx->mark = 0;
+		return sg_eslow_tell(ctx, mark & 0xffffff);
+	}
 	if ((mark & ~SG_EG_PAIRS) != SG_EG_MARK)
 		return sg_eslow_refuse(ctx);
 	act = mark & SG_EG_PAIRS ? sg_eslow_out(ctx, mark & SG_EG_PAIRS) : sg_eslow_in(ctx);

@@ -120,14 +120,17 @@ SG_INLINE enum sg_reason sg_eg_claim(const struct sg_pkt *p, __u32 ifindex, cons
 			*dst = sg_eg_covers(pod->set, &p->daddr);
 		return 0;
 	}
-	if (!sg_eg_covers(SG_EG_SET_UNKNOWN, &p->daddr))
+	*dst = sg_eg_covers(SG_EG_SET_UNKNOWN, &p->daddr);
+	if (!*dst)
 		return 0;
 	if (!pod)
 		return SG_DROP_EGRESS_UNKNOWN;
 	role = bpf_map_lookup_elem(&sg_eg_dev, &ifindex);
 	/* A bridge sees what its ports have let pass. */
-	if (role && *role == SG_EG_BRIDGE && pod->set == SG_EG_SET_NONE)
+	if (role && *role == SG_EG_BRIDGE && pod->set == SG_EG_SET_NONE) {
+		*dst = NULL;
 		return 0;
+	}
 	return SG_DROP_EGRESS_SPOOFED;
 }
 

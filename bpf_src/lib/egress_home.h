@@ -38,6 +38,11 @@ SG_INLINE const struct sg_eg_home *sg_eg_home_of(const struct sg_addr *pod)
 	return bpf_map_lookup_elem(&sg_eg_home, &key);
 }
 
+SG_INLINE bool sg_eg_node4(const struct sg_eg_node *node)
+{
+	return !(node->w[0] | node->w[1]) && node->w[2] == bpf_htonl(0xffff);
+}
+
 SG_INLINE bool sg_eg_by4(const struct sg_addr *node)
 {
 	return !node->d[0] && node->w[2] == bpf_htonl(0xffff);
@@ -78,7 +83,7 @@ SG_GLOBAL int sg_eg_encap(struct __sk_buff *ctx, __u32 id, const struct sg_eg_no
 
 	if (!node)
 		return TC_ACT_SHOT;
-	if (!(node->w[0] | node->w[1]) && node->w[2] == bpf_htonl(0xffff)) {
+	if (sg_eg_node4(node)) {
 		key.remote_ipv4 = bpf_ntohl(node->w[3]);
 		flags = BPF_F_ZERO_CSUM_TX;
 	} else {

@@ -497,7 +497,8 @@ SG_INLINE enum sg_reason sg_go44(sg_ctx *ctx, struct sg_work *w)
 	if (reason)
 		return reason;
 	if (p->l4 - p->l3 + w->seg_len > w->hop.mtu) {
-		if (p->df)
+		/* A tunnel over IPv4 is fragmented itself, one over IPv6 is not. */
+		if (p->df || (w->hop.home && !sg_eg_node4(&w->hop.node)))
 			return sg_owe(w, SG_DROP_TOO_BIG, SG_ICMP4_UNREACH, 4, w->hop.mtu);
 		w->hop.local = true; /* the kernel forwards, and fragments */
 	}

@@ -78,8 +78,9 @@ class PodSpec:
 class EgressLab:
     """Makes the segment; nodes and pods are added by name, `start` runs sixgate on every node."""
 
-    def __init__(self, lab: LabRun, *, mtu: int = 1500) -> None:
-        self.lab, self.mtu = lab, mtu
+    def __init__(self, lab: LabRun, *, mtu: int = 1500, underlay: int = 4) -> None:
+        """`underlay` 6: nodes tell IPv6 addresses only, and those that are no gateways have no others."""
+        self.lab, self.mtu, self.underlay = lab, mtu, underlay
         self.nodes: dict[str, int] = {}
         self.gateways: set[str] = set()
         self.cordoned: set[str] = set()
@@ -125,6 +126,8 @@ class EgressLab:
         )
         if gateway:
             self.gateways.add(name)
+        elif self.underlay == 6:
+            self.lab.ip(name, f"addr del 198.51.100.{number}/24 dev {self.lab.device('up')}")
 
     def add_pod(
         self, role: str, node: str, namespace: str = "pay", *, bridge: bool = False, known: bool = True
@@ -150,6 +153,8 @@ class EgressLab:
             )
         else:
             lab.ip(node, f"addr add fe80::1/64 dev {outside} nodad")
+            if self.underlay == 6:  # proxy_arp speaks for what there is a route to
+                lab.ip(node, f"addr add 169.254.1.1/32 dev {outside}")
             lab.sysctl(node, f"net/ipv4/conf/{outside}/proxy_arp", "1")
             lab.ip(node, f"route add {ipv4}/32 dev {outside}", f"route add {ipv6}/128 dev {outside}")
             lab.ip(
@@ -179,6 +184,9 @@ class EgressLab:
 
     # -- what the nodes are told -----------------------------------------------------------------------------------
 
+    def node_address(self, number: int) -> str:
+        return f"198.51.100.{number}" if self.underlay == 4 else f"2001:db8:e::{number}"
+
     def node_document(self, name: str) -> dict[str, Any]:
         number = self.nodes[name]
         return {
@@ -189,7 +197,7 @@ class EgressLab:
                 "podCIDRs": [f"10.{number}.0.0/16", f"fd00:{number:x}::/64"],
                 **({"unschedulable": True} if name in self.cordoned else {}),
             },
-            "status": {"addresses": [{"type": "InternalIP", "address": f"198.51.100.{number}"}]},
+            "status": {"addresses": [{"type": "InternalIP", "address": self.node_address(number)}]},
         }
 
     def write(self, names: Iterable[str] | None = None) -> None:

@@ -7,8 +7,10 @@
 #define SG_EG_RELAYED 0x400000 /* from a gateway that does not have the pair any more; not to be sent on once more */
 #define SG_EG_PAIRS 0x3fffff   /* bits of it that are the pair's number */
 #define SG_EG_MARK 0x53000000  /* mark of a packet between sg_tunnel_tc and sg_eslow_tc, above the pair's number */
-#define SG_EG_SET_NONE 0       /* a pod that no policy selects */
-#define SG_EG_SET_UNKNOWN 1    /* the union of all policies, for senders that are not known */
+#define SG_EG_TELL                                                                                                                 \
+	0x54000000	 /* mark of a refused packet on its way to sg_eslow_tc, above the ifindex of the device that it came by */
+#define SG_EG_SET_NONE 0 /* a pod that no policy selects */
+#define SG_EG_SET_UNKNOWN 1 /* the union of all policies, for senders that are not known */
 #define SG_EG_MAX_STAT 4096
 
 /* What a device is to egress. */
@@ -31,9 +33,15 @@ struct sg_eg_dst_key {
 	struct sg_addr addr;
 };
 
+enum sg_eg_dst_flag {
+	SG_EG_TELL_NEW = 1 << 0,   /* senders that are not known are told that their packets are refused */
+	SG_EG_TELL_NO_GW = 1 << 1, /* the same, where no gateway is known */
+};
+
 struct sg_eg_dst {
-	__u32 pair; /* 0: reached as if egress were not there */
-	__u32 stat; /* index in sg_eg_stats */
+	__u32 pair;  /* 0: reached as if egress were not there */
+	__u32 stat;  /* index in sg_eg_stats */
+	__u32 flags; /* enum sg_eg_dst_flag */
 };
 
 enum sg_eg_way_flag {
@@ -55,6 +63,8 @@ struct sg_eg_way {
 	__u32 mtu;		  /* of the way, bytes of layer 3 */
 	__u32 flags;		  /* enum sg_eg_way_flag */
 	struct sg_eg_frame frame; /* with SG_EG_DIRECT */
+	__u32 stat;		  /* index in sg_eg_stats, for replies */
+	__u32 pad;
 };
 
 /* Key of sg_eg_mac: a pair's address at a gateway. */

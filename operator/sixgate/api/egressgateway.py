@@ -172,10 +172,15 @@ class EgressGatewaySpec(KindSpec):
     )
     mss_clamp: StrictBool = Field(default=True, description="Lowers the MSS of TCP SYNs to what the transport carries.")
     new_pods: Literal["Drop", "Hold"] = Field(
-        default="Drop", description="Traffic of a new pod until its rule is in place; it never leaves by another way."
+        default="Drop",
+        description="Traffic of a new pod until its rule is in place; it never leaves by another way. Drop refuses it: "
+        "the pod is told (ICMP, administratively prohibited), and connections fail at once. Hold discards it without "
+        "a word: connections wait, and stand when the pod has sent its next SYN.",
     )
     no_gateway: Literal["Drop", "Hold"] = Field(
-        default="Drop", description="Traffic while no gateway node is alive; it never leaves by another way."
+        default="Drop",
+        description="Traffic while no gateway is known; it never leaves by another way. Drop refuses it and tells the "
+        "pod, Hold discards it without a word, as with newPods.",
     )
     failover: FailoverSpec = Field(
         default_factory=FailoverSpec, description="When addresses move between gateways.", json_schema_extra=OBJECT

@@ -233,6 +233,8 @@ class EgressPolicy(Owned):
     device: str = Field(default="auto", description="Device that carries the addresses, or `auto`.")
     announce: Literal["L2", "None"] = Field(default="L2", description="How the owner is made known.")
     mss_clamp: bool = Field(default=True, description="Lower the MSS of SYNs to what the tunnel carries.")
+    new_pods: Literal["Drop", "Hold"] = Field(default="Drop", description="Drop: pods without a rule are told so.")
+    no_gateway: Literal["Drop", "Hold"] = Field(default="Drop", description="Drop: pods without a gateway are told so.")
     heartbeat_ms: int = Field(default=50, ge=20, description="Time between heartbeats, milliseconds.")
     missed: int = Field(default=4, ge=2, description="Heartbeats in a row whose loss means that a gateway is dead.")
     drain_s: int = Field(default=300, ge=0, description="How long a former owner serves old connections, seconds.")

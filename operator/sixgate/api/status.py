@@ -42,6 +42,16 @@ class NodesStatus(Spec):
     ready: Annotated[int, Field(ge=0)] = Field(description="Ready nodes that have programmed the object.")
 
 
+class EgressAddressStatus(Spec):
+    """A pair of source addresses, and who has it."""
+
+    ipv4: str = Field(default="", max_length=15, description="IPv4 source address.")
+    ipv6: str = Field(default="", max_length=45, description="IPv6 source address.")
+    node: str = Field(default="", max_length=253, description="Node that has them; empty while no living one does.")
+    epoch: Annotated[int, Field(ge=0)] = Field(default=0, description="How often the pair has changed hands.")
+    reason: str = Field(default="", max_length=512, description="Why that node took them.")
+
+
 class ObjectStatus(Spec):
     """What became of the object. Written by sixgate only."""
 
@@ -55,3 +65,9 @@ class ObjectStatus(Spec):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     nodes: NodesStatus | None = Field(default=None, description="How many nodes it is for, and how many have it.")
+    addresses: tuple[EgressAddressStatus, ...] | None = Field(
+        default=None,
+        max_length=64,
+        description="Of an EgressGateway: who has its addresses.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
+    )

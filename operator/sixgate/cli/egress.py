@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sixgate.node.egress.explain import Inspector
     from sixgate.node.nat import Session
 
-COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods")
+COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods", "sessions")
 
 
 def _inspector(bpffs: Path, state_dir: Path) -> Inspector:

@@ -1,4 +1,4 @@
-"""Events on users' objects when a condition turns, few enough never to be a load.
+"""Events on users' objects when a condition turns or an egress address moves, few enough never to be a load.
 
 Posted after the status they tell of, at most once: an operator that dies between the two leaves no event, and the
 condition says the same. Each object may have a few, all together a few per second; what is left out is counted.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sixgate.api.base import API_VERSION
 from sixgate.kube import ApiError, KubeClient
 from sixgate.kube.client import object_path
+from sixgate.plan.egress_status import moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,7 @@ class Notice:
 
 
 def notices(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Notice]:
-    """What changed between two statuses: conditions whose status or reason turned.
+    """What changed between two statuses: conditions whose status or reason turned, addresses that went elsewhere.
 
     The first Unknown of a fresh object is not news, nor is a bad condition that is false from the start.
     """
@@ -54,6 +55,8 @@ def notices(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Not
         warning = status == "True" if kind in BAD_WHEN_TRUE else status == "False"
         reason = condition["reason"] if warning or kind == "Ready" else f"No{kind}"
         yield Notice(warning, reason, condition["message"][:MAX_NOTE])
+    for failed, reason, note in moves(before.get("addresses") or (), after.get("addresses") or ()):
+        yield Notice(failed, reason, note[:MAX_NOTE])
 
 
 @dataclass(slots=True)

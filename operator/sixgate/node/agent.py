@@ -17,7 +17,6 @@ from sixgate.api.nodeconfig import FORMAT_VERSION, EgressReport, ItemResult, Nod
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
-from sixgate.node.egress.report import with_owned
 from sixgate.node.events import KernelEvents
 from sixgate.node.lb.balancing import Balancing
 from sixgate.node.lb.metrics import BalancerMetrics
@@ -234,7 +233,7 @@ class NodeAgent:
 
     def _with_egress(self, reports: tuple[EgressReport, ...]) -> NodeConfigStatus:
         """What was applied last, and what egress has made of it."""
-        return self._status.model_copy(update={"egress": reports, "objects": with_owned(self._results, reports)})
+        return self._status.model_copy(update={"egress": reports, "objects": self._results})
 
     def _pause(self) -> float:
         due = BROKEN_RETRY_S if self._broken else self._reconciler.next_retry_s()

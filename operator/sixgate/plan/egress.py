@@ -147,6 +147,8 @@ def _plan(
         device=spec.device,
         announce=spec.announce,
         mss_clamp=spec.mss_clamp,
+        new_pods=spec.new_pods,
+        no_gateway=spec.no_gateway,
         heartbeat_ms=spec.failover.heartbeat_milliseconds,
         missed=spec.failover.missed_heartbeats,
         drain_s=spec.failover.drain_seconds,

@@ -379,6 +379,8 @@ class EgressPlan:
     device: str
     announce: str
     mss_clamp: bool
+    new_pods: str
+    no_gateway: str
     heartbeat_ms: int
     missed: int
     drain_s: int

@@ -12,8 +12,9 @@ from typing import Any
 
 from sixgate.api.nodeconfig import NodeConfigStatus
 from sixgate.api.parse import INVALID
-from sixgate.api.status import MAX_MESSAGE, Condition, NodesStatus, ObjectStatus
+from sixgate.api.status import MAX_MESSAGE, Condition, EgressAddressStatus, NodesStatus, ObjectStatus
 from sixgate.errors import Problem, Ref
+from sixgate.plan.egress_status import holders, told
 from sixgate.plan.planner import (
     CONFLICTED,
     COVERS,
@@ -113,7 +114,13 @@ def object_status(
     old = _old_conditions(previous)
     settled = _was_programmed(old, generation)
     nodes = _nodes(ref, result, reports, settled)
-    wanted = [_ready(mine, nodes, resolver), _programmed(mine, nodes), _conflicted(mine), _degraded(nodes, resolver)]
+    addresses = _addresses(ref, result, reports)
+    wanted = [
+        _ready(mine, nodes, resolver, told(addresses or ())),
+        _programmed(mine, nodes),
+        _conflicted(mine),
+        _degraded(nodes, resolver),
+    ]
     if mine:
         wanted.append(("Stalled", "True", mine[0].reason, _sentences(mine)))
     elif nodes.pending or nodes.dead:
@@ -121,7 +128,16 @@ def object_status(
     elif resolver is not None and not resolver.known:
         wanted.append(("Reconciling", "True", "Programming", UNLISTED))
     counts = NodesStatus(desired=len(nodes.desired), ready=len(nodes.ready))
-    return _status(generation, _conditions(wanted, generation, old, now), counts)
+    return _status(generation, _conditions(wanted, generation, old, now), counts, addresses)
+
+
+def _addresses(
+    ref: Ref, result: PlanResult, reports: Mapping[str, NodeReport]
+) -> tuple[EgressAddressStatus, ...] | None:
+    if ref.kind != "EgressGateway":
+        return None
+    there = result.programmed.get(ref, ())
+    return holders(ref.name, ((n, reports[n].status) for n in there if n in reports), result.unready)
 
 
 def _weight(problem: Problem) -> tuple[int, Problem]:
@@ -170,7 +186,9 @@ def _on_node(ref: Ref, report: NodeReport, settled: bool) -> tuple[str, str]:
     return ("degraded", result.message or result.reason or result.state)
 
 
-def _ready(problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | None) -> tuple[str, str, str, str]:
+def _ready(
+    problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | None, more: str
+) -> tuple[str, str, str, str]:
     if problems:
         return ("Ready", "False", problems[0].reason, _sentences(problems))
     if nodes.degraded:
@@ -183,8 +201,8 @@ def _ready(problems: list[Problem], nodes: _Nodes, resolver: ResolverReport | No
         return ("Ready", "Unknown", "Programming", _waiting(nodes))
     if resolver is not None and not resolver.known:
         return ("Ready", "Unknown", "Programming", UNLISTED)
-    told = f" {resolver}" if resolver is not None else ""
-    return ("Ready", "True", "Programmed", _cut(f"Programmed on {_count(nodes)}.{_noted(nodes)}{told}"))
+    answers = f" {resolver}" if resolver is not None else ""
+    return ("Ready", "True", "Programmed", _cut(f"Programmed on {_count(nodes)}.{_noted(nodes)}{answers}{more}"))
 
 
 def _programmed(problems: list[Problem], nodes: _Nodes) -> tuple[str, str, str, str]:
@@ -279,6 +297,13 @@ def _conditions(
     return tuple(made)
 
 
-def _status(generation: int, conditions: tuple[Condition, ...], nodes: NodesStatus | None) -> dict[str, Any]:
-    status = ObjectStatus.model_validate({"observedGeneration": generation, "conditions": conditions, "nodes": nodes})
+def _status(
+    generation: int,
+    conditions: tuple[Condition, ...],
+    nodes: NodesStatus | None,
+    addresses: tuple[EgressAddressStatus, ...] | None = None,
+) -> dict[str, Any]:
+    status = ObjectStatus.model_validate(
+        {"observedGeneration": generation, "conditions": conditions, "nodes": nodes, "addresses": addresses}
+    )
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -30,6 +30,11 @@ class SgDevFlag(IntEnum):
     SG_DEV_NO_TX = 1
 
 
+class SgEgDstFlag(IntEnum):
+    SG_EG_TELL_NEW = 1
+    SG_EG_TELL_NO_GW = 2
+
+
 class SgEgOwnFlag(IntEnum):
     SG_EG_OWNER = 1
 
@@ -390,10 +395,11 @@ SG_EG_DST_KEY = Record(
 
 SG_EG_DST = Record(
     "sg_eg_dst",
-    8,
+    12,
     (
         Field("pair", 0, Int("__u32", 4)),
         Field("stat", 4, Int("__u32", 4)),
+        Field("flags", 8, Int("__u32", 4)),
     ),
 )
 
@@ -487,12 +493,14 @@ SG_EG_STAT = Record(
 
 SG_EG_WAY = Record(
     "sg_eg_way",
-    40,
+    48,
     (
         Field("gateway", 0, Address()),
         Field("mtu", 16, Int("__u32", 4)),
         Field("flags", 20, Int("__u32", 4)),
         Field("frame", 24, SG_EG_FRAME),
+        Field("stat", 40, Int("__u32", 4)),
+        Field("pad", 44, Int("__u32", 4)),
     ),
 )
 

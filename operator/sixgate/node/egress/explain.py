@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
-from sixgate.node.egress.maps import DIRECT, HERE, OWNER
+from sixgate.node.egress.maps import DIRECT, HERE, OWNER, EgressMaps
 from sixgate.node.egress.tables import SET_NONE, SET_UNKNOWN
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Inspector:
         if not self.present():
             return []
         ways, owned = self._all("sg_eg_way"), self._all("sg_eg_own")
+        sessions = EgressMaps(self.bpffs / "maps").sessions(owned)
         rows = []
         for pair in sorted({*ways, *owned}):
             row = self.row(pair)
@@ -124,6 +125,7 @@ class Inspector:
                     "mtu": way.get("mtu", 0),
                     "here": state,
                     "pods": row.get("pods", 0),
+                    "sessions": sessions.get(pair, 0),
                 }
             )
         return rows

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 HELLO_S = 1.0
 REPEATS = 5  # of what is told about a change of owner, one heartbeat apart
 MTU_S = 5.0
+COUNT_S = 10.0  # between counts of connections for the status: one write of a gateway, at most
 LEAST_TICK_S = 0.02
 MAX_REPORTS = 200
 REBIND_S = 1.0
@@ -77,6 +78,7 @@ class EgressKeeper:
     _filter: Filter = field(default_factory=Filter, init=False)
     _ways: dict[int, Way] = field(default_factory=dict, init=False)
     _reasons: dict[int, str] = field(default_factory=dict, init=False)
+    _sessions: dict[int, int] = field(default_factory=dict, init=False)
     _repeat: dict[int, int] = field(default_factory=dict, init=False)
     _drains: dict[int, float] = field(default_factory=dict, init=False)
     _handover: Handover = field(init=False)
@@ -185,6 +187,7 @@ class EgressKeeper:
                     epoch=self._owners.epoch(number),
                     reason=self._reasons.get(number, "") if number in mine else "",
                     pods=count,
+                    sessions=self._sessions.get(number, 0) if number in mine else 0,
                 )
             )
         rows.sort(key=lambda row: (not row.here, row.object, row.pair))
@@ -249,7 +252,7 @@ class EgressKeeper:
 
     async def _run(self) -> None:
         people = asyncio.create_task(self._people.run(self._people_changed))
-        hello_due = mtu_due = beat_due = bind_due = 0.0
+        hello_due = mtu_due = beat_due = bind_due = count_due = 0.0
         try:
             while True:
                 now = self.clock()
@@ -265,6 +268,9 @@ class EgressKeeper:
                     mtu_due = now + MTU_S
                     self._refresh_ways()
                     await self._look_after()
+                if now >= count_due:
+                    count_due = now + COUNT_S
+                    self._count()
                 for effect in self._owners.tick(now):
                     self._do(effect)
                 if now >= beat_due:
@@ -275,6 +281,16 @@ class EgressKeeper:
         finally:
             people.cancel()
             await asyncio.gather(people, return_exceptions=True)
+
+    def _count(self) -> None:
+        try:
+            found = self._maps.sessions(self._owners.mine())
+        except BpfError as error:
+            log.debug("Connections could not be counted: %s", error)
+            return
+        if found != self._sessions:
+            self._sessions = found
+            self._tell()
 
     async def _bind(self) -> None:
         address = self._addresses.get(self.options.node, "") if self._is_gateway() else ""
@@ -471,8 +487,8 @@ class EgressKeeper:
         mac = pair_mac(address, number)
         link = neighbour(address) if policy.transport == "Direct" and not here and mac in self._macs else None
         if link is None:
-            return Way(address, tunnel_mtu(address), flags)
-        return Way(address, path_mtu(address), flags | DIRECT, Frame(mac, link[1], link[0]))
+            return Way(address, tunnel_mtu(address), flags, stat=policy.stat)
+        return Way(address, path_mtu(address), flags | DIRECT, Frame(mac, link[1], link[0]), policy.stat)
 
     def _take_frames(self) -> None:
         """What frames of direct ways stand for here, and which of them this node's device takes."""

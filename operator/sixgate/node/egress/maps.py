@@ -11,7 +11,7 @@ from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from sixgate.node.egress.tables import Contents, Prefix
@@ -36,6 +36,7 @@ class Way:
     mtu: int
     flags: int
     frame: Frame = field(default_factory=Frame)
+    stat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,25 @@ class EgressMaps:
     def is_open(self) -> bool:
         return bool(self._maps)
 
+    def sessions(self, pairs: Iterable[int]) -> dict[int, int]:
+        """Connections of pairs that this node is a gateway of."""
+        if not (self.directory / "sg_st_use").exists():
+            return {}
+        found = {}
+        with Map.from_pin(self.directory / "sg_eg_obj", spec=MAPS["sg_eg_obj"]) as objects:
+            use_spec = MAPS["sg_st_use"]
+            with Map.from_pin(self.directory / "sg_st_use", spec=use_spec) as use:
+                for pair in pairs:
+                    value = objects.get(pair)
+                    if value is None:
+                        continue
+                    row = _fields(value)
+                    families = int(str(row["families"]))
+                    numbers = [int(str(row[name])) for bit, name in ((1, "obj4"), (2, "obj6")) if families & bit]
+                    counted = (use.get(number) for number in numbers)
+                    found[pair] = sum(int(str(_fields(one)["sessions"])) for one in counted if one is not None)
+        return found
+
     # -- pods ------------------------------------------------------------------------------------------------------
 
     def write(self, wanted: Contents) -> int:
@@ -80,7 +100,7 @@ class EgressMaps:
         targets, pods = self._maps["sg_eg_dst"], self._maps["sg_eg_pod"]
         entries = {
             targets.codec.encode_key(_dst_key(number, prefix)): targets.codec.encode_value(
-                {"pair": target.pair, "stat": target.stat}
+                {"pair": target.pair, "stat": target.stat, "flags": target.flags}
             )
             for (number, prefix), target in wanted.destinations.items()
         }
@@ -108,12 +128,14 @@ class EgressMaps:
         for key, raw in self._maps["sg_eg_way"].items():
             value = _fields(raw)
             frame = _frame(_fields(value["frame"]))
-            found[int(str(key))] = Way(str(value["gateway"]), int(str(value["mtu"])), int(str(value["flags"])), frame)
+            found[int(str(key))] = Way(
+                str(value["gateway"]), int(str(value["mtu"])), int(str(value["flags"])), frame, int(str(value["stat"]))
+            )
         return found
 
     def set_way(self, pair: int, way: Way) -> None:
         frame = {"dmac": way.frame.dmac, "smac": way.frame.smac, "ifindex": way.frame.ifindex}
-        value = {"gateway": way.gateway, "mtu": way.mtu, "flags": way.flags, "frame": frame}
+        value = {"gateway": way.gateway, "mtu": way.mtu, "flags": way.flags, "frame": frame, "stat": way.stat}
         self._maps["sg_eg_way"].set(pair, value)
 
     def drop_way(self, pair: int) -> None:

@@ -41,6 +41,7 @@ class People:
     pool: Executor
     selected: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     _policies: tuple[EgressPolicy, ...] = ()
+    _named: dict[str, list[str]] = field(default_factory=dict)
     _population: Population | None = None
     _bound: dict[str, int] = field(default_factory=dict)
     _inside: dict[tuple[int, tuple[int, ...]], tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
@@ -58,11 +59,10 @@ class People:
 
     def addresses(self) -> dict[str, list[str]]:
         """Addresses of the pods of this node, by namespace and name."""
-        pods = self._population.pods.values() if self._population is not None else ()
-        return {str(pod): sorted(pod.addresses) for pod in pods}
+        return self._named
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Until cancelled. `changed` is called when `selected` has changed."""
+        """Until cancelled. `changed` is called when `selected` or `addresses` has changed."""
         loop = asyncio.get_running_loop()
         follower = asyncio.create_task(self._follow())
         with KernelEvents(pods=True) as events:
@@ -76,9 +76,9 @@ class People:
                 while True:
                     if follower.done():
                         follower.result()
-                    before = self.selected
+                    before = self.selected, self._named
                     missing = await loop.run_in_executor(self.pool, self._sync)
-                    if self.selected != before:
+                    if (self.selected, self._named) != before:
                         changed()
                     with_timeout = UNBOUND_S if missing else RESYNC_S
                     try:
@@ -119,6 +119,7 @@ class People:
         if changed:
             log.debug("Wrote %d entries for %d pods.", changed, len(wanted.pods))
         self.selected = wanted.selected
+        self._named = {str(pod): sorted(pod.addresses) for pod in pods}
         return any(address not in bound for pod in pods for address in pod.addresses)
 
     def _bind(self) -> dict[str, int]:

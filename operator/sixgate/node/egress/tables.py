@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
 
 SET_NONE, SET_UNKNOWN = 0, 1  # SG_EG_SET_NONE, SG_EG_SET_UNKNOWN
+TELL_NEW, TELL_NO_GATEWAY = 1, 2  # enum sg_eg_dst_flag
 _FIRST_SET = 2
 _V4_BITS = 96  # IPv4 /n stands as /(96 + n) in the 128-bit form
 _V4_PREFIX = 0xFFFF << 32
@@ -52,6 +53,7 @@ class Target:
 
     pair: int
     stat: int
+    flags: int = 0  # TELL_NEW, TELL_NO_GATEWAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ _NO_PAIR = 0x3FFFFF  # of a policy without pairs: no gateway ever owns it, so it
 def _set_number(table: Mapping[Prefix, Target], used: Set[int]) -> int:
     """A number that says what the set holds: a changed table is a new set beside the old one, and a restarted agent
     finds the same numbers again."""
-    text = repr(sorted((p.first, p.length, t.pair, t.stat) for p, t in table.items()))
+    text = repr(sorted((p.first, p.length, t.pair, t.stat, t.flags) for p, t in table.items()))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     while number < _FIRST_SET or number in used:
         number = (number + 1) & 0xFFFFFFFF
@@ -180,5 +182,10 @@ def merged(chosen: tuple[tuple[EgressPolicy, int], ...]) -> dict[Prefix, Target]
         winner = next(
             (number for outer in above for number in sorted(wanted.get(outer, ())) if number not in barred), None
         )
-        table[prefix] = Target(0, 0) if winner is None else Target(chosen[winner][1], chosen[winner][0].stat)
+        table[prefix] = Target(0, 0) if winner is None else _target(*chosen[winner])
     return table
+
+
+def _target(policy: EgressPolicy, pair: int) -> Target:
+    told = (TELL_NEW if policy.new_pods == "Drop" else 0) | (TELL_NO_GATEWAY if policy.no_gateway == "Drop" else 0)
+    return Target(pair, policy.stat, told)

@@ -1,0 +1,77 @@
+"""Who has the addresses of an EgressGateway, from what nodes report. Pure.
+
+Every node that claims a pair says in which epoch it took it. A node that was cut off goes on claiming what it had, and
+the status of a dead one stays as it was: the highest epoch is the truth, unless its node is dead and nobody took over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from sixgate.api.nodeconfig import EgressReport, NodeConfigStatus
+from sixgate.api.status import EgressAddressStatus
+
+MAX_REASON = 512
+
+
+def holders(
+    name: str, reports: Iterable[tuple[str, NodeConfigStatus]], dead: Collection[str]
+) -> tuple[EgressAddressStatus, ...]:
+    """Pairs of the object called `name` in the order of their addresses; `reports` are those of its nodes, by node."""
+    pairs: dict[int, EgressReport] = {}
+    claims: dict[int, tuple[int, str, EgressReport]] = {}
+    for node, status in reports:
+        for row in status.egress:
+            if row.object != name:
+                continue
+            pairs.setdefault(row.pair, row)
+            if row.here:
+                claims[row.pair] = max(claims.get(row.pair, (-1, "", row)), (row.epoch, node, row), key=_rank)
+    made = []
+    for number, pair in pairs.items():
+        epoch, node, row = claims.get(number, (0, "", pair))
+        living = node if node not in dead else ""
+        reason = row.reason[:MAX_REASON] if living else ""
+        made.append(EgressAddressStatus(ipv4=pair.ipv4, ipv6=pair.ipv6, node=living, epoch=epoch, reason=reason))
+    return tuple(sorted(made, key=lambda each: (each.ipv4, each.ipv6)))
+
+
+def _rank(claim: tuple[int, str, EgressReport]) -> tuple[int, str]:
+    return claim[:2]
+
+
+def told(addresses: Iterable[EgressAddressStatus]) -> str:
+    """Who has what, in sentences."""
+    by_node: dict[str, list[str]] = {}
+    for each in addresses:
+        by_node.setdefault(each.node, []).extend(text for text in (each.ipv4, each.ipv6) if text)
+    return "".join(f" {node or 'No living node'} has {', '.join(found)}." for node, found in sorted(by_node.items()))
+
+
+def moves(
+    before: Iterable[Mapping[str, object]], after: Iterable[Mapping[str, object]]
+) -> Iterable[tuple[bool, str, str]]:
+    """What two statuses of one object say of moved addresses: whether that was a failure, why, and the sentence."""
+    old = {_pair(each): each for each in before}
+    for each in after:
+        was, now = str(old.get(_pair(each), {}).get("node", "")), str(each.get("node", ""))
+        if _pair(each) not in old or was == now:
+            continue
+        named = " and ".join(text for text in _pair(each) if text)
+        reason = str(each.get("reason", ""))
+        if not now:
+            yield True, "EgressAddressLost", f"No living node has {named}; {was} had it."
+        elif was:
+            planned = "has released it" in reason
+            told_by = f": {reason}" if reason else ""
+            yield (
+                not planned,
+                "EgressMoved" if planned else "EgressFailover",
+                f"{named} went from {was} to {now}{told_by}.",
+            )
+        else:
+            yield False, "EgressAddressBack", f"{now} has {named}."
+
+
+def _pair(each: Mapping[str, object]) -> tuple[str, str]:
+    return str(each.get("ipv4", "")), str(each.get("ipv6", ""))
