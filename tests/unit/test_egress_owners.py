@@ -118,6 +118,26 @@ def test_a_dead_agent_moves_nothing_while_the_kernel_answers() -> None:
     assert all(len(g.taken) <= 1 for g in segment.gateways.values())
 
 
+def test_answers_that_get_lost_now_and_then_move_nothing_away_from_a_living_kernel() -> None:
+    """A busy machine answers late. Of a gateway that has answered while its agent was silent that proves nothing; a
+    kernel that stays silent does."""
+    segment = Segment()
+    segment.run(2)
+    owner = segment.gateways[segment.best]
+    owner.agent = False
+    segment.run(1)
+    for _ in range(20):
+        owner.outside = False
+        segment.run(0.15)
+        owner.outside = True
+        segment.run(0.5)
+        assert segment.owners() == [owner.name]
+    owner.kernel = False
+    segment.run(2)
+    (other,) = (gateway for gateway in segment.gateways.values() if gateway is not owner)
+    assert other.has
+
+
 def test_gateways_that_cannot_hear_each_other_do_not_share_an_address() -> None:
     segment = Segment(2)
     segment.run(5.0)
@@ -258,7 +278,7 @@ def test_any_order_of_failures_ends_with_one_owner(seed: int) -> None:
                     gateway.has = False
         segment.run(rng.random() * 2)
     for gateway in segment.gateways.values():
-        if not gateway.agent:
+        if not (gateway.agent and gateway.kernel):  # no agent outlives its kernel, or knows what it had
             gateway.has = False
             gateway.owners = Owners(gateway.name, segment.now)
             gateway.owners.configure([segment.want])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SETTLE_S = 3.0  # a gateway must be alive that long before a pair moves to it from a living one
 PROBE_PAUSE_S = 0.05
 ANSWERED_PAUSE_S = 0.2
+DOUBTS = 5  # probes in a row that a gateway without an agent must leave unanswered
 ASK_PAUSE_S = 0.1
 ISOLATED_S = 0.3  # silence after the first question to witnesses
 GRANT_S = 1.0  # a gateway that does not take what it was granted in that time does not get it
@@ -88,7 +89,9 @@ class _State:
     released: bool = False
     probed_at: float = -1.0
     probing: bool = False
-    quiet_at: float = -1.0  # when a probe was left without an answer
+    quiet_at: float = -1.0  # when a probe was left without an answer, or as many as are asked for
+    quiet: int = 0  # probes in a row without an answer
+    answered_at: float = -1.0
     pause_until: float = 0.0
     moving: bool = False
     granted_at: float = -1.0  # the preferred gateway may take it; this node keeps it until it does
@@ -172,7 +175,11 @@ class Owners:
         state.probing = False
         if answered:
             state.quiet_at, state.pause_until = -1.0, now + ANSWERED_PAUSE_S
-        else:
+            state.quiet, state.answered_at = 0, now
+            return
+        state.quiet += 1
+        # Who was silent and answered all the same has lost its agent only: one lost answer then proves nothing.
+        if state.quiet >= (DOUBTS if state.answered_at >= max(self.started, state.claimed_at) else 1):
             state.quiet_at = now
 
     def grant(self, pair: int, now: float) -> None:
@@ -317,9 +324,11 @@ class Owners:
         state.epoch += 1
         state.holder, state.claimed_at = self.me, now
         state.probed_at = state.quiet_at = -1.0
+        state.quiet = 0
         return Claim(pair, state.epoch, reason)
 
     def _lose(self, state: _State, holder: str, epoch: int, now: float) -> None:
         state.mine, state.moving, state.released, state.granted_at = False, False, False, -1.0
         state.holder, state.epoch, state.claimed_at = holder, epoch, now
         state.probed_at = state.quiet_at = -1.0
+        state.quiet = 0

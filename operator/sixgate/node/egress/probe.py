@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROBE_S = 0.03  # how long an answer may take; a segment answers in less than a millisecond
-TRIES = 2
+PROBE_S = 0.045  # how long an answer may take; a segment answers in less than a millisecond, a busy machine later
+TRIES = 3
 _ETH_P_ARP = 0x0806
 _BROADCAST = b"\xff" * 6
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
