@@ -273,6 +273,8 @@ def test_a_node_that_is_a_gateway_no_more_breaks_no_connection(lab: EgressLab) -
 
 def test_a_dead_agent_stops_nothing_and_its_successor_goes_on(lab: EgressLab) -> None:
     owner = lab.wait_settled()
+    # Who owns the pair is known before the owner's neighbours know: an agent that dies between the two tells nobody.
+    lab.wait(lambda: traffic.ping(lab.lab, "pay", SERVER4, count=2).received == 2, "no answers before anything died")
     epoch = next(row["epoch"] for row in lab.reports(owner) if row["ipv4"] == SOURCE4)
     lab.kill(owner)
     lab.kill("n1")
