@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from e2e.lab.egress import EgressLab
 
-PARTS = ("cost", "failover", "move", "births", "spoof", "restart", "scale", "operator")
-OPT_IN = "quiet"
+USUAL = ("cost", "failover", "move", "births", "spoof", "restart", "scale", "operator")
+PARTS = (*USUAL, "quiet")
 MAX_MOVE_CONNECTIONS = 1000
 
 
@@ -149,7 +149,7 @@ def _epochs(lab: EgressLab) -> dict[str, int]:
 
 
 def run(  # noqa: PLR0917 - one argument per question
-    only: tuple[str, ...] = PARTS,
+    only: tuple[str, ...] = USUAL,
     rounds: int = 9,
     seconds: float = 1.0,
     trials: int = 20,
@@ -168,7 +168,7 @@ def run(  # noqa: PLR0917 - one argument per question
         "operator": partial(measure_operator, report),
         "quiet": partial(measure_quiet, report, quiet_seconds),
     }
-    for name in (*PARTS, OPT_IN):
+    for name in PARTS:
         if name in only:
             parts[name]()
     report.remarks.append("Nodes are namespaces of one machine; agents, traffic and load share its CPUs.")
@@ -178,8 +178,8 @@ def run(  # noqa: PLR0917 - one argument per question
 def main() -> int:
     parser = argparse.ArgumentParser(description="Benchmark of egress.")
     parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    harness.add_only(parser, (*PARTS, OPT_IN))
-    parser.set_defaults(only=PARTS)
+    harness.add_only(parser, PARTS)
+    parser.set_defaults(only=USUAL)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--trials", type=int, default=20)
