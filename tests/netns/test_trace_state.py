@@ -11,6 +11,7 @@ from e2e.lab.natlab import CLIENT4, CLIENT6, SERVER4, embed
 from sixgate.node.bpf import missing_permission
 from tests.netns.nat import Stage, nat64, staged
 from tests.netns.test_metrics_live import BALANCER, VIP
+from tests.netns.untouched import contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,13 @@ def stage(one_stage: Stage) -> Iterator[Stage]:
 
 
 def trace(stage: Stage, source: str, target: str, *words: str, proto: str = "udp") -> dict[str, Any]:
+    """No map of the node is another one afterwards."""
     asked = ["trace", "--from", source, "--to", target, "--proto", proto, *words, "-o", "json"]
-    found: dict[str, Any] = json.loads(stage.sixgate.command(asked, check=False).stdout)
+    before = contents(stage.sixgate.bpffs)
+    done = stage.sixgate.command(asked, check=False)
+    after = contents(stage.sixgate.bpffs)
+    assert {name for name in before if before[name] != after[name]} == set()
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 

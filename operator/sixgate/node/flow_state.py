@@ -54,6 +54,17 @@ def egress_way(root: Path, seen: Seen) -> EgressWay | None:
     return EgressWay(int(target["pair"]), str(way["gateway"]), int(way["flags"])) if way is not None else None
 
 
+def egress_objects(root: Path, version: int) -> tuple[int, ...]:
+    """Numbers of the stateful objects that pairs of this node are, of one family."""
+    path = root / names.map_path("sg_eg_obj")
+    if not path.exists():
+        return ()
+    with Map.from_pin(path, spec=MAPS["sg_eg_obj"]) as table:
+        values = [value for _, value in table.items() if isinstance(value, dict)]
+    bit = 1 if version == 4 else 2
+    return tuple(sorted({int(str(value[f"obj{version}"])) for value in values if int(str(value["families"])) & bit}))
+
+
 def egress_object(root: Path, pair: int, seen: Seen) -> int | None:
     """The number of the stateful object that a pair is, of the packet's family."""
     found = _get(root, "sg_eg_obj", pair)

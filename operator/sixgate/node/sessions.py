@@ -117,6 +117,12 @@ class Sessions:
         after = _moved(seen, End(ip_address(mapping["out"]), int(mapping["out_port"])), target)
         return Told(name, _reason(seen, after), self._known(name, mapping, after), after, str(target.address))
 
+    def of_any(self, seen: Seen, numbers: tuple[int, ...]) -> Told | None:
+        """A packet that came for one of some objects, which the frame around it says and nothing in it: the one that
+        knows it, else one of a new session. None where there is no object."""
+        told = [self.outbound(seen, number) for number in numbers]
+        return next((each for each in told if each.after is not None), told[0] if told else None)
+
     def _new(self, seen: Seen, name: str, prefix: IPv6Network | None) -> Told:
         """No mapping: a beginning makes one, anything else is dropped."""
         if not seen.begins:

@@ -195,11 +195,24 @@ class _Bench:
             step, out, done = self._one(*found, frame, device, hook)
             step = self._through_nat(step)
             steps.append(step)
+            if step.verdict == "pass" and not done and (chained := self._chained(*found)) is not None:
+                told = self._stateful(*chained, frame, device, hook)
+                if told is not None:
+                    return [*steps, told], frame
+                step, out, done = self._one(*chained, frame, device, hook)
+                steps.append(step)
             if step.verdict == "slow" and hook == "tc-ingress" and step.reason not in _SENDS_CLONES:
                 return self._slow(steps, frame)
             if done:
                 return steps, out
         return steps, frame
+
+    def _chained(self, item: ObjectSpec, attachment: Attachment) -> tuple[ObjectSpec, Attachment] | None:
+        """Who is asked for what egress lets pass at a pod's device: the program of the gateway's other devices."""
+        if attachment.program != "sg_pod_tc" or not item.constants.get("sg_eg_chained"):
+            return None
+        found = ((o, a) for o in self._spec.objects for a in o.attachments if a.program == "sg_uplink_tc")
+        return next(found, None)
 
     def _stateful(
         self, item: ObjectSpec, attachment: Attachment, frame: bytes, device: Device, hook: str
@@ -214,6 +227,10 @@ class _Bench:
             if way is not None and way.flags & SgEgWayFlag.SG_EG_HERE:
                 number = flow_state.egress_object(self._options.bpffs, way.pair, seen)
                 told = self._sessions.outbound(seen, number) if number is not None else None
+        elif attachment.program == "sg_tunnel_tc":
+            told = self._sessions.of_any(
+                seen, flow_state.egress_objects(self._options.bpffs, seen.source.address.version)
+            )
         elif not flow_state.is_vip(self._options.bpffs, seen):
             told = self._sessions.look(seen)
         if told is None:
@@ -273,7 +290,8 @@ class _Bench:
         told = ""
         if reason == "SG_OK_EGRESS" and (way := flow_state.egress_way(self._options.bpffs, seen)) is not None:
             self.target = way.gateway
-            told = f"for {owner} it goes through the tunnel to gateway {way.gateway}, which changes its source."
+            how = "straight" if way.flags & SgEgWayFlag.SG_EG_DIRECT else "through the tunnel"
+            told = f"for {owner} it goes {how} to gateway {way.gateway}, which changes its source."
         step = Step(
             device.name, hook, attachment.program, reason, "" if _is_foreign(reason) else owner, seen, after, told
         )
