@@ -206,6 +206,9 @@ class EgressLab:
         spaces = [{"kind": "Namespace", "metadata": {"name": n, "labels": labels}} for n, labels in self.spaces.items()]
         known = self.pods.values() if names is None else [self.pods[name] for name in names]
         self._put(self.cluster / "pods.json", [*spaces, *(pod.document() for pod in known)])
+        if not self.objects:  # an empty file is one that is being written
+            (self.manifests / "objects.yaml").unlink(missing_ok=True)
+            return
         text = yaml.safe_dump_all(list(self.objects.values()))
         temporary = self.manifests / ".new"
         temporary.write_text(text)

@@ -174,8 +174,8 @@ class EgressGatewaySpec(KindSpec):
     new_pods: Literal["Drop", "Hold"] = Field(
         default="Drop",
         description="Traffic of a new pod until its rule is in place; it never leaves by another way. Drop refuses it: "
-        "the pod is told (ICMP, administratively prohibited), and connections fail at once. Hold discards it without "
-        "a word: connections wait, and stand when the pod has sent its next SYN.",
+        "the pod is told (ICMP, administratively prohibited), and connections fail with their first SYN or the second. "
+        "Hold discards it without a word: connections wait, and stand when the pod has sent its next SYN.",
     )
     no_gateway: Literal["Drop", "Hold"] = Field(
         default="Drop",
