@@ -137,7 +137,7 @@ class Bench:
         return float(result.duration_ns)
 
     def direct(self) -> float:
-        return float(self.wrapper.program("sg_lb_nothing").test_run(self.which.frame, repeat=REPEAT).duration_ns)
+        return float(self.wrapper.program("sg_nothing").test_run(self.which.frame, repeat=REPEAT).duration_ns)
 
     def balanced(self) -> float:
         """A packet in some hundred thousand asks for a next hop anew and goes to tc; more would be another figure."""
@@ -164,7 +164,7 @@ class Bench:
         program = self.wrapper.program
         return {
             "direct": self.direct,
-            "nothing": partial(self.through, program("sg_lb_nothing")),
+            "nothing": partial(self.through, program("sg_nothing")),
             "move": partial(self.through, program("sg_lb_move")),
             "floor": partial(self.through, program(self.which.floor)),
             "balanced": self.balanced,

@@ -12,7 +12,7 @@
 #include "lib/flow_xdp.h"
 #include "lib/flow.h"
 #include "lib/lb_send_xdp.h"
-#include "lib/lb.h"
+#include "lib/lb_fast.h"
 
 SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* For the balancer's benchmarks by BPF_PROG_TEST_RUN, which does not restore a packet between repeats. sg_lb_wrap puts the packet back as it was, gives it
- * another source and calls the program under test. sg_lb_floor is the least that a balancer can do: VIP by hash, ring, backend, two
+/* For the balancer's benchmarks by BPF_PROG_TEST_RUN. sg_lb_wrap puts the packet back as it was, gives it another source and calls the program
+ * under test. sg_lb_floor is the least that a balancer can do: VIP by hash, ring, backend, two
  * counters per CPU, IPIP. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -8,6 +8,7 @@
 #include <linux/ipv6.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "wrap.h"
 
 #define RING 65537
 
@@ -20,24 +21,15 @@ struct sg_wrap {
 };
 
 const volatile struct sg_wrap sg_wrap_cfg = {};
-const volatile int sg_grow = 0; /* of sg_lb_move, bytes */
 __u32 sg_turn = 0;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, 1);
-} sg_target SEC(".maps");
 
 SEC("xdp")
 int sg_lb_wrap(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	long delta = (end - data) - (long)sg_wrap_cfg.len;
+	void *data, *end;
 	__u32 flow;
 
-	if (delta && bpf_xdp_adjust_head(ctx, (int)delta))
+	if (sg_wrap_undo(ctx, sg_wrap_cfg.len))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -52,13 +44,7 @@ int sg_lb_wrap(struct xdp_md *ctx)
 	return XDP_ABORTED;
 }
 
-/* What the wrapper calls to find its own cost: nothing, and a move of the head. */
-SEC("xdp")
-int sg_lb_nothing(struct xdp_md *ctx __attribute__((unused)))
-{
-	return XDP_TX;
-}
-
+/* What the wrapper calls to find its own cost, beside nothing. */
 SEC("xdp")
 int sg_lb_move(struct xdp_md *ctx)
 {

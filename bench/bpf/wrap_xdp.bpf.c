@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* For benchmarks by BPF_PROG_TEST_RUN, which does not restore a packet between repeats: sg_wrap puts the packet back as it was and calls
+/* For benchmarks by BPF_PROG_TEST_RUN: sg_wrap puts the packet back as it was and calls
  * the program under test; sg_floor is the least a translator can do, moving the head by 20 bytes and transmitting. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "wrap.h"
 
 #define FRAME 64 /* bytes of the packet that are put back; the rest is never touched */
 
@@ -15,23 +16,14 @@ struct sg_frame {
 };
 
 const volatile struct sg_frame sg_original = {};
-const volatile int sg_grow = 0; /* of sg_floor, bytes */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, 1);
-} sg_target SEC(".maps");
 
 SEC("xdp")
 int sg_wrap(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	long delta = (end - data) - (long)sg_original.len;
+	void *data, *end;
 	int i;
 
-	if (delta && bpf_xdp_adjust_head(ctx, (int)delta))
+	if (sg_wrap_undo(ctx, sg_original.len))
 		return XDP_ABORTED;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -59,13 +51,6 @@ int sg_floor(struct xdp_md *ctx)
 	if ((void *)(eth + 1) > end)
 		return XDP_ABORTED;
 	*eth = copy;
-	return XDP_TX;
-}
-
-/* The wrapper's own cost. */
-SEC("xdp")
-int sg_nothing(struct xdp_md *ctx __attribute__((unused)))
-{
 	return XDP_TX;
 }
 

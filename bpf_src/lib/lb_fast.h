@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The balancer's common packet in XDP: TCP or UDP without options, to a port that has an entry of its own. Everything else is sg_lb_general()'s. */
+#ifndef SG_LB_FAST_H
+#define SG_LB_FAST_H
+
+#include "lb.h"
+
+/* Source, key and what forwarding must know of a packet of TCP or UDP without options; the offset of layer 4, or 0 where it is another one. */
+SG_INLINE __u32 sg_lb_plain4(sg_ctx *ctx, struct sg_lb_key *key, struct sg_addr *saddr, struct sg_lb_pkt *p)
+{
+	struct iphdr *ip = sg_data(ctx) + ETH_HLEN;
+
+	if ((void *)(ip + 1) > sg_data_end(ctx))
+		return 0;
+	p->proto = ip->protocol;
+	p->len = bpf_ntohs(ip->tot_len);
+	p->tos = ip->tos;
+	*saddr = sg_addr4(ip->saddr);
+	key->addr = sg_addr4(ip->daddr);
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & ~bpf_htons(SG_IP_DF) || p->len < SG_V4_LEN + 20 ||
+	    sg_v4_illegal_source(ip->saddr))
+		return 0;
+	return ETH_HLEN + SG_V4_LEN;
+}
+
+SG_INLINE __u32 sg_lb_plain6(sg_ctx *ctx, struct sg_lb_key *key, struct sg_addr *saddr, struct sg_lb_pkt *p)
+{
+	struct ipv6hdr *ip6 = sg_data(ctx) + ETH_HLEN;
+	__u8 *b = (__u8 *)ip6;
+
+	if ((void *)(ip6 + 1) > sg_data_end(ctx))
+		return 0;
+	p->v6 = 1;
+	p->proto = ip6->nexthdr;
+	p->len = bpf_ntohs(ip6->payload_len) + SG_V6_LEN;
+	p->tos = (__u8)(b[0] << 4) | (b[1] >> 4);
+	__builtin_memcpy(saddr, &ip6->saddr, 16);
+	__builtin_memcpy(&key->addr, &ip6->daddr, 16);
+	if (b[0] >> 4 != 6 || p->len < SG_V6_LEN + 20 || sg_v6_illegal_source(saddr))
+		return 0;
+	return ETH_HLEN + SG_V6_LEN;
+}
+
+/* The common packet: TCP or UDP without options, to a port that has an entry of its own and asks for a slot and no more. Not a function of its own,
+ * which would cost as much as three lookups. */
+SG_INLINE int sg_lb_fast(sg_ctx *ctx, __be16 proto)
+{
+	const struct sg_lb_chunk *chunk;
+	const struct sg_lb_vip *vip;
+	struct sg_lb_cpu *cpu = NULL;
+	__u32 id, at, ports, len;
+	struct sg_lb_key key = {};
+	struct sg_lb_pkt p = {};
+	struct sg_lb_work *w;
+	struct sg_addr saddr;
+	enum sg_reason reason;
+	__u64 hash;
+	__u8 *data, *head;
+	bool first;
+	int act;
+
+	if (proto == bpf_htons(ETH_P_IP))
+		p.l4 = sg_lb_plain4(ctx, &key, &saddr, &p);
+	else if (proto == bpf_htons(ETH_P_IPV6))
+		p.l4 = sg_lb_plain6(ctx, &key, &saddr, &p);
+	else
+		return SG_LB_FOREIGN;
+	data = sg_data(ctx);
+	head = data + p.l4;
+	if (!p.l4 || (void *)head + 20 > sg_data_end(ctx))
+		return SG_LB_GENERAL;
+	p.l3 = ETH_HLEN;
+	len = sg_frame_len(ctx) - ETH_HLEN;
+	if ((p.proto != IPPROTO_TCP && p.proto != IPPROTO_UDP) || p.len > len || *data & 1 ||
+	    (p.proto == IPPROTO_TCP && head[12] < 0x50))
+		return SG_LB_GENERAL;
+	ports = *(const __u32 *)head;
+	key.port = *(__be16 *)(head + 2);
+	key.proto = p.proto;
+	vip = bpf_map_lookup_elem(&sg_lb_vip, &key);
+	/* What takes more than a slot is for the general path. */
+	if (!vip || vip->flags & ~SG_LB_SERVICE_ONLY)
+		return SG_LB_GENERAL;
+	first = p.proto == IPPROTO_TCP && sg_lb_is_first(head[13]);
+	hash = sg_lb_hash_flow(vip, &saddr, &key.addr, ports, p.proto);
+	chunk = sg_lb_chunk(vip, hash, &at);
+	if (!chunk)
+		return SG_LB_GENERAL;
+	id = chunk->slot[at].backend;
+	if (unlikely(chunk->slot[at].former)) {
+		id = 0;
+		w = bpf_map_lookup_elem(&SG_LB_WORK_MAP, &id);
+		if (!w)
+			return SG_LB_GENERAL;
+		__builtin_memset(&w->ask, 0, sizeof(w->ask));
+		w->ask.key.saddr = saddr;
+		w->ask.key.daddr = key.addr;
+		w->ask.key.sport = ports & 0xffff;
+		w->ask.key.dport = key.port;
+		w->ask.key.proto = p.proto;
+		w->ask.hash = hash;
+		w->ask.first = first;
+		sg_lb_ask_chunk(&w->ask, vip, chunk, chunk->slot[at]);
+		id = (__u16)sg_lb_track(&w->ask);
+		first = w->ask.fresh;
+	}
+	p.dport = key.port;
+	p.delta = vip->port_delta;
+	p.spread = hash >> 32;
+	act = sg_lb_send(ctx, &p, id, &cpu, &reason);
+	return sg_lb_done(act, reason, vip->stat, cpu, 1, len, first);
+}
+
+#endif
