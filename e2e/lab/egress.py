@@ -295,6 +295,10 @@ class EgressLab:
         self.wait(lambda: self.owner(node) != "", lambda: f"{node} knows no owner\n{self.tail(node)}")
         return self.owner(node)
 
+    def pinned(self, node: str, name: str) -> bool:
+        """Whether the node has a map of that name."""
+        return (self._bpffs / node / "maps" / name).exists()
+
     def wait_settled(self, source: str = SOURCE4) -> str:
         """The owner of a pair, once it is the one that should have it and every node knows."""
 

@@ -266,6 +266,8 @@ def test_a_node_that_is_a_gateway_no_more_breaks_no_connection(lab: EgressLab) -
     finally:
         for end in (*mine, *theirs):
             end.close()
+        # Its maps go when its connections have; a gateway again before that is killed halfway by the next test.
+        lab.wait(lambda: not lab.pinned(old, "sg_work_tc"), lambda: f"{old} keeps its maps\n{lab.tail(old)}")
         lab.gateways.add(old)
         lab.write()
         lab.wait_settled()
