@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".yaml", ".yml", ".json")
 BROKEN_FILE = "BrokenFile"
 DUPLICATE = "Duplicate"
-EMPTY = "the file should hold manifests and is empty, as while it is written; its objects go when it is removed"
 
 Signature = tuple[tuple[str, int, int, int], ...]  # name, time of change in ns, size, inode
 
@@ -117,10 +116,7 @@ class Directory:
     def _read_file(self, path: Path, problems: list[Located]) -> tuple[Held, ...]:
         before = self._held.get(path.name, ())
         try:
-            text = path.read_text()
-            if before and not text.strip():
-                raise ManifestError(f"{path.name}:1: {EMPTY}")
-            documents = read_documents(path.name, text)
+            documents = read_documents(path.name, path.read_text())
         except ManifestError as error:
             problems.append(_broken(path.name, str(error), before))
             return before
