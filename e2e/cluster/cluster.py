@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -99,6 +100,13 @@ class Cluster:
         if check and done.returncode:
             raise ClusterError(f"`kubectl {' '.join(arguments)}` must succeed, and it said: {done.stderr.strip()}")
         return done.stdout if done.returncode == 0 else done.stdout + done.stderr
+
+    def sixgate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`kubectl sixgate` as admin, with the same kubectl in its PATH."""
+        environment = self.server.environment()
+        environment["PATH"] = f"{self.server.binaries.kubectl.parent}:{environment['PATH']}"
+        command = self.command([sys.executable, "-m", "sixgate", "cluster", *arguments])
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def helm(self, *arguments: str, major: int = 3, check: bool = True) -> subprocess.CompletedProcess[str]:
         """helm of a major version as admin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,22 @@ def nat64(scene: Scene) -> str:
     if not seen.startswith("198.51.100."):
         raise ClusterError(f"The server must see an address of {plan.GATEWAY_POOL}, and it saw {seen or 'nobody'}.")
     return f"pod {pod.addresses[0]} on n3 is {seen} to {plan.OUT4}, through n1"
+
+
+def traced(scene: Scene) -> str:
+    """The same packet explained, from the pod's node to where it leaves the cluster."""
+    pod = scene.pods["v6"]
+    words = ["--from", f"[{pod.addresses[0]}]:4000", "--to", f"[{plan.translated(plan.OUT4)}]:{PORT}", "-o", "json"]
+    done = scene.cluster.sixgate("trace", *words)
+    try:
+        told = json.loads(done.stdout)
+    except ValueError:
+        raise ClusterError(f"A trace must be told, and kubectl sixgate says: {done.stderr or done.stdout}") from None
+    nodes = [row["node"] for row in told["nodes"]]
+    last = told["nodes"][-1]["steps"][-1:] or [{"object": ""}]
+    if nodes[0] != "n3" or len(nodes) != 2 or told["dropped"] or last[0]["object"] != f"NAT46Gateway/{GATEWAY}":
+        raise ClusterError(f"n3 must send it to a gateway, which translates it; the trace is {json.dumps(told)[:1500]}")
+    return f"{' → '.join(nodes)}: {told['end']}"
 
 
 def nat46(scene: Scene) -> str:

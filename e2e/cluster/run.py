@@ -142,6 +142,7 @@ def _proofs(report: Run, scene: Scene) -> None:
     report.step("NAT64 by a prefix and a pool", lambda: proofs.nat64_stateful(scene), always=True)
     report.step("DNS64: a name with an IPv4 address only", lambda: gateways.dns64(scene))
     report.step("NAT64: IPv6-only pod to IPv4-only host", lambda: proofs.nat64(scene), always=True)
+    report.step("kubectl sixgate trace, node by node", lambda: proofs.traced(scene))
     report.step("NAT46: IPv4-only host to IPv6-only pod", lambda: proofs.nat46(scene))
     report.step("every example is taken", lambda: objects.apply_examples(scene))
     report.step("helm test sends packets", lambda: helm_test(scene))

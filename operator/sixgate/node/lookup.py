@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
 
 _UNREACHABLE = {6: "black hole", 7: "unreachable", 8: "prohibited"}
 _LOCAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a packet goes next. `device` and `address`, the next hop, are empty where it goes nowhere or stays here."""
+
+    sentence: str
+    device: str = ""
+    address: str = ""
+    here: bool = False
 
 
 class RouteLookup:
@@ -37,19 +48,20 @@ class RouteLookup:
             return ""
         return self._name(found)
 
-    def explain(self, address: str) -> str:
-        """How a packet to `address` leaves, as one sentence."""
+    def explain(self, address: str) -> Hop:
+        """How a packet to `address` leaves."""
         found = self._ask(address)
         if isinstance(found, str):
-            return f"The kernel has no way to {address}: {found}."
+            return Hop(f"The kernel has no way to {address}: {found}.")
         if found["type"] == _LOCAL:
-            return f"{address} is an address of this host, which takes the packet itself."
+            return Hop(f"{address} is an address of this host, which takes the packet itself.", here=True)
         if found["type"] in _UNREACHABLE:
-            return f"The route to {address} is {_UNREACHABLE[found['type']]}: the kernel drops the packet."
+            return Hop(f"The route to {address} is {_UNREACHABLE[found['type']]}: the kernel drops the packet.")
         via = found.get_attr("RTA_GATEWAY") or (found.get_attr("RTA_VIA") or {}).get("addr")
         device = self._name(found)
         hop = str(ip_address(via)) if via else address
-        return f"It leaves through {device} {'by way of' if via else 'straight to'} {hop}{self._neighbour(hop, found)}."
+        how = "by way of" if via else "straight to"
+        return Hop(f"It leaves through {device} {how} {hop}{self._neighbour(hop, found)}.", device, hop)
 
     def _ask(self, address: str) -> Any:
         """A route message, or the kernel's words of refusal."""

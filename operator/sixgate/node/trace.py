@@ -21,7 +21,7 @@ from sixgate.node.bpf.object import BpfObject
 from sixgate.node.bpf.prog import SkbContext, XdpContext
 from sixgate.node.columns import columns_of
 from sixgate.node.inspect import count_of
-from sixgate.node.lookup import RouteLookup
+from sixgate.node.lookup import Hop, RouteLookup
 from sixgate.node.metrics import object_counters
 from sixgate.node.netlink import Netlink
 from sixgate.node.observe import observe_devices
@@ -97,12 +97,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All steps of one packet, and how it leaves: `route` is a sentence of the kernel's own look-up."""
+    """All steps of one packet, what it is at the end, and how it leaves: `hop` is the kernel's own look-up, None where
+    the packet does not. `arrives` is the device that it comes in at where it goes, where that is known."""
 
     packet: Seen
     device: str
     steps: tuple[Step, ...]
-    route: str
+    hop: Hop | None
+    after: Seen
+    arrives: str = ""
+
+    @property
+    def route(self) -> str:
+        return self.hop.sentence if self.hop is not None else ""
 
     @property
     def dropped(self) -> bool:
@@ -135,6 +142,15 @@ class Trace:
                 for step in self.steps
             ],
             "route": self.route,
+            "after": _ends(self.after),
+            "hop": {
+                "device": self.hop.device,
+                "address": self.hop.address,
+                "here": self.hop.here,
+                "arrives": self.arrives,
+            }
+            if self.hop is not None
+            else None,
             "sentences": list(self.sentences()),
         }
 
@@ -158,8 +174,15 @@ def trace(frame: bytes, spec: NodeConfigSpec, options: NodeOptions, device: str 
         last = steps[-1] if steps else None
         leaves = last is None or last.verdict in {"pass", "ok"}
         seen = packets.read(frame) or packet
-        route = routing.explain(target or str(seen.target.address)) if leaves else ""
-    return Trace(packet, name, tuple(steps), route)
+        hop = routing.explain(target or str(seen.target.address)) if leaves else None
+    after = last.after if last is not None else packet
+    return Trace(packet, name, tuple(steps), hop, after, bench.arrives)
+
+
+def _ends(seen: Seen) -> dict[str, object]:
+    """A packet as the question that it would be at its next node."""
+    inner = _ends(seen.inner) if seen.inner is not None else None
+    return {"source": str(seen.source), "target": str(seen.target), "proto": seen.protocol, "inner": inner}
 
 
 class _Bench:
@@ -172,6 +195,7 @@ class _Bench:
         self._sessions = Sessions.of(options.bpffs, spec, dict(given.given) if given is not None else {})
         self._packet: Seen | None = None
         self.target = ""  # where the packet goes, where that is not in the frame
+        self.arrives = ""  # the device that it comes in at there, of a tunnel
         self._loaded: dict[str, BpfObject] = {}
         self._stack = ExitStack()
 
@@ -290,7 +314,9 @@ class _Bench:
         told = ""
         if reason == "SG_OK_EGRESS" and (way := flow_state.egress_way(self._options.bpffs, seen)) is not None:
             self.target = way.gateway
-            how = "straight" if way.flags & SgEgWayFlag.SG_EG_DIRECT else "through the tunnel"
+            direct = bool(way.flags & SgEgWayFlag.SG_EG_DIRECT)
+            self.arrives = "" if direct else next((x.name for x in self._spec.links if x.kind == "vxlan"), "")
+            how = "straight" if direct else "through the tunnel"
             told = f"for {owner} it goes {how} to gateway {way.gateway}, which changes its source."
         step = Step(
             device.name, hook, attachment.program, reason, "" if _is_foreign(reason) else owner, seen, after, told

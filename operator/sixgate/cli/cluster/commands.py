@@ -190,9 +190,11 @@ def build() -> typer.Typer:
     app.command(name="nodes")(nodes)
     for name, kinds, text in LISTS:
         app.command(name=name)(_lister(kinds, text))
-    from sixgate.cli.cluster.sysdump import sysdump  # noqa: PLC0415 - which takes its options from here
+    from sixgate.cli.cluster.sysdump import sysdump  # noqa: PLC0415 - which take their options from here
+    from sixgate.cli.cluster.trace import trace  # noqa: PLC0415
 
     app.command(name="sysdump")(sysdump)
+    app.command(name="trace")(trace)
     return app
 
 

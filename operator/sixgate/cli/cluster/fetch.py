@@ -11,7 +11,7 @@ from sixgate.api.parse import KINDS
 from sixgate.cli.cluster.model import Installation, NodeRow, ObjectRow, node_rows, object_row, operator_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sixgate.kube import KubeClient
 
@@ -57,10 +57,17 @@ async def objects_of(client: KubeClient, kinds: Iterable[str]) -> tuple[ObjectRo
     return tuple(sorted((row for rows in found for row in rows), key=lambda row: (row.kind, row.name)))
 
 
-async def _pages(client: KubeClient, path: str, accept: str = "application/json") -> Any:
+async def items(client: KubeClient, path: str, params: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Everything at `path`, as the server has it."""
+    return [raw async for page in _pages(client, path, more=params or {}) for raw in page["items"]]
+
+
+async def _pages(
+    client: KubeClient, path: str, accept: str = "application/json", more: Mapping[str, str] | None = None
+) -> Any:
     token = ""
     while True:
-        params = {"limit": PAGE, **({"continue": token} if token else {})}
+        params = {"limit": PAGE, **(more or {}), **({"continue": token} if token else {})}
         page = await client.request("GET", path, params=params, accept=accept, timeout_s=LIST_TIMEOUT_S)
         yield page
         token = str(page["metadata"].get("continue") or "")
