@@ -35,6 +35,9 @@ COMMANDS = all_commands()
 BUILT_IN = frozenset(
     {"namespace", "namespaces", "crd", "configmap", "cm", "node", "nodes", "pods", "events", "daemonset", "deployment"}
 )
+VERBS = frozenset(
+    {"get", "describe", "apply", "label", "logs", "cordon", "uncordon", "delete", "wait", "explain", "events"}
+)
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -133,12 +136,13 @@ def test_kubectl_knows_what_is_asked_for(command: Command) -> None:
     while words and words[0] in {"-n", "--namespace"}:
         words = words[2:]
     verb = words[0]
-    assert verb in {"get", "describe", "apply", "label", "logs", "cordon", "uncordon", "delete", "wait", "explain"}, (
-        verb
-    )
+    assert verb in VERBS, verb
     if verb in {"get", "describe", "label", "delete", "explain"}:
         for name in words[1].split(","):
             assert name.partition("/")[0].partition(".")[0] in resources(), name
+    if verb == "events":
+        assert words[1] == "--for"
+        assert words[2].partition("/")[0] in resources(), words[2]
     for flag, value in pairwise(words):
         if flag == "-f" and value != "-":
             assert (ROOT / value).exists(), value

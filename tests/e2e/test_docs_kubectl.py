@@ -9,7 +9,7 @@ from e2e.apiserver.cluster import Cluster
 from tests.docs.blocks import ROOT, Command, all_commands
 
 # What reads, and what applies or labels; the others need kubelets (logs), or take the CRDs away from other tests.
-VERBS = ("get", "describe", "apply", "label", "cordon", "uncordon")
+VERBS = ("get", "describe", "apply", "label", "cordon", "uncordon", "events")
 NODE_CONFIG = {
     "apiVersion": "sixgate.io/v1alpha1",
     "kind": "NodeConfig",
