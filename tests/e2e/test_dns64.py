@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dns.exception import DNSException
 
 from e2e.apiserver.cluster import NAMESPACE, ROOT, Cluster, Refused
 from e2e.apiserver.resolver_pod import POD_PORT, ResolverPod
@@ -32,12 +33,19 @@ def dns64(name: str, **changes: Any) -> dict[str, Any]:
     return gateway(name, dns64=spec | changes)
 
 
+@pytest.fixture(autouse=True)
+def no_config_map(cluster: Cluster) -> None:
+    """Before each test, when the operator of the last one has ended: one that lives makes it again at once."""
+    with suppress(Refused):
+        cluster.call("DELETE", CONFIG_MAP)
+
+
 @pytest.fixture
 def name(cluster: Cluster) -> Iterator[str]:
     """A gateway's name that no other test has: the directory of its resolver is named by it."""
     name = f"gw-{secrets.token_hex(4)}"
     yield name
-    for path in (CONFIG_MAP, f"{SERVICES}/sixgate-dns64-{name}", f"{SLICES}/sixgate-dns64-{name}"):
+    for path in (f"{SERVICES}/sixgate-dns64-{name}", f"{SLICES}/sixgate-dns64-{name}"):
         with suppress(Refused):
             cluster.call("DELETE", path)
 
@@ -168,14 +176,21 @@ def test_a_resolver_answers_from_the_config_map(cluster: Cluster, operator: Star
         pod.upstream(UPSTREAM, UPSTREAM_PORT, v4only__example="203.0.113.20", other__example="198.51.100.7")
         pod.mount({})
         process = pod.resolver(name)
-        pod.wait("a reason", lambda: "has no files of the gateway" in pod.ready())
+        pod.wait("a word about it", lambda: "has no files of the gateway" in pod.log(name))
+        assert pod.ready() == "ok", "an installation that waits for its pods does not wait for a gateway"
         pod.mount(files(cluster))
-        pod.wait("a resolver", lambda: pod.ready() == "ok")
 
         def asked(question: str) -> list[str]:
             return pod.ask(question, "AAAA", "::1", POD_PORT)
 
-        assert asked("v4only.example") == ["2001:db8:64::cb00:7114"]
+        def answers() -> bool:
+            try:
+                return asked("v4only.example") == ["2001:db8:64::cb00:7114"]
+            except (OSError, DNSException):
+                return False
+
+        pod.wait("an answer", answers)
+        pod.wait("its readiness", lambda: pod.ready() == "ok")
 
         before = files(cluster)
         cluster.apply(dns64(name, excludeIPv4CIDRs=["198.51.100.0/24"]))
