@@ -89,16 +89,21 @@ def nat64(scene: Scene) -> str:
 def traced(scene: Scene) -> str:
     """The same packet explained, from the pod's node to where it leaves the cluster."""
     pod = scene.pods["v6"]
-    words = ["--from", f"[{pod.addresses[0]}]:4000", "--to", f"[{plan.translated(plan.OUT4)}]:{PORT}", "-o", "json"]
-    done = scene.cluster.sixgate("trace", *words)
+    words = [
+        "--from",
+        f"[{pod.addresses[0]}]:4000",
+        "--to",
+        f"[{plan.translated(plan.OUT4, plan.STATEFUL_PREFIX)}]:{PORT}",
+    ]
+    done = scene.cluster.sixgate("trace", *words, "-o", "json")
     try:
         told = json.loads(done.stdout)
     except ValueError:
         raise ClusterError(f"A trace must be told, and kubectl sixgate says: {done.stderr or done.stdout}") from None
     nodes = [row["node"] for row in told["nodes"]]
     last = told["nodes"][-1]["steps"][-1:] or [{"object": ""}]
-    if nodes[0] != "n3" or len(nodes) != 2 or told["dropped"] or last[0]["object"] != f"NAT46Gateway/{GATEWAY}":
-        raise ClusterError(f"n3 must send it to a gateway, which translates it; the trace is {json.dumps(told)[:1500]}")
+    if nodes[0] != "n3" or len(nodes) != 2 or told["dropped"] or last[0]["object"] != f"NAT46Gateway/{POOL}":
+        raise ClusterError(f"n3 must send it to n1, which translates it; the trace is {json.dumps(told)[:1500]}")
     return f"{' → '.join(nodes)}: {told['end']}"
 
 
