@@ -16,20 +16,27 @@ if TYPE_CHECKING:
     from sixgate.api.nodeconfig import NodeConfigSpec
 
 
+FromOption = Annotated[str, typer.Option("--from", help="Sender: ADDRESS or ADDRESS:PORT, IPv6 in brackets.")]
+ToOption = Annotated[str, typer.Option("--to", help="Destination, as the sender writes it.")]
+ProtoOption = Annotated[Literal["tcp", "udp", "icmp"], typer.Option(help="Protocol; icmp is an echo request.")]
+LengthOption = Annotated[int, typer.Option(min=0, max=65000, help="Bytes of payload.")]
+OutputOption = Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")]
+
+
 def trace(  # noqa: PLR0917 - options, which are given by name
-    source: Annotated[str, typer.Option("--from", help="Sender: ADDRESS or ADDRESS:PORT, IPv6 in brackets.")],
-    target: Annotated[str, typer.Option("--to", help="Destination, as the sender writes it.")],
-    proto: Annotated[Literal["tcp", "udp", "icmp"], typer.Option(help="Protocol; icmp is an echo request.")] = "tcp",
+    source: FromOption,
+    target: ToOption,
+    proto: ProtoOption = "tcp",
     device: Annotated[
         str, typer.Option("--device", help="Device that it arrives at; by default the one that leads to the sender.")
     ] = "",
-    length: Annotated[int, typer.Option(min=0, max=65000, help="Bytes of payload.")] = 0,
+    length: LengthOption = 0,
     flags: Annotated[str, typer.Option(help="TCP flags, some of fin,syn,rst,psh,ack.")] = "syn",
     ttl: Annotated[int, typer.Option(min=0, max=255, help="Hop limit of the packet.")] = 64,
     bpffs: common.BpffsOption = BPFFS,
     state_dir: common.StateOption = STATE_DIR,
     objects: common.ObjectsOption = None,
-    output: Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")] = "text",
+    output: OutputOption = "text",
 ) -> None:
     """Tell what this node would do with a packet: which object catches it, what it becomes, where it leaves, or why it
     is dropped.

@@ -18,7 +18,6 @@ from sixgate.plan.nodeplan import (
     EgressPlan,
     Feature,
     GatewayFlag,
-    GatewayPlan,
     NatPlan,
     NodePlan,
     ObjectPlan,
@@ -30,13 +29,11 @@ from sixgate.plan.nodeplan import (
 )
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
-    IDS_STEP,
     MAX_HALF_OPEN,
     OWN_PORTS,
     PROTOCOLS,
+    bare_writer,
     has_bits,
-    roomy,
-    rounded,
     state_maps,
 )
 
@@ -145,9 +142,6 @@ def _state(policies: tuple[EgressPlan, ...], made: NodePlan) -> StatefulPlan:
         spaces=tuple(spaces),
         bindings=(),
         services=(),
-        ids=rounded(sum(item.max_sessions for item in objects), IDS_STEP),
-        port_entries=roomy(sum(space.count for space in spaces)),
-        half_entries=roomy(sum(item.half_size for item in objects)),
     )
 
 
@@ -161,20 +155,7 @@ def _object(policy: EgressPlan, name: str, space: PortSpacePlan, stat: int, shar
     return ObjectStatePlan(
         name=name,
         owner=policy.owner,
-        gateway=GatewayPlan(
-            owner=policy.owner,
-            prefix="::",
-            mask="::",
-            prefix_len=0,
-            pool6791="::",
-            pool6791_len=0,
-            pool6791_6="::",
-            pool6791_6_len=0,
-            flags=int(GatewayFlag.STATEFUL),
-            low_mtu=LOWEST_IPV6_MTU,
-            stat=stat,
-            tos=0,
-        ),
+        gateway=bare_writer(policy.owner, stat, GatewayFlag.STATEFUL),
         flags=int(flags | StatefulFlag.CLIENTS if limited else flags),
         max_sessions=sessions,
         lifetimes=nat.lifetimes,
@@ -196,7 +177,4 @@ def _joined(one: StatefulPlan, other: StatefulPlan) -> StatefulPlan:
         owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
         objects=objects,
         spaces=spaces,
-        ids=rounded(sum(item.max_sessions for item in objects), IDS_STEP),
-        port_entries=roomy(sum(space.count for space in spaces)),
-        half_entries=roomy(sum(item.half_size for item in objects)),
     )

@@ -21,7 +21,6 @@ from sixgate.plan.nodeplan import (
     AttachmentPlan,
     Feature,
     GatewayFlag,
-    GatewayPlan,
     NatPlan,
     NodePlan,
     ObjectStatePlan,
@@ -34,16 +33,13 @@ from sixgate.plan.nodeplan import (
 from sixgate.plan.pools import rendezvous
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
-    IDS_STEP,
-    LOWEST_IPV6_MTU,
     MAX_HALF_OPEN,
     OWN,
     OWN_PORTS,
     PROTOCOLS,
+    bare_writer,
     has_bits,
     lifetimes,
-    roomy,
-    rounded,
     state_maps,
 )
 
@@ -166,17 +162,12 @@ def _state(balancers: tuple[BalancerPlan, ...], made: NodePlan) -> StatefulPlan:
             )
             for vip in item.vips
         )
-    return _sized(
-        StatefulPlan(
-            owners=tuple(item.owner for item in balancers),
-            objects=tuple(objects),
-            spaces=tuple(spaces.values()),
-            bindings=(),
-            services=tuple(services),
-            ids=0,
-            port_entries=0,
-            half_entries=0,
-        )
+    return StatefulPlan(
+        owners=tuple(item.owner for item in balancers),
+        objects=tuple(objects),
+        spaces=tuple(spaces.values()),
+        bindings=(),
+        services=tuple(services),
     )
 
 
@@ -206,20 +197,7 @@ def _object(each: _Object, spaces: tuple[PortSpacePlan, ...], stat: int) -> Obje
     return ObjectStatePlan(
         name=each.name,
         owner=each.item.owner,
-        gateway=GatewayPlan(
-            owner=each.item.owner,
-            prefix="::",
-            mask="::",
-            prefix_len=0,
-            pool6791="::",
-            pool6791_len=0,
-            pool6791_6="::",
-            pool6791_6_len=0,
-            flags=int(GatewayFlag.STATEFUL | GatewayFlag.UDP_ZERO_CALC),
-            low_mtu=LOWEST_IPV6_MTU,
-            stat=stat,
-            tos=0,
-        ),
+        gateway=bare_writer(each.item.owner, stat, GatewayFlag.STATEFUL | GatewayFlag.UDP_ZERO_CALC),
         flags=int(StatefulFlag.LIVE | StatefulFlag.PAIRED),
         max_sessions=sessions,
         lifetimes=lifetimes(LifetimesSpec()),
@@ -244,23 +222,12 @@ def _joined(one: StatefulPlan | None, other: StatefulPlan) -> StatefulPlan:
     spaces = {space.name: space for space in one.spaces}
     for space in other.spaces:
         spaces[space.name] = _shared(spaces[space.name], space) if space.name in spaces else space
-    return _sized(
-        replace(
-            one,
-            owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
-            objects=(*one.objects, *other.objects),
-            spaces=tuple(spaces.values()),
-            services=(*one.services, *other.services),
-        )
-    )
-
-
-def _sized(plan: StatefulPlan) -> StatefulPlan:
     return replace(
-        plan,
-        ids=rounded(sum(item.max_sessions for item in plan.objects), IDS_STEP),
-        port_entries=roomy(sum(space.count for space in plan.spaces)),
-        half_entries=roomy(sum(item.half_size for item in plan.objects)),
+        one,
+        owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
+        objects=(*one.objects, *other.objects),
+        spaces=tuple(spaces.values()),
+        services=(*one.services, *other.services),
     )
 
 

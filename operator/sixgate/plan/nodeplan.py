@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from sixgate.errors import Ref
 from sixgate.plan.lbplan import BalancerPlan, DecapPlan
+
+IDS_STEP = 512
 
 
 class Feature(IntFlag):
@@ -285,19 +288,40 @@ class ReservationPlan:
     bits: int
 
 
+def rounded(number: int, step: int) -> int:
+    return max(step, -(-number // step) * step)
+
+
+@lru_cache(maxsize=1024)
+def roomy(count: int) -> int:
+    """Room for `count` entries and some to come: a map that has to be made anew carries all its entries over."""
+    step = max(4096, 1 << max(0, count.bit_length() - 3))
+    return rounded(count, step)
+
+
 @dataclass(frozen=True, slots=True)
 class StatefulPlan:
-    """Everything on one node that keeps sessions. `ids` is how many of them there may be."""
+    """Everything on one node that keeps sessions, and the room that its maps need."""
 
     owners: tuple[Ref, ...]
     objects: tuple[ObjectStatePlan, ...]
     spaces: tuple[PortSpacePlan, ...]
     bindings: tuple[BindingPlan, ...]
     services: tuple[ServicePlan, ...]
-    ids: int
-    port_entries: int
-    half_entries: int
     reservations: tuple[ReservationPlan, ...] = ()
+
+    @property
+    def ids(self) -> int:
+        """How many sessions there may be."""
+        return rounded(sum(item.max_sessions for item in self.objects), IDS_STEP)
+
+    @property
+    def port_entries(self) -> int:
+        return roomy(sum(space.count for space in self.spaces))
+
+    @property
+    def half_entries(self) -> int:
+        return roomy(sum(item.half_size for item in self.objects))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ things stand in arrays is the node's business (`numbers` of a NodeConfig): it mu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.api.stateful import LifetimesSpec, NatServiceSpec, StatefulSpec
 from sixgate.errors import Ref
 from sixgate.plan.nodeplan import (
+    IDS_STEP,
     BindingPlan,
     GatewayFlag,
     GatewayPlan,
@@ -28,6 +28,7 @@ from sixgate.plan.nodeplan import (
     ServicePlan,
     StatefulFlag,
     StatefulPlan,
+    roomy,
 )
 from sixgate.plan.pools import PoolSlice, Shares, share_out
 
@@ -37,7 +38,6 @@ ALL_BLOCKS = 65536 // PORTS_PER_BLOCK
 SINGLE_ADDRESSES = 64  # up to this many addresses of a node stand apart, with all their ports: nothing ever moves them
 MAX_POOLS = 64  # of one object: the data plane's bound
 MAX_PORT_ENTRIES = 1 << 21  # of 280 bytes each
-IDS_STEP = 512
 MAX_HALF_OPEN = 65536
 SERVICE_SESSIONS = 262144
 LOWEST_IPV6_MTU = 1280
@@ -87,7 +87,6 @@ def stateful_plan(parts: tuple[StatefulPart, ...], writers: tuple[GatewayPlan, .
     by_ref = {part.ref: writer for part, writer in zip(parts, writers, strict=True)}
     objects = tuple(_object(source, by_ref[source.part.ref], spaces) for source in sources)
     bindings = tuple(binding for part in parts for binding in _bindings(part, spaces))
-    sessions = sum(item.max_sessions for item in objects)
     return StatefulPlan(
         owners=tuple(part.ref for part in parts),
         objects=objects,
@@ -95,9 +94,6 @@ def stateful_plan(parts: tuple[StatefulPart, ...], writers: tuple[GatewayPlan, .
         bindings=bindings,
         reservations=_reservations(bindings),
         services=tuple(service for part in parts for service in _services(part)),
-        ids=rounded(sessions, IDS_STEP),
-        port_entries=roomy(sum(space.count for space in spaces)),
-        half_entries=roomy(sum(item.half_size for item in objects)),
     )
 
 
@@ -143,11 +139,20 @@ def writer(gateway: NAT46Gateway, stat: int) -> GatewayPlan:
         flags |= GatewayFlag.PREFIX | GatewayFlag.WKP_STRICT
     if stateful is not None:
         flags |= GatewayFlag.STATEFUL
+    made = bare_writer(gateway.ref, stat, flags)
+    if prefix is not None:
+        address, mask = str(prefix.network_address), str(prefix.netmask)
+        made = replace(made, prefix=address, mask=mask, prefix_len=prefix.prefixlen)
+    return replace(made, obj=pool_object(gateway)) if stateful is not None else made
+
+
+def bare_writer(owner: Ref, stat: int, flags: GatewayFlag) -> GatewayPlan:
+    """How packets are written of an object that maps no prefix."""
     return GatewayPlan(
-        owner=gateway.ref,
-        prefix=str(prefix.network_address) if prefix else "::",
-        mask=str(prefix.netmask) if prefix else "::",
-        prefix_len=prefix.prefixlen if prefix else 0,
+        owner=owner,
+        prefix="::",
+        mask="::",
+        prefix_len=0,
         pool6791="::",
         pool6791_len=0,
         pool6791_6="::",
@@ -156,7 +161,6 @@ def writer(gateway: NAT46Gateway, stat: int) -> GatewayPlan:
         low_mtu=LOWEST_IPV6_MTU,
         stat=stat,
         tos=0,
-        obj=pool_object(gateway) if stateful is not None else "",
     )
 
 
@@ -356,14 +360,3 @@ def _services(part: StatefulPart) -> Iterator[ServicePlan]:
 
 def _backends(service: NatServiceSpec) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(item.address), item.port, item.weight) for item in service.backends)
-
-
-def rounded(number: int, step: int) -> int:
-    return max(step, -(-number // step) * step)
-
-
-@lru_cache(maxsize=1024)
-def roomy(count: int) -> int:
-    """Room for `count` entries and some to come: a map that has to be made anew carries all its entries over."""
-    step = max(4096, 1 << max(0, count.bit_length() - 3))
-    return rounded(count, step)

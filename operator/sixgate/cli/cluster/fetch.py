@@ -51,7 +51,7 @@ async def objects_of(client: KubeClient, kinds: Iterable[str]) -> tuple[ObjectRo
 
     async def one(kind: str) -> list[ObjectRow]:
         path = object_path(KINDS[kind].info.plural)
-        return [object_row(kind, raw) async for page in _pages(client, path) for raw in page["items"]]
+        return [object_row(kind, raw) for raw in await items(client, path)]
 
     found = await asyncio.gather(*(one(kind) for kind in kinds))
     return tuple(sorted((row for rows in found for row in rows), key=lambda row: (row.kind, row.name)))

@@ -18,13 +18,11 @@ from sixgate.cli.sysdump import OutputOption, target
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator
 
     from sixgate.kube import KubeClient
 
 LOG_LINES = 2000
 MAX_PODS = 200  # whose logs are taken
-PAGE = "500"
 AT_ONCE = 8
 
 
@@ -81,6 +79,7 @@ def _paths(namespace: str) -> dict[str, str]:
 async def _collect(client: KubeClient, namespace: str, archive: Archive) -> None:
     import asyncio  # noqa: PLC0415
 
+    from sixgate.cli.cluster.fetch import items  # noqa: PLC0415
     from sixgate.kube import ApiError  # noqa: PLC0415
 
     try:
@@ -90,30 +89,17 @@ async def _collect(client: KubeClient, namespace: str, archive: Archive) -> None
     pods: list[dict[str, Any]] = []
     for name, path in _paths(namespace).items():
         try:
-            items = [item async for item in _listed(client, path)]
+            found = await items(client, path)
         except ApiError as error:
             archive.missing(name, error)
             continue
         if name == "namespace/pods.json":
-            pods = items
-        archive.json(name, [cleaned(item) for item in items])
+            pods = found
+        archive.json(name, [cleaned(item) for item in found])
     room = asyncio.Semaphore(AT_ONCE)
     await asyncio.gather(*(_logs(client, namespace, pod, archive, room) for pod in pods[:MAX_PODS]))
     if len(pods) > MAX_PODS:
         archive.missing("logs", f"logs of {MAX_PODS} of {len(pods)} pods were taken")
-
-
-async def _listed(client: KubeClient, path: str) -> AsyncIterator[dict[str, Any]]:
-    token = ""
-    while True:
-        page = await client.request(
-            "GET", path, params={"limit": PAGE, **({"continue": token} if token else {})}, timeout_s=30
-        )
-        for item in page["items"]:
-            yield item
-        token = str(page["metadata"].get("continue") or "")
-        if not token:
-            return
 
 
 async def _logs(

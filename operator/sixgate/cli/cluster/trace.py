@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sixgate.cli import common
 from sixgate.cli.cluster.commands import ContextOption, KubeconfigOption, NamespaceOption
 from sixgate.cli.cluster.walk import Addresses, Packet, walk
+from sixgate.cli.trace import FromOption, LengthOption, OutputOption, ProtoOption, ToOption
 from sixgate.errors import SixgateError
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ EXEC_S = 30
 
 
 def trace(  # noqa: PLR0917 - options, which are given by name
-    source: Annotated[str, typer.Option("--from", help="Sender: ADDRESS or ADDRESS:PORT, IPv6 in brackets.")],
-    target: Annotated[str, typer.Option("--to", help="Destination, as the sender writes it.")],
-    proto: Annotated[Literal["tcp", "udp", "icmp"], typer.Option(help="Protocol; icmp is an echo request.")] = "tcp",
+    source: FromOption,
+    target: ToOption,
+    proto: ProtoOption = "tcp",
     node: Annotated[str, typer.Option("--node", help="Node that it comes to first; by default the sender's own.")] = "",
     device: Annotated[str, typer.Option("--device", help="Device that it arrives at on the first node.")] = "",
-    length: Annotated[int, typer.Option(min=0, max=65000, help="Bytes of payload.")] = 0,
-    output: Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="How to print.")] = "text",
+    length: LengthOption = 0,
+    output: OutputOption = "text",
     namespace: NamespaceOption = "sixgate-system",
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = "",
