@@ -223,6 +223,18 @@ SG_INLINE struct sg_st_sess *sg_st_sess_of(__u32 i)
 			stat_->field++;                                                                                            \
 	} while (0)
 
+/* Takes one from a counter that others change, too, and never below 0. */
+SG_INLINE void sg_st_less(__u32 *counter)
+{
+	if (__sync_fetch_and_sub(counter, 1) == 0)
+		__sync_fetch_and_add(counter, 1);
+}
+
+SG_INLINE __u32 sg_st_proto_number(__u8 proto)
+{
+	return proto == IPPROTO_TCP ? 0 : proto == IPPROTO_UDP ? 1 : 2;
+}
+
 SG_INLINE bool sg_st_same(const struct sg_addr *a, const struct sg_addr *b)
 {
 	return !((a->d[0] ^ b->d[0]) | (a->d[1] ^ b->d[1]));

@@ -30,4 +30,11 @@ struct sg_st {
 	__u32 wish;    /* port asked for, network order; 0 for any (static bindings, simultaneous open) */
 };
 
+/* Beside reasons, sg_st_out() may say that a session has to be made: by sg_st_open(), which is not called from there, because a chain of
+ * calls must not be longer than eight. */
+#define SG_ST_OPEN (SG_REASON_MAX + 1)
+#define SG_ST_OPEN_KNOWN (SG_REASON_MAX + 2) /* on the mapping that was found */
+#define SG_ST_OPEN_ANEW (SG_REASON_MAX + 3)  /* in place of a service's session that was found, and closes */
+#define SG_ST_OPEN_AGAIN (SG_REASON_MAX + 4) /* once session `evict` has ended, whose port it gets */
+
 #endif

@@ -3,7 +3,13 @@
 #ifndef SG_ST_FRAG_H
 #define SG_ST_FRAG_H
 
+#include "st.h"
 #include "xlat.h"
+
+/* Later fragments wait in the slow path for their first one. */
+#ifndef SG_ST_HOLD
+#define SG_ST_HOLD 0
+#endif
 
 struct sg_st_frag_key {
 	struct sg_addr saddr;

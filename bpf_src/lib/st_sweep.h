@@ -4,7 +4,8 @@
 #ifndef SG_ST_SWEEP_H
 #define SG_ST_SWEEP_H
 
-#include "st_core.h"
+#include "st_sess.h"
+#include "st_state.h"
 
 #define SG_CLOCK_MONOTONIC 1
 #define SG_SWEEP_STEP_NS 20000000ULL
