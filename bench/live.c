@@ -6,20 +6,12 @@
  * With COUNT, frames take turns over that many flows: number N * STRIDE % COUNT has the source address + that number / PORTS and the
  * port + that number % PORTS.
  *
- * The kernel runs the program of OBJECT (live.bpf.c) on buffers of its own (BPF_F_TEST_XDP_LIVE_FRAMES) and transmits them at
- * DEV, whose peer must be a veth with GRO switched on. Prints {"runs": N, "seconds": S}.
+ * The program of OBJECT is live.bpf.c's. Frames leave at DEV, whose peer must be a veth with GRO switched on, or with an XDP program.
+ * Prints {"runs": N, "seconds": S}.
  */
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#include <errno.h>
-#include <net/if.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#define _GNU_SOURCE
+#include "xdp_live.h"
 
-#define FRAME_MAX 128
-#define BATCH 64
 #define REPEAT 16384
 
 struct constants {
@@ -28,49 +20,11 @@ struct constants {
 	unsigned int count, ports, stride;
 };
 
-static void die(const char *what)
-{
-	fprintf(stderr, "live: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int load(const char *path, const struct constants *values)
-{
-	struct bpf_object *object = bpf_object__open_file(path, NULL);
-	struct bpf_program *program;
-	struct bpf_map *map;
-
-	if (!object)
-		die(path);
-	bpf_object__for_each_map(map, object)
-	{
-		if (strstr(bpf_map__name(map), ".rodata") && bpf_map__set_initial_value(map, values, sizeof(*values)))
-			die("constants");
-	}
-	if (bpf_object__load(object))
-		die("load");
-	program = bpf_object__find_program_by_name(object, "live_send");
-	if (!program)
-		die("program");
-	return bpf_program__fd(program);
-}
-
 int main(int argc, char **argv)
 {
 	struct constants values = {0};
-	struct xdp_md ctx = {0};
-	unsigned long long runs = 0;
-	double begin, end;
-	unsigned int byte;
-	int fd;
+	unsigned long long runs = 0, begin, end;
+	int fd, index;
 
 	if (argc != 5 && argc != 8) {
 		fprintf(stderr, "usage: live OBJECT DEV FRAME_IN_HEX SECONDS [COUNT PORTS STRIDE]\n");
@@ -81,23 +35,16 @@ int main(int argc, char **argv)
 		values.ports = (unsigned int)atoi(argv[6]);
 		values.stride = (unsigned int)atoi(argv[7]);
 	}
-	while (values.len < FRAME_MAX && sscanf(argv[3] + 2 * values.len, "%2x", &byte) == 1)
-		values.frame[values.len++] = (unsigned char)byte;
-	fd = load(argv[1], &values);
-	ctx.data_end = values.len;
-	ctx.ingress_ifindex = if_nametoindex(argv[2]);
-	if (!ctx.ingress_ifindex)
-		die(argv[2]);
-	begin = now();
-	end = begin + strtod(argv[4], NULL);
-	while (now() < end) {
-		LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = values.frame, .data_size_in = values.len, .ctx_in = &ctx,
-			    .ctx_size_in = sizeof(ctx), .repeat = REPEAT, .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .batch_size = BATCH);
-
-		if (bpf_prog_test_run_opts(fd, &opts))
-			die("run");
+	values.len = read_frame(argv[3], values.frame);
+	index = device(argv[2]);
+	stay_on_this_core();
+	fd = sender(load(argv[1], &values, sizeof(values)), "live_send");
+	begin = now_ns();
+	end = begin + (unsigned long long)(strtod(argv[4], NULL) * 1e9);
+	while (now_ns() < end) {
+		send_frames(fd, values.frame, values.len, index, REPEAT);
 		runs += REPEAT;
 	}
-	printf("{\"runs\": %llu, \"seconds\": %.6f}\n", runs, now() - begin);
+	printf("{\"runs\": %llu, \"seconds\": %.6f}\n", runs, (double)(now_ns() - begin) / 1e9);
 	return 0;
 }

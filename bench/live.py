@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,14 +43,20 @@ def frame(lab: LabRun, role: str, source: str, destination: str, ports: tuple[in
     return bytes.fromhex(macs.replace(":", "")) + ethertype + udp_packet(source, destination, PAYLOAD, ports=ports)
 
 
-def transmit(
-    lab: LabRun, role: str, data: bytes, seconds: float, *, flows: tuple[int, int, int] | None = None
-) -> float:
-    """Sends one frame from a host again and again; returns how long, seconds.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many frames, and in how many seconds."""
+
+    runs: int
+    seconds: float
+
+
+def transmit(lab: LabRun, role: str, data: bytes, seconds: float, *, flows: tuple[int, int, int] | None = None) -> Sent:
+    """Sends one frame from a host again and again, all of it on one core.
 
     `flows`: how many sources take turns, how many of one address, and how far apart neighbours in time are.
     """
     sender, obj = programs()
     words = [sender, obj, lab.device("up"), data.hex(), str(seconds), *map(str, flows or ())]
     done = lab.run(role, words, timeout=seconds + 30)
-    return float(json.loads(done.stdout)["seconds"])
+    return Sent(**json.loads(done.stdout))

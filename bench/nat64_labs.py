@@ -60,7 +60,7 @@ class Path:
         source, destination = self.udp_back if reverse else (self.client_address, self.server_address)
         frame = live.frame(self.lab, sender.role, source, destination)
         before = self._arrived(receiver.role)
-        seconds = live.transmit(self.lab, sender.role, frame, self.seconds)
+        seconds = live.transmit(self.lab, sender.role, frame, self.seconds).seconds
         arrived = self._arrived(receiver.role) - before
         if not arrived:
             raise LabError(f"None of the packets from {source} arrived at {destination}.")

@@ -88,7 +88,7 @@ class NatPath:
             sender, receiver = self.client, self.server
             frame = live.frame(self.lab, sender.role, sender.ip, self.target, (SPORT, DPORT))
         before = self.arrived(receiver.role)
-        seconds = live.transmit(self.lab, sender.role, frame, self.seconds)
+        seconds = live.transmit(self.lab, sender.role, frame, self.seconds).seconds
         arrived = self.arrived(receiver.role) - before
         if arrived < 1000:
             raise LabError(f"Only {arrived} packets from {sender.role} arrived at {receiver.role}.")

@@ -57,7 +57,7 @@ class Crowd:
         lab = self.path.lab
         before = self.path.arrived(SERVER4.role)
         flows = (self.sessions, PORTS, STRIDE)
-        seconds = live.transmit(lab, CLIENT6.role, self.frame(), self.path.seconds, flows=flows)
+        seconds = live.transmit(lab, CLIENT6.role, self.frame(), self.path.seconds, flows=flows).seconds
         arrived = self.path.arrived(SERVER4.role) - before
         if arrived < 1000:
             raise LabError(f"Only {arrived} packets arrived at {SERVER4.role}.")
