@@ -120,10 +120,12 @@ class Node:
     tcx: bool | None = None
     agents: list[NodeAgent] = field(default_factory=list)
 
-    def agent(self, **arguments: Any) -> NodeAgent:
+    def agent(self, *, resync_s: float = NodeOptions().resync_s, **arguments: Any) -> NodeAgent:
         """A fresh agent, as after a restart: the one before it is dead."""
         self.kill()
-        options = NodeOptions(bpffs=self.root, state_dir=self.state_dir, objects=self.objects, tcx=self.tcx)
+        options = NodeOptions(
+            bpffs=self.root, state_dir=self.state_dir, objects=self.objects, tcx=self.tcx, resync_s=resync_s
+        )
         self.agents.append(NodeAgent(options, **arguments))
         return self.agents[-1]
 

@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError
-from sixgate.node.bpf import info
+from sixgate.node.bpf import Link, info
 from tests.netns.test_node_reconcile import forwarding
 
 if TYPE_CHECKING:
@@ -98,6 +98,32 @@ def test_what_somebody_breaks_is_repaired_without_being_asked(node: Node) -> Non
         await until(lambda: "sg-b" in node.ns.run("ip", "link") and feed.reports[-1].ready)
 
     run(node.agent(), story)
+
+
+def test_what_no_event_tells_of_is_repaired_long_before_the_next_whole_look(node: Node) -> None:
+    """A tcx link that somebody detaches, a pin that somebody removes, a bpffs over ours."""
+    agent = node.agent(resync_s=3600.0)
+    links = node.root / "links"
+
+    def attached() -> int:
+        return len(info.query_attached(node.ns.ifindex("e0"), "tc-ingress"))
+
+    async def story(feed: Feed) -> None:
+        await feed.queue.put(node.spec())
+        await until(lambda: bool(feed.reports))
+        (pin,) = links.iterdir()
+        with Link.from_pin(pin) as link:
+            link.detach()
+        assert not attached()
+        await until(lambda: attached() == 1)
+        pin.unlink()
+        await until(lambda: pin.exists() and attached() == 1)
+        (program,) = (path for path in (node.root / "progs").iterdir() if "t_tc" in path.name)
+        program.unlink()
+        await until(program.exists)
+        assert attached() == 1
+
+    run(agent, story)
 
 
 def test_a_failed_action_comes_due_by_itself(node: Node) -> None:

@@ -18,6 +18,7 @@ from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
+from sixgate.node.glance import Glance
 from sixgate.node.lb.balancing import Balancing
 from sixgate.node.lb.metrics import BalancerMetrics
 from sixgate.node.lock import NodeLock
@@ -58,6 +59,7 @@ class NodeAgent:
         self._pods = pods
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
+        self._glance = Glance(options.bpffs)
         # Never without anything of the kernel: of an object that has lost all its fields, server-side apply makes null,
         # which the schema refuses, and the sentence in `message` with it.
         self._status = NodeConfigStatus(kernel={"release": os.uname().release})
@@ -91,6 +93,7 @@ class NodeAgent:
             self._status = self._status.model_copy(update={"ready": False, "message": str(error)})
         self.metrics.status = self._status
         self.metrics.meter.applied(self._clock() - started, self._status.ready)
+        self._glance.remember()
         return self._status
 
     def apply_document(self, document: Mapping[str, Any]) -> NodeConfigStatus:
@@ -140,9 +143,9 @@ class NodeAgent:
 
     async def run(self, source: AsyncIterator[NodeConfigSpec], on_status: StatusSink | None = None) -> None:
         """Apply every spec of `source`, the newest one again whenever the kernel reports a change, a failed action is
-        due for another try, or `resync_s` passed. Returns when `source` ends or the task is cancelled; the data plane
-        stays as it is. `on_status` gets each report that differs from the one before. Meanwhile packets that the data
-        plane discards and wants to be seen are logged."""
+        due for another try, a glance finds a pin or a link changed, or `resync_s` passed. Returns when `source` ends or
+        the task is cancelled; the data plane stays as it is. `on_status` gets each report that differs from the one
+        before. Meanwhile packets that the data plane discards and wants to be seen are logged."""
         wake = asyncio.Event()
         latest: list[NodeConfigSpec] = []
         reader = asyncio.create_task(self._read(source, latest, wake))
@@ -160,6 +163,7 @@ class NodeAgent:
                 if source.drain():
                     wake.set()
 
+            glances = asyncio.create_task(self._look_often(pool, wake))
             heard_of = [source for source in (events, rules) if source.fileno() >= 0]
             for source_of_events in heard_of:
                 loop.add_reader(source_of_events.fileno(), heard, source_of_events)
@@ -168,9 +172,18 @@ class NodeAgent:
             finally:
                 for source_of_events in heard_of:
                     loop.remove_reader(source_of_events.fileno())
-                reader.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reader
+                for task in (glances, reader):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+    async def _look_often(self, pool: ThreadPoolExecutor, wake: asyncio.Event) -> None:
+        """Wakes where something was changed that no event tells of. On the thread that applies, never beside it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._glance.pause_s)
+            if await loop.run_in_executor(pool, self._glance.changed):
+                wake.set()
 
     @staticmethod
     async def _read(source: AsyncIterator[NodeConfigSpec], latest: list[NodeConfigSpec], wake: asyncio.Event) -> None:
