@@ -31,7 +31,7 @@ RUN /opt/sixgate/bin/python /src/tools/image_python.py
 
 FROM ${BASE}
 RUN apt-get update -q \
- && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 libbpf1 unbound python3-unbound dns-root-data \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends ca-certificates python3 libbpf1 unbound python3-unbound dns-root-data \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* /var/lib/unbound/* \
  && find /usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} + \
  && groupadd --gid 65532 sixgate && useradd --uid 65532 --gid 65532 --no-create-home --home-dir / --shell /usr/sbin/nologin sixgate

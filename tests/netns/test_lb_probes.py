@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import socket
 import ssl
 import threading
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from sixgate.api.nodeconfig_lb import BalancerCheck
 from sixgate.node.lb import probes
+from tests.netns.sites import Site, made_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,76 +33,10 @@ def ask(kind: str, port: int, address: str = "::1", **more: Any) -> str | None:
 # TLS and HTTP
 
 
-def certificate(directory: Path, name: str, *, days: int) -> tuple[Path, Path]:
-    """A self-signed certificate, out of date where `days` is negative, and its key; paths."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    other = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("192.0.2.99"))])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=100))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(other, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "cert.pem", directory / "key.pem"
-    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    clear = serialization.NoEncryption()
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, clear)
-    paths[1].write_bytes(pem)
-    return paths
-
-
-class Server6(ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """A probe that hangs up is no news."""
-
-
-class Site:
-    """An HTTPS server at ::1 that says what it was asked."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.names: list[str | None] = []
-        self.heads: list[tuple[str, str]] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.heads.append((self.path, self.headers["Host"]))
-                self.send_response(204 if self.path == "/quiet" else 200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        def named(_: ssl.SSLObject | ssl.SSLSocket, name: str | None, __: ssl.SSLContext) -> None:
-            self.names.append(name)
-
-        context.sni_callback = named  # type: ignore[assignment]
-        self.server = Server6(("::1", 0), Handler)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.port = self.server.server_address[1]
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 @contextlib.contextmanager
 def https(directory: Path, days: int = 10, **settings: Any) -> Iterator[Site]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate(directory, "somebody.else", days=days))
+    context.load_cert_chain(*made_by(None, directory, "somebody.else", names=("192.0.2.99",), days=days))
     for name, value in settings.items():
         setattr(context, name, value)
     site = Site(context)

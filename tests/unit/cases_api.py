@@ -76,6 +76,8 @@ MAPPINGS = GATEWAY["spec"]["stateless"]["mappings"]
 NAT_VIP = {"mode": "NAT", "nat": {"sourceAddresses": ["203.0.113.1", "192.0.2.80"]}}
 NAT_BACKEND = {"mode": "NAT", "nat": {"sourceAddresses": ["2001:db8:b::2"]}}
 NAT_FEW = {"mode": "NAT", "nat": {"maxSessions": 1023}}
+TLS_IDLE = {"type": "HTTPS", "tls": {"verify": False, "caFile": "/etc/ca.pem"}}
+TLS_TWO = {"type": "GRPC", "tls": {"caBundle": "-----BEGIN CERTIFICATE-----", "caFile": "/etc/ca.pem"}}
 
 
 def _good(name: str, raw: dict[str, Any], path: str = "", value: object = None) -> Case:
@@ -220,6 +222,9 @@ BAD = (
     _bad(BALANCER, "spec.maglev", {"tableSize": 1000}, "spec.maglev.tableSize", "must be 251, 509"),
     _bad(BALANCER, "spec.healthCheck.timeoutMilliseconds", 5000, "spec.healthCheck", "timeoutMilliseconds"),
     _bad(BALANCER, "spec.healthCheck.type", "TCP", "spec.healthCheck", "HTTP and HTTPS only"),
+    _bad(BALANCER, "spec.healthCheck.tls", {}, "spec.healthCheck", "HTTPS and GRPC only"),
+    _bad(BALANCER, "spec.healthCheck", TLS_IDLE, "spec.healthCheck.tls", "with verify: true only"),
+    _bad(BALANCER, "spec.healthCheck", TLS_TWO, "spec.healthCheck.tls", "at most one of caBundle and caFile"),
     _bad(BALANCER, "spec.healthCheck.path", "/a b", "spec.healthCheck.path", "must match"),
     _bad(BALANCER, "spec.vips", ["1.2.3.4", "1.2.3.4"], "spec", "vips[1] repeats vips[0]"),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from sixgate.cli import build
 from sixgate.errors import Problem, Ref
 from sixgate.plan import NodeInfo, PlanResult, Snapshot, plan
 from sixgate.plan.balancer import MAX_ANNOUNCERS, default_size, preference
-from sixgate.plan.lbplan import BackendPlan, BalancerPlan, PortPlan, PrefixPlan
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan, PortPlan, PrefixPlan, TlsPlan
 from sixgate.plan.nodeplan import EMPTY, Feature, Has, StatefulPlan
 from sixgate.plan.snapshot import Endpoint, EndpointPort, Endpoints, ServiceKey
 from sixgate.render import Renderer
@@ -90,6 +90,21 @@ def test_gateways_and_balancers_share_objects() -> None:
     assert uplink.devices == ("eth0", "eth1")
     (xdp,) = objects["sg_xdp"].attachments  # what one requires is no acceleration of the other any more
     assert (xdp.devices, xdp.required) == (("eth0", "eth1"), True)
+
+
+@pytest.mark.parametrize(
+    ("ipv6", "said"),
+    [({"enabled": False}, "Translated"), ({"enabled": True, "maxSize": 180000}, "TranslatedAndForwarded")],
+    ids=["alone", "with-a-policy"],
+)
+def test_super_packets_are_translated_where_a_balancer_shares_the_program(ipv6: dict[str, Any], said: str) -> None:
+    cidrs = {"prefix": "2001:db8:1::/96", "ipv4CIDRs": ["198.51.100.0/24"]}
+    policy = make("BIGTCPPolicy", "big", {"nodeSelector": on("a"), "ipv6": ipv6, "ipv4": {"enabled": True}})
+    digests = {**DIGESTS, "sg_fwd": DIGESTS["sg_tc"]}
+    items = (gateway("g", devices=["eth0"], **cidrs), lb(devices=["eth1"]), policy)
+    made = planned(*items, digests=digests).nodes["a"]
+    (uplink,) = next(item for item in made.objects if item.name == "sg_tc").attachments
+    assert (uplink.devices, uplink.super_packets) == (("eth0", "eth1"), said)
 
 
 def test_the_same_object_is_the_same_on_every_node() -> None:
@@ -207,6 +222,30 @@ def test_the_port_of_a_check() -> None:
     assert asked.port == 8080
     result = planned(lb(ports=None, allPorts=True, **check()))
     assert (the_problem(result).reason, the_plan(result).check) == ("CheckPortMissing", None)
+
+
+def test_tls_of_a_check() -> None:
+    def tls(**declared: Any) -> Any:
+        made = the_plan(planned(lb(ports=[{"port": 443}], **check(type="HTTPS", host="a.example", **declared))))
+        assert made.check is not None
+        return made.check.tls
+
+    assert tls() is None, "nothing is verified by default"
+    assert tls(tls={}) == TlsPlan(verify=True, ca_bundle="", ca_file="", server_name="a.example")
+    assert tls(tls={"caFile": "/etc/ca.pem", "serverName": "b.example."}) == TlsPlan(
+        verify=True, ca_bundle="", ca_file="/etc/ca.pem", server_name="b.example"
+    )
+
+
+def test_authorities_that_are_none() -> None:
+    bundle = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    result = planned(lb(ports=[{"port": 443}], **check(type="HTTPS", tls={"caBundle": bundle})))
+    problem = the_problem(result)
+    assert problem.reason == "CaBundleInvalid"
+    wants = "LoadBalancer/web should have certificates of authorities (PEM) in spec.healthCheck.tls.caBundle"
+    assert problem.message.startswith(f"{wants}, but they cannot be read (")
+    assert problem.message.endswith("nothing is checked")
+    assert the_plan(result).check is None
 
 
 def test_server_ids_are_ends_of_addresses() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sixgate.api.base import DomainName, Port, Rule, Spec, StrictInt
+from sixgate.api.base import DomainName, Port, Rule, Spec, StrictBool, StrictInt
 
 
 def _timeout_fits(check: Any) -> bool:
@@ -15,6 +15,41 @@ def _timeout_fits(check: Any) -> bool:
 
 def _http_fields_fit(check: Any) -> bool:
     return check.type in {"HTTP", "HTTPS"} or (check.path is None and check.host is None)
+
+
+class TlsCheckSpec(Spec):
+    """TLS of a check: whose certificates are believed, for which name."""
+
+    rules = (
+        Rule(
+            "!has(self.caBundle) || !has(self.caFile)",
+            "at most one of caBundle and caFile may be given",
+            lambda tls: tls.ca_bundle is None or tls.ca_file is None,
+        ),
+        Rule(
+            "!has(self.verify) || self.verify || (!has(self.caBundle) && !has(self.caFile))",
+            "caBundle and caFile have a meaning with verify: true only",
+            lambda tls: tls.verify or (tls.ca_bundle is None and tls.ca_file is None),
+        ),
+    )
+
+    verify: StrictBool = Field(
+        default=True,
+        description="True: the certificate must be valid now, for `serverName`, and signed by an authority of "
+        "`caBundle` or `caFile`, or of the node's own store where neither is given. False: any certificate is good.",
+    )
+    ca_bundle: Annotated[str, Field(min_length=1, max_length=131072, pattern="-----BEGIN CERTIFICATE-----")] | None = (
+        Field(default=None, description="Authorities that sign backends' certificates, PEM; public, no Secret.")
+    )
+    ca_file: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[!-~]*$")] | None = Field(
+        default=None,
+        description="A file with such PEM text where the agents of balancing nodes run; read anew when it changes.",
+    )
+    server_name: DomainName | None = Field(
+        default=None,
+        description="Name that is asked for (SNI) and that the certificate must have; left out, `host`, or else the "
+        "backend's address.",
+    )
 
 
 class HealthCheckSpec(Spec):
@@ -37,6 +72,11 @@ class HealthCheckSpec(Spec):
             "grpcService is for GRPC only",
             lambda check: check.type == "GRPC" or check.grpc_service is None,
         ),
+        Rule(
+            "self.type in ['HTTPS', 'GRPC'] || !has(self.tls)",
+            "tls is for HTTPS and GRPC only",
+            lambda check: check.type in {"HTTPS", "GRPC"} or check.tls is None,
+        ),
     )
 
     type: Literal["TCP", "HTTP", "HTTPS", "GRPC"] = Field(description="What is asked of the backend.")
@@ -47,6 +87,11 @@ class HealthCheckSpec(Spec):
     host: DomainName | None = Field(default=None, description="Host of the HTTP request; left out, the address.")
     grpc_service: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_.]+$")] | None = Field(
         default=None, description="Service of the gRPC health protocol; left out, the whole server."
+    )
+    tls: TlsCheckSpec | None = Field(
+        default=None,
+        description="TLS of HTTPS and GRPC. Left out, GRPC is asked without TLS, and HTTPS believes any certificate, "
+        "as probes of kubelets do; given, certificates are verified unless `verify: false` says otherwise.",
     )
     status_codes: tuple[Annotated[StrictInt, Field(ge=100, le=599)], ...] = Field(
         default=(200,),

@@ -47,6 +47,15 @@ class BalancerBackend(Model):
     )
 
 
+class BalancerTls(Model):
+    """TLS of a check."""
+
+    verify: bool = Field(default=True, description="Whether the certificate has to be right.")
+    ca_bundle: str = Field(default="", description="Authorities, PEM; empty: those of the file, or the node's own.")
+    ca_file: str = Field(default="", description="File with authorities on the node; empty: see caBundle.")
+    server_name: str = Field(default="", description="Name that the certificate must have; empty: the address.")
+
+
 class BalancerCheck(Model):
     """How the node finds out which backends work."""
 
@@ -55,6 +64,7 @@ class BalancerCheck(Model):
     path: str = Field(default="/", description="Path of the HTTP request.")
     host: str = Field(default="", description="Host of the HTTP request; empty: the backend's address.")
     grpc_service: str = Field(default="", description="Service of the gRPC health protocol; empty: the whole server.")
+    tls: BalancerTls | None = Field(default=None, description="TLS of HTTPS and GRPC; left out: none is verified.")
     status_codes: tuple[int, ...] = Field(default=(200,), description="HTTP status codes that mean healthy.")
     interval_ms: int = Field(ge=10, description="Time between two checks of a backend, milliseconds.")
     timeout_ms: int = Field(ge=10, description="Time that a backend has to answer, milliseconds.")

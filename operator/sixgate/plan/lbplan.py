@@ -36,12 +36,23 @@ class BackendPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsPlan:
+    """TLS of a check; PEM text, path and name, empty for what was not declared."""
+
+    verify: bool
+    ca_bundle: str
+    ca_file: str
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckPlan:
     type: str
     port: int
     path: str
     host: str
     grpc_service: str
+    tls: TlsPlan | None
     status_codes: tuple[int, ...]
     interval_ms: int
     timeout_ms: int

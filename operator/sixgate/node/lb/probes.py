@@ -1,8 +1,8 @@
 """One question to one backend: TCP, HTTP(S) or gRPC health. None is good; a sentence says what is wrong.
 
 HTTP needs the status line and nothing more. gRPC needs HTTP/2, whose framing and header compression are h2's: the one
-library for it that does no I/O of its own. TLS is not verified: the backend is known by its address, and a check that
-failed for a certificate's name would take a working backend away.
+library for it that does no I/O of its own. Certificates are verified where the object declares `tls`: without it a
+backend is known by its address, as probes of kubelets do it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import os
 import ssl
-from functools import cache
 from typing import TYPE_CHECKING
+
+from sixgate.node.lb import tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,7 +41,17 @@ async def ask(check: BalancerCheck, address: str) -> str | None:
             return await kinds[check.type](check, address)
     except TimeoutError:
         return f"port {check.port} did not answer within {check.timeout_ms} ms"
+    except ssl.SSLCertVerificationError as error:
+        try:
+            async with asyncio.timeout(check.timeout_ms / 1000):
+                return await tls.complaint(check, address, error)
+        except (TimeoutError, tls.AuthoritiesError):
+            return f"port {check.port} shows a certificate that is not believed: {error.verify_message}"
+    except tls.AuthoritiesError as error:
+        return str(error)
     except OSError as error:
+        if isinstance(error, ssl.SSLError):  # its errno is no number of the system's
+            return f"port {check.port} refused TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
         return f"port {check.port}: {os.strerror(error.errno).lower() if error.errno else str(error)}"
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
         return f"port {check.port} gave an answer that is not {check.type}"
@@ -53,11 +64,11 @@ async def _tcp(check: BalancerCheck, address: str) -> str | None:
 
 
 async def _http(check: BalancerCheck, address: str) -> str | None:
-    context = _unverified() if check.type == "HTTPS" else None
     host = check.host or (f"[{address}]" if ":" in address else address)
-    reader, writer = await asyncio.open_connection(
-        address, check.port, ssl=context, server_hostname=(check.host or "") if context else None, limit=MAX_HEAD_BYTES
-    )
+    if check.type == "HTTPS":
+        reader, writer = await tls.connect(check, address, MAX_HEAD_BYTES)
+    else:
+        reader, writer = await asyncio.open_connection(address, check.port, limit=MAX_HEAD_BYTES)
     try:
         head = f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sixgate\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())
@@ -81,7 +92,10 @@ async def _grpc(check: BalancerCheck, address: str) -> str | None:
     from h2.errors import ErrorCodes  # noqa: PLC0415 - only who uses it pays for it
     from h2.exceptions import ProtocolError  # noqa: PLC0415
 
-    reader, writer = await asyncio.open_connection(address, check.port)
+    if check.tls is not None:
+        reader, writer = await tls.connect(check, address, MAX_HEAD_BYTES, "h2")
+    else:
+        reader, writer = await asyncio.open_connection(address, check.port)
     try:
         connection = _begin(check, address, writer)
         received = b""
@@ -116,12 +130,13 @@ def _begin(check: BalancerCheck, address: str, writer: asyncio.StreamWriter) -> 
 
     connection = H2Connection(H2Configuration(client_side=True))
     connection.initiate_connection()
-    authority = f"[{address}]:{check.port}" if ":" in address else f"{address}:{check.port}"
+    host = tls.name_of(check, address) if check.tls is not None else address
+    authority = f"[{host}]:{check.port}" if ":" in host else f"{host}:{check.port}"
     connection.send_headers(
         1,
         [
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", "https" if check.tls is not None else "http"),
             (":path", _METHOD),
             (":authority", authority),
             ("te", "trailers"),
@@ -159,14 +174,6 @@ def _header(headers: list[tuple[bytes | str, bytes | str]], wanted: bytes) -> st
         if (name.encode() if isinstance(name, str) else name) == wanted:
             return value if isinstance(value, str) else value.decode("latin-1")
     return None
-
-
-@cache
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def _drop(writer: asyncio.StreamWriter) -> None:
