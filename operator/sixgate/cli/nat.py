@@ -23,7 +23,11 @@ STATES = ("OUT_INIT", "IN_INIT", "EST", "IN_FIN", "OUT_FIN", "BOTH_FIN", "TRANS"
 
 ObjectOption = Annotated[
     str,
-    typer.Option("--object", help="Sessions of this gateway.", autocompletion=names_on_node("NAT46Gateway")),
+    typer.Option(
+        "--object",
+        help="Sessions of this gateway or balancer: Kind/name, or a name.",
+        autocompletion=names_on_node("NAT46Gateway", "LoadBalancer"),
+    ),
 ]
 ClientOption = Annotated[
     str, typer.Option("--client", help="Sessions of this client address, or of a CIDR of clients.")

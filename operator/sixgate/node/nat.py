@@ -107,8 +107,8 @@ class NatState:
         """Sessions that fit, in the order of the table."""
         if not self.present():
             return
-        number = self._object_number(wanted.object)
-        if wanted.object and number is None:
+        numbers = self._object_numbers(wanted.object) if wanted.object else ()
+        if wanted.object and not numbers:
             return
         objects, services = self.names_of("obj"), self.names_of("svc")
         proto, state = PROTOCOLS.get(wanted.protocol, 0), _state_number(wanted.state)
@@ -123,7 +123,7 @@ class NatState:
                     found = int.from_bytes(data[at_state : at_state + state_size], "little")
                     if not found or (state is not None and found != state):
                         continue
-                    if number is not None and _read_u16(data, at_obj) != number:
+                    if numbers and _read_u16(data, at_obj) not in numbers:
                         continue
                     if proto and data[_offset(_SESS, "proto")] != proto:
                         continue
@@ -139,14 +139,16 @@ class NatState:
                         continue
                     yield _session(table, mappings, data, mapping, (objects, services, now))
 
-    def _object_number(self, name: str) -> int | None:
-        """The number of an object; one of a gateway without a pool may be called by the gateway's name alone."""
+    def _object_numbers(self, name: str) -> tuple[int, ...]:
+        """Numbers of an object of this name; or of both families of one, as a gateway without a pool and a balancer
+        have them. The kind may be left out."""
         given = self.numbers["obj"].given if "obj" in self.numbers else {}
         short = name.removeprefix("NAT46Gateway/")
-        for each in (short, f"{short}/6", f"{short}/4"):
-            if each in given:
-                return given[each][0]
-        return None
+        for each in (short, f"LoadBalancer/{short}"):
+            found = [given[key][0] for key in (each, f"{each}/4", f"{each}/6") if key in given]
+            if found:
+                return tuple(found)
+        return ()
 
     def stats(self) -> list[dict[str, Value]]:
         """What each object uses and has counted."""
@@ -210,11 +212,16 @@ class NatState:
             raise ApplyError(
                 "Sessions can be ended by object, client, pool address, remote and protocol, not by state."
             )
-        order = self._order(wanted) if self.present() else None
-        if order is None or not self._in_use():
+        orders = self._orders(wanted) if self.present() else ()
+        if not orders or not self._in_use():
             return 0  # the sweeper begins with the first session
+        return sum(map(self._flush, orders))
+
+    def _flush(self, order: dict[str, object]) -> int:
         before = self.sweeper()
         seq = (int(time.time_ns() // 1_000_000) & 0xFFFFFFFF) or 1
+        if before.get("flushed") == seq:  # two orders within a millisecond
+            seq = seq % 0xFFFFFFFF + 1
         with self._map("sg_st_flush", layouts.SG_ST_FLUSH) as table:
             table.set(0, {**order, "seq": seq})
         deadline = time.monotonic() + FLUSH_SECONDS
@@ -234,16 +241,16 @@ class NatState:
         with self._map("sg_st_use", layouts.SG_ST_USE) as table:
             return any(any(value) for _, value in table.lookup_batch())
 
-    def _order(self, wanted: Filter) -> dict[str, object] | None:
-        """`struct sg_st_flush` of a filter; None where nothing can fit it."""
+    def _orders(self, wanted: Filter) -> tuple[dict[str, object], ...]:
+        """A `struct sg_st_flush` for each object that a filter means; none where nothing can fit it."""
+        if not wanted.object:
+            return (self._order(wanted),)
+        bit = layouts.SgFlushField.SG_FLUSH_OBJ
+        return tuple(self._order(wanted, int(bit), obj=number) for number in self._object_numbers(wanted.object))
+
+    @staticmethod
+    def _order(wanted: Filter, fields: int = 0, **order: object) -> dict[str, object]:
         bits = layouts.SgFlushField
-        order: dict[str, object] = {}
-        fields = 0
-        if wanted.object:
-            number = self._object_number(wanted.object)
-            if number is None:
-                return None
-            fields, order["obj"] = fields | bits.SG_FLUSH_OBJ, number
         for field, bit, network in (
             ("client", bits.SG_FLUSH_CLIENT, wanted.client),
             ("remote", bits.SG_FLUSH_REMOTE, wanted.remote),

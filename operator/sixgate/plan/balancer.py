@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from sixgate.api.healthcheck import HealthCheckSpec
 from sixgate.api.loadbalancer import LoadBalancer, NatForwardingSpec, ServicePortSpec
 from sixgate.errors import Problem, Ref
+from sixgate.plan.lbcheck import check_plan
 from sixgate.plan.lbnat import with_engine, with_sources
-from sixgate.plan.lbplan import BackendPlan, BalancerPlan, CheckPlan, NatSourcePlan, PortPlan, VipPlan
+from sixgate.plan.lbplan import BackendPlan, BalancerPlan, NatSourcePlan, PortPlan, VipPlan
 from sixgate.plan.nat46 import (
     DEFAULT_ICMP_BURST,
     DEFAULT_ICMP_RATE,
@@ -25,7 +25,6 @@ from sixgate.plan.snapshot import Endpoint, Endpoints, ServiceKey
 
 NO_ENDPOINTS = "NoEndpoints"
 PORT_UNKNOWN = "PortUnknown"
-CHECK_PORT = "CheckPortMissing"
 TABLE_SMALL = "TableTooSmall"
 SERVER_ID = "ServerIdTwice"
 LOOP = "BackendIsVip"
@@ -85,7 +84,7 @@ def balancer(
         outer_source_ipv4=_text(spec.forwarding.outer_source_ipv4_cidr),
         outer_source_ipv6=_text(spec.forwarding.outer_source_ipv6_cidr),
         drain_s=spec.drain_seconds,
-        check=_check(item, ports, problems),
+        check=check_plan(item, ports, problems),
         allow=tuple(sorted(map(str, spec.source_ranges.allow))),
         deny=tuple(sorted(map(str, spec.source_ranges.deny))),
         affinity_s=spec.session_affinity.timeout_seconds if spec.session_affinity else 0,
@@ -169,9 +168,13 @@ def _joined(
     if old is None:
         return ObjectPlan(name, digest, owners, more)
     devices: dict[tuple[str, str, bool], set[str]] = {}
+    said: dict[
+        tuple[str, str], str
+    ] = {}  # what is done with super-packets: it is the program's, wherever it is attached
     for attachment in (*old.attachments, *more):
-        key = (attachment.program, attachment.hook, attachment.required)
-        devices.setdefault(key, set()).update(attachment.devices)
+        program, hook = attachment.program, attachment.hook
+        devices.setdefault((program, hook, attachment.required), set()).update(attachment.devices)
+        said[program, hook] = said.get((program, hook)) or attachment.super_packets
     for (program, hook, required), names in devices.items():
         if not required:
             names.difference_update(devices.get((program, hook, True), ()))
@@ -179,7 +182,7 @@ def _joined(
         old,
         owners=tuple(dict.fromkeys((*old.owners, *owners))),
         attachments=tuple(
-            AttachmentPlan(program, hook, tuple(sorted(names)), required)
+            AttachmentPlan(program, hook, tuple(sorted(names)), required, said[program, hook])
             for (program, hook, required), names in devices.items()
             if names
         ),
@@ -296,31 +299,6 @@ def _with_server_ids(
         text += "; their QUIC packets are routed by addresses and ports"
         problems.append(Problem(ref, SERVER_ID, text, "spec.quic.length"))
     return tuple(replace(each, server_id="" if each.address in twice else ids[each.address]) for each in backends)
-
-
-def _check(item: LoadBalancer, ports: tuple[PortPlan, ...], problems: list[Problem]) -> CheckPlan | None:
-    check: HealthCheckSpec | None = item.spec.health_check
-    if check is None:
-        return None
-    port = check.port or next((port.target for port in ports if port.protocol == "TCP"), None)
-    if port is None:
-        text = f"{item.ref} has health checks without a port, and no TCP port of its own that could be asked"
-        problems.append(Problem(item.ref, CHECK_PORT, f"{text}; nothing is checked", "spec.healthCheck.port"))
-        return None
-    return CheckPlan(
-        type=check.type,
-        port=port,
-        path=check.path or "/",
-        host=check.host or "",
-        grpc_service=check.grpc_service or "",
-        status_codes=tuple(sorted(check.status_codes)),
-        interval_ms=check.interval_milliseconds,
-        timeout_ms=check.timeout_milliseconds,
-        jitter_percent=check.jitter_percent,
-        rise=check.rise,
-        fall=check.fall,
-        when_all_fail=check.when_all_fail,
-    )
 
 
 def _check_mode(
