@@ -25,7 +25,8 @@ from e2e.lab.run import LabError
 from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.node.agent import NodeAgent
 from sixgate.node.bpf import load_manifest
-from sixgate.node.lb.engine import Engine, Env
+from sixgate.node.lb.engine import Engine
+from sixgate.node.lb.env import Env
 from sixgate.node.lb.store import Store
 from sixgate.node.options import NodeOptions
 

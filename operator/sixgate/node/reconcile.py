@@ -17,7 +17,8 @@ from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.egress.direct import clear
 from sixgate.node.execute import Executor
-from sixgate.node.lb.engine import Engine, environment
+from sixgate.node.lb.engine import Engine
+from sixgate.node.lb.env import environment
 from sixgate.node.lb.store import ALL as BALANCER_MAPS
 from sixgate.node.memo import TableMemo
 from sixgate.node.nat_watch import NatWatch
