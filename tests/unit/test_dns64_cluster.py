@@ -16,7 +16,7 @@ from sixgate.controller.writes import DIGEST, StoredResolvers, resolver_writes
 from sixgate.dns64.follow import Follower, NoConfigurationError, read_files
 from sixgate.errors import Ref
 from sixgate.plan.dns64 import UNFIT_NAME, cluster_resolvers
-from sixgate.plan.planner import PlanResult
+from sixgate.plan.result import PlanResult
 from sixgate.plan.status import ResolverReport, object_status
 from sixgate.render.dns64 import CONFIG_MAP, POD_PORT, TEMPLATES, ClusterResolvers, render_cluster
 

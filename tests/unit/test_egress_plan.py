@@ -14,7 +14,8 @@ from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.cli import build
 from sixgate.errors import Ref
 from sixgate.plan.egress import MAX_PAIR, Numbers
-from sixgate.plan.planner import CONFLICTED, COVERS, NO_NODES, NOT_SUPPORTED, PlanResult, plan
+from sixgate.plan.planner import plan
+from sixgate.plan.result import CONFLICTED, COVERS, NO_NODES, NOT_SUPPORTED, PlanResult
 from sixgate.plan.snapshot import NodeInfo, Snapshot
 from sixgate.render.renderer import Renderer
 

@@ -17,7 +17,8 @@ from sixgate.controller.writes import Document, Write, config_writes, resolver_w
 from sixgate.kube import Backoff
 from sixgate.metrics import Timing
 from sixgate.plan.dns64 import cluster_resolvers
-from sixgate.plan.planner import PlanMemo, plan
+from sixgate.plan.memo import PlanMemo
+from sixgate.plan.planner import plan
 from sixgate.render.dns64 import RESOLVER_DIR, render_cluster
 
 if TYPE_CHECKING:

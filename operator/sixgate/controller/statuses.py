@@ -13,7 +13,7 @@ from sixgate.render.dns64 import ClusterResolvers
 if TYPE_CHECKING:
     from sixgate.controller.store import ConfigEntry, UserEntry
     from sixgate.errors import Problem, Ref
-    from sixgate.plan.planner import PlanResult
+    from sixgate.plan.result import PlanResult
     from sixgate.render.renderer import Rendered
 
 Status = Mapping[str, Any]

@@ -15,7 +15,7 @@ from sixgate.api.parse import INVALID
 from sixgate.api.status import MAX_MESSAGE, Condition, EgressAddressStatus, NodesStatus, ObjectStatus
 from sixgate.errors import Problem, Ref
 from sixgate.plan.egress_status import holders, told
-from sixgate.plan.planner import (
+from sixgate.plan.result import (
     CONFLICTED,
     COVERS,
     DUPLICATE,

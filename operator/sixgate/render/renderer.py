@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sixgate.api.nodeconfig import FORMAT_VERSION, NodeConfigSpec
 from sixgate.errors import Problem, Ref, RenderError
 from sixgate.plan.nodeplan import NodePlan
-from sixgate.plan.planner import PlanResult
+from sixgate.plan.result import PlanResult
 
 RENDER_FAILED = "RenderFailed"
 SECTIONS = ("objects", "numbers", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress", "balancers")

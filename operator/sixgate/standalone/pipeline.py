@@ -13,7 +13,8 @@ from sixgate.controller.store import node_info
 from sixgate.errors import ManifestError, Problem, RenderError
 from sixgate.node.egress.pods import read_objects
 from sixgate.plan.dns64 import dns64_plan
-from sixgate.plan.planner import PlanResult, plan
+from sixgate.plan.planner import plan
+from sixgate.plan.result import PlanResult
 from sixgate.plan.snapshot import NodeInfo, Snapshot
 from sixgate.render.dns64 import ResolverFiles, ResolverHost, render_resolver
 from sixgate.render.renderer import RENDER_FAILED
