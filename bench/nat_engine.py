@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
+from tests.bpf.frames import ACK, SYN, embed, tcp, udp
 from tests.bpf.nat_flood import Flood
-from tests.bpf.nat_lab import ACK, BLOCKS, SYN, Domain, NatLab, Pool, embed, tcp, udp
+from tests.bpf.nat_lab import BLOCKS, Domain, NatLab, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

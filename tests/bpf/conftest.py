@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 
 from sixgate.node.bpf import BpfObject, Manifest, is_bpffs, load_manifest, missing_permission
 from tests.bpf.harness import OBJECTS, ROOT
+from tests.bpf.nat_lab import NatLab
 from tools.build_bpf import build_all, build_object
 
 SOURCES = Path(__file__).with_name("src")
@@ -142,3 +143,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("instructions verified, most of all combinations of constants")
         for line in told:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def lab() -> Iterator[NatLab]:
+    """Stateful NAT with one object, NAT64 with a pool of two addresses."""
+    with NatLab() as made:
+        yield made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.bpf.nat_lab import ACK, FIN, RST, SYN, TCP, UDP
+from tests.bpf.frames import ACK, FIN, RST, SYN, TCP, UDP
 
 # Jumps of time are whole thousands of seconds and every sum of lives that counts is 300 to 700 beside one: real
 # seconds that pass meanwhile (up to 200) decide nothing.

@@ -19,7 +19,8 @@ from functools import cache
 from ipaddress import ip_address
 
 from sixgate.node.bpf.layouts import SgStState
-from tests.bpf.nat_lab import ACK, BLOCKS, FIN, RST, SYN, TCP, UDP, Domain, NatLab, Pool, Service, embed, read, tcp, udp
+from tests.bpf.frames import ACK, FIN, RST, SYN, TCP, UDP, embed, read, tcp, udp
+from tests.bpf.nat_lab import BLOCKS, Domain, NatLab, Pool, Service
 from tests.bpf.nat_life import CLOSING, HALF_OPEN, LIVES, Client, Far, Life, opening
 from tests.bpf.nat_rows import MAP, SESS, MapRow, SessRow
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bpf.frames import ACK, SYN, embed, tcp, udp
 from tests.bpf.nat_flood import Flood
-from tests.bpf.nat_lab import ACK, SYN, Domain, NatLab, Pool, embed, tcp, udp
+from tests.bpf.nat_lab import Domain, NatLab, Pool
 
 REMOTE = "203.0.113.5"
 REMOTE6 = embed(REMOTE)

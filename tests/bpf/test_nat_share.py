@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from sixgate.node.bpf.layouts import SgStState
-from tests.bpf.nat_lab import ACK, FIN, RST, SYN, TCP, UDP, Domain, NatLab, Out, Pool, Service, embed, tcp, udp
+from tests.bpf.frames import ACK, FIN, RST, SYN, TCP, UDP, Out, embed, tcp, udp
+from tests.bpf.nat_lab import Domain, NatLab, Pool, Service
 
 VIP = "198.51.100.80"
 BACKENDS = (("2001:db8:b::1", 8080), ("2001:db8:b::2", 8080), ("2001:db8:b::2", 8081))

@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from sixgate.node.bpf.layouts import SgStLife
-from tests.bpf.nat_lab import (
+from tests.bpf.frames import (
     ICMP,
     ICMP6,
     SYN,
     TCP,
     UDP,
-    Domain,
-    Frozen,
-    NatLab,
-    Pool,
-    Service,
     echo,
     embed,
     frame,
@@ -33,6 +28,7 @@ from tests.bpf.nat_lab import (
     udp,
     udp_body,
 )
+from tests.bpf.nat_lab import Domain, Frozen, NatLab, Pool, Service
 
 CLIENT, OTHER = "2001:db8:1::1", "2001:db8:1::2"
 REMOTE, ROUTER = "203.0.113.5", "198.51.100.254"

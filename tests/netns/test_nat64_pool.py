@@ -14,7 +14,7 @@ from e2e.lab import traffic
 from e2e.lab.natlab import CLIENT4, CLIENT6, SERVER4, SERVER6, NatHost, embed
 from e2e.lab.topology import Host
 from sixgate.node.bpf import missing_permission
-from tests.bpf.nat_lab import UDP, frame, udp_body
+from tests.bpf.frames import UDP, frame, udp_body
 from tests.netns.nat import PORT, Stage, nat64, quiet, staged
 
 POOL = tuple(f"198.51.100.{last}" for last in range(4))
