@@ -123,10 +123,26 @@ SG_INLINE struct sg_addr sg_rfc6052_embed(const struct sg_nat_gw *gw, __be32 add
 	return a;
 }
 
+SG_INLINE bool sg_under_prefix(const struct sg_nat_gw *gw, const struct sg_addr *a)
+{
+	return !((a->d[0] & gw->mask.d[0]) ^ gw->prefix.d[0]) && !((a->d[1] & gw->mask.d[1]) ^ gw->prefix.d[1]);
+}
+
 SG_INLINE bool sg_in_prefix(const struct sg_nat_gw *gw, const struct sg_addr *a)
 {
-	return gw->flags & SG_GW_PREFIX && !((a->d[0] & gw->mask.d[0]) ^ gw->prefix.d[0]) &&
-	       !((a->d[1] & gw->mask.d[1]) ^ gw->prefix.d[1]);
+	return gw->flags & SG_GW_PREFIX && sg_under_prefix(gw, a);
+}
+
+/* Sources may be represented under a prefix: the gateway's own or that of the one it is joined with. */
+SG_INLINE bool sg_has_prefix(const struct sg_nat_gw *gw)
+{
+	return gw->flags & (SG_GW_PREFIX | SG_GW_JOINED);
+}
+
+/* Whether a mapping of the one serves the other. */
+SG_INLINE bool sg_nat_joined(const struct sg_nat_table *t, __u32 one, __u32 other)
+{
+	return one == other || sg_nat_gw(t, one)->flags & sg_nat_gw(t, other)->flags & SG_GW_JOINED;
 }
 
 SG_INLINE __u64 sg_low_mask(__u32 bits)
@@ -243,11 +259,11 @@ SG_INLINE bool sg_nat_src4(const struct sg_nat_table *t, __be32 v4, struct sg_ma
 	struct sg_addr a = sg_addr4(v4);
 	struct sg_map_val *v = sg_nat_lpm(t, &a);
 
-	m->eam = v && v->kind == SG_MAP_EAM && v->gw == m->gw;
+	m->eam = v && v->kind == SG_MAP_EAM && sg_nat_joined(t, v->gw, m->gw);
 	m->addr = a;
 	if (m->eam)
 		sg_eam_map(v, &m->addr);
-	else if (gw->flags & SG_GW_PREFIX)
+	else if (sg_has_prefix(gw))
 		m->addr = sg_rfc6052_embed(gw, v4);
 	else
 		return false;
@@ -285,11 +301,11 @@ SG_INLINE bool sg_nat_src6(const struct sg_nat_table *t, const struct sg_addr *a
 	const struct sg_nat_gw *gw = sg_nat_gw(t, m->gw);
 	struct sg_map_val *v = sg_nat_lpm(t, a);
 
-	m->eam = v && v->gw == m->gw;
+	m->eam = v && sg_nat_joined(t, v->gw, m->gw);
 	m->addr = *a;
 	if (m->eam)
 		sg_eam_map(v, &m->addr);
-	else if (sg_in_prefix(gw, a))
+	else if (sg_has_prefix(gw) && sg_under_prefix(gw, a))
 		m->addr = sg_addr4(sg_rfc6052_extract(a, gw->prefix_len));
 	else
 		return false;
@@ -298,7 +314,7 @@ SG_INLINE bool sg_nat_src6(const struct sg_nat_table *t, const struct sg_addr *a
 
 SG_INLINE bool sg_is_wkp(const struct sg_nat_gw *gw)
 {
-	return gw->flags & SG_GW_PREFIX && gw->prefix_len == 96 && gw->prefix.w[0] == bpf_htonl(0x0064ff9b) && !gw->prefix.w[1] &&
+	return sg_has_prefix(gw) && gw->prefix_len == 96 && gw->prefix.w[0] == bpf_htonl(0x0064ff9b) && !gw->prefix.w[1] &&
 	       !gw->prefix.w[2];
 }
 

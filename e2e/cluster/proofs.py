@@ -30,8 +30,8 @@ class Scene:
 
 
 def gateway(nodes: str = "gateway") -> dict[str, Any]:
-    """Stateless, with an explicit mapping for 64 pods of n3. Only on the uplink: such a mapping claims whatever is sent
-    to these pods through a device of the gateway, and the pods of a gateway node reach them without one."""
+    """Stateless, with an explicit mapping for 64 pods of n3, on the uplink alone: two pods with mappings would talk to
+    each other through the gateway."""
     return {
         "apiVersion": "sixgate.io/v1alpha1", "kind": "NAT46Gateway", "metadata": {"name": GATEWAY},
         "spec": {"nodeSelector": {"matchLabels": {"sixgate.io/nat64": nodes}}, "prefix": plan.NAT64_PREFIX,

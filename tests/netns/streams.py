@@ -19,6 +19,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from e2e.lab.sixgate import Sixgate
@@ -26,7 +27,7 @@ from e2e.lab.topology import CLIENT4, CLIENT6, GATEWAY, PREFIX, TRANSLATABLE
 from tests.rfc.config import Gateway, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from e2e.lab.run import LabRun
     from e2e.lab.topology import Host
@@ -46,25 +47,30 @@ def start_gateway(
     icmp_rate: int = 10_000,
     role: str = GATEWAY,
     devices: Iterable[str] = ("auto",),
+    beside: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     **stateless: Any,
 ) -> Sixgate:
-    """`sixgate standalone` on the lab's prefix with more fields of `stateless`; ready when this returns."""
-    document = {
-        "apiVersion": "sixgate.io/v1alpha1",
-        "kind": "NAT46Gateway",
-        "metadata": {"name": "test"},
-        "spec": {
-            "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": "gw-1"}},
-            "prefix": str(PREFIX),
-            "acceleration": acceleration,
-            "devices": list(devices),
-            "icmpRateLimit": {"perSecond": icmp_rate, "burst": icmp_rate},
-            "stateless": {"ipv4CIDRs": [str(TRANSLATABLE)], **stateless},
-        },
+    """`sixgate standalone` on the lab's prefix with more fields of `stateless`; ready when this returns.
+
+    `beside` are further gateways: name to spec.
+    """
+    spec = {
+        "prefix": str(PREFIX),
+        "acceleration": acceleration,
+        "devices": list(devices),
+        "icmpRateLimit": {"perSecond": icmp_rate, "burst": icmp_rate},
+        "stateless": {"ipv4CIDRs": [str(TRANSLATABLE)], **stateless},
     }
     manifests = lab.workdir / "manifests"
     manifests.mkdir()
-    (manifests / "gateway.yaml").write_text(json.dumps(document))
+    for name, wanted in {"test": spec, **beside}.items():
+        document = {
+            "apiVersion": "sixgate.io/v1alpha1",
+            "kind": "NAT46Gateway",
+            "metadata": {"name": name},
+            "spec": {"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": "gw-1"}}, **wanted},
+        }
+        (manifests / f"{name}.yaml").write_text(json.dumps(document))
     sixgate = Sixgate(lab, manifests, role=role)
     sixgate.start()
     sixgate.wait_ready()

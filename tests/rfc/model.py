@@ -13,6 +13,8 @@ Their docstrings list the choices made where the texts leave one. Those of this 
 * The translator decrements TTL or hop limit by one, once, also when a packet is hairpinned; 1 or 0 is time exceeded.
 * A malformed packet may be dropped or left to the kernel; it is never translated. One that no gateway claims is left
   to it.
+* An explicitly mapped address is a host's own, which may be reached without a translator: a packet to it whose source
+  cannot be mapped may be refused, as RFC 7915 has it, or left to routing.
 * Several reasons to drop one packet are all right, each with its own answer.
 * Not modelled: rate limits, routing beyond MTUs, multicast, local delivery.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.rfc.addresses import best_eam4, claim46, claim64, map64
+from tests.rfc.addresses import best_eam4, best_eam6, claim46, claim64, map46, map64
 from tests.rfc.config import Gateway, Node
 from tests.rfc.inner import update_l4
 from tests.rfc.own_errors import PROHIBITED6, TOO_BIG, own6
@@ -80,6 +82,7 @@ def _from_v6(node: Node, packet: bytes) -> Outcome:
         return (*_malformed(e.reason), Drop("DROP_BAD_EXTHDR", _prohibited(node, packet), required=False))
     if _hairpins(gw, ip.dst):
         return _hairpin(node, gw, ip, packet)
+    left = (Pass(),) if best_eam6(gw, ip.dst) and map64(gw, ip.src) is None else ()
     faults, draft = draft64(node, gw, ip, packet, hairpin=False)
     if draft is None:
         return (
@@ -87,8 +90,10 @@ def _from_v6(node: Node, packet: bytes) -> Outcome:
             *maybe_neighbour_discovery(ip),
             *class_e(destination64(node, gw, ip, packet)[0]),
             *foreign(ip.proto, {ICMP4}),
+            *left,
         )
-    return (*finish64(node, ip, packet, draft), *class_e(draft.src), *class_e(draft.dst), *foreign(ip.proto, {ICMP4}))
+    may = (*class_e(draft.src), *class_e(draft.dst), *foreign(ip.proto, {ICMP4}), *left)
+    return (*finish64(node, ip, packet, draft), *may)
 
 
 def _wellformed6(packet: bytes) -> bool:
@@ -118,7 +123,8 @@ def _from_v4(node: Node, packet: bytes) -> Outcome:
         return (Pass(),) if ip.header_ok else (Pass(), Drop("DROP_BAD_HEADER"))
     faults, draft = draft46(node, gw, ip, packet, hairpin=False)
     if draft is None:
-        left = () if ip.header_ok else (Pass(),)
+        alone = best_eam4(gw, ip.dst) and map46(gw, ip.src) is None
+        left = () if ip.header_ok and not alone else (Pass(),)
         return (*unless_query(faults, ip), *may_drop(ip), *class_e(ip.src), *foreign(ip.proto, ONLY_IPV6), *left)
     return (*finish46(node, gw, ip, packet, draft), *may_drop(ip), *class_e(ip.src), *foreign(ip.proto, ONLY_IPV6))
 

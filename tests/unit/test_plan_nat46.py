@@ -291,3 +291,29 @@ def test_versions_differ_with_contents() -> None:
     ]
     assert len({table.version for table in tables}) == len(tables)
     assert tables[0].version == nat_of(gateway("g", **CIDRS)).version
+
+
+MAPPED: dict[str, Any] = {"mappings": [{"ipv4": "192.0.2.64/28", "ipv6": "2001:db8:46::40/124"}]}
+MORE: dict[str, Any] = {"mappings": [{"ipv4": "192.0.2.80/28", "ipv6": "2001:db8:46::50/124"}]}
+
+
+def test_gateways_without_a_prefix_are_joined_with_the_one_that_has_one() -> None:
+    mapped, prefixed = nat_of(gateway("a", **MAPPED), gateway("b", **CIDRS)).gateways
+    assert (mapped.prefix, mapped.mask, mapped.prefix_len) == (prefixed.prefix, prefixed.mask, 96)
+    assert mapped.flags == GatewayFlag.WKP_STRICT | GatewayFlag.JOINED
+    assert prefixed.flags == GatewayFlag.PREFIX | GatewayFlag.WKP_STRICT | GatewayFlag.JOINED
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [gateway("b", **CIDRS), gateway("c", prefix="2001:db8:2::/96", **MORE)],
+        [gateway("b", **MORE)],
+        [gateway("b", prefix=P1, stateful={"pools": [{"cidr": "203.0.113.0/30"}]})],
+    ],
+    ids=["two prefixes", "none", "a stateful one"],
+)
+def test_a_gateway_stands_alone_where_no_single_prefix_is_to_be_shared(more: list[UserObject]) -> None:
+    found = nat_of(gateway("a", **MAPPED), *more).gateways
+    assert not any(each.flags & GatewayFlag.JOINED for each in found)
+    assert found[0].prefix_len == 0

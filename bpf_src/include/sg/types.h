@@ -32,6 +32,7 @@ enum sg_gw_flag {
 	SG_GW_ICMP_QUIET = 1 << 6,    /* RFC 7915 4.4: no ICMP error for packets discarded as untranslatable */
 	SG_GW_HAIRPIN_OFF = 1 << 7,   /* RFC 7757 4.2.2 explicit mappings are not hairpinned */
 	SG_GW_STATEFUL = 1 << 8,      /* destinations under the prefix are for the stateful object `obj` */
+	SG_GW_JOINED = 1 << 9,	      /* one prefix and all mappings for all gateways that have it */
 };
 
 /* One NAT46Gateway, stateless part. */

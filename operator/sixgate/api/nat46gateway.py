@@ -110,8 +110,7 @@ class StatelessSpec(Spec):
         default=(),
         max_length=MAX_MAPPINGS,
         description="Explicit address mappings; they go before the prefix, and the longest match counts. Packets to "
-        "a mapped IPv6 address are translated at every device that the node's gateways name, from native IPv6 "
-        "hosts, too: see spec.devices.",
+        "a mapped IPv6 address whose source is neither mapped nor under the prefix are native traffic and pass.",
         json_schema_extra=keyed_by("ipv4"),
     )
     traffic_class: Literal["Copy", "Zero"] = Field(

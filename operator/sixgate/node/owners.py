@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sixgate.node.bpf.layouts import SgGwFlag
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sixgate.node.packets import Address, Seen
 
 Network: TypeAlias = IPv4Network | IPv6Network
+_OWN_PREFIX = int(SgGwFlag.SG_GW_PREFIX)  # without it the prefix is that of another gateway
 _OF_PODS = frozenset({"pod", "tunnel"})  # names of hooks in events
 
 
@@ -79,7 +82,7 @@ def _of_table(table: Table) -> Iterator[tuple[Network, str]]:
 
 def _of_gateways(owners: tuple[str, ...], value: dict[str, Any]) -> Iterator[tuple[Network, str]]:
     for owner, gateway in zip(owners, value.get("gw", ()), strict=False):
-        if gateway.get("prefix_len"):
+        if gateway.get("prefix_len") and gateway.get("flags", 0) & _OWN_PREFIX:
             yield ip_network(f"{gateway['prefix']}/{gateway['prefix_len']}"), owner
     for item in value.get("range", ()):
         length = int(item["mask"]).bit_count()

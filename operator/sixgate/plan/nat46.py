@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from sixgate.api.nat46gateway import NAT46Gateway, StatelessSpec
@@ -119,6 +121,7 @@ def _nat(gateways: tuple[NAT46Gateway, ...], stats: tuple[int, ...], stateful: S
         planned.append(_gateway(gateway, stateless, stat))
         cidrs.extend((network, index) for network in sorted(stateless.ipv4_cidrs))
         mappings.extend(_explicit(stateless, index))
+    planned = _joined(planned)
     ranges = tuple(
         RangePlan(int(network.network_address), int(network.netmask), index) for network, index in cidrs[:MAX_RANGES]
     )
@@ -164,6 +167,22 @@ def _gateway(gateway: NAT46Gateway, stateless: StatelessSpec, stat: int) -> Gate
         stat=stat,
         tos=stateless.tos or 0,
     )
+
+
+def _joined(planned: list[GatewayPlan]) -> list[GatewayPlan]:
+    """Stateless gateways without a prefix have that of the only one with a prefix: an address that one of them maps has
+    one IPv4 address towards all of them. With two prefixes an answer could come from the wrong one, so each stands
+    alone."""
+    stateless = [item for item in planned if not item.flags & GatewayFlag.STATEFUL]
+    lenders = [item for item in stateless if item.flags & GatewayFlag.PREFIX]
+    if len(lenders) != 1 or len(stateless) == 1:
+        return planned
+    lender = lenders[0]
+    lent = partial(replace, prefix=lender.prefix, mask=lender.mask, prefix_len=lender.prefix_len)
+    return [
+        item if item.flags & GatewayFlag.STATEFUL else lent(item, flags=item.flags | GatewayFlag.JOINED)
+        for item in planned
+    ]
 
 
 def _explicit(stateless: StatelessSpec, gateway: int) -> Iterator[MappingPlan]:

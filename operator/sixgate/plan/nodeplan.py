@@ -35,6 +35,7 @@ class GatewayFlag(IntFlag):
     ICMP_QUIET = 1 << 6
     HAIRPIN_OFF = 1 << 7
     STATEFUL = 1 << 8
+    JOINED = 1 << 9
 
 
 class StatefulFlag(IntFlag):

@@ -78,6 +78,7 @@ class SgGwFlag(IntEnum):
     SG_GW_ICMP_QUIET = 64
     SG_GW_HAIRPIN_OFF = 128
     SG_GW_STATEFUL = 256
+    SG_GW_JOINED = 512
 
 
 class SgLbBackendFlag(IntEnum):
