@@ -106,7 +106,8 @@ def test_a_stateless_gateway_costs_nothing_of_it() -> None:
     spec = spec_of(planned(gateway("g", prefix=PREFIX, ipv4CIDRs=["198.51.100.0/24"])).nodes["a"])
     assert not spec.numbers
     assert not [table.map for table in spec.tables if table.map.startswith("sg_st")]
-    assert not any(item.maps for item in spec.objects)
+    assert not [setup.name for item in spec.objects for setup in item.maps if setup.name.startswith("sg_st")]
+    assert {setup.max_entries for item in spec.objects for setup in item.maps} == {1}, "room for balancing"
 
 
 def test_everything_of_a_gateway_has_its_settings() -> None:

@@ -20,7 +20,7 @@ from sixgate.plan.nat46 import (
     SLOW_DEVICE,
     SLOW_PEER,
 )
-from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, NodePlan, ObjectPlan
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, MapPlan, NodePlan, ObjectPlan
 from sixgate.plan.snapshot import Endpoint, Endpoints, ServiceKey
 
 NO_ENDPOINTS = "NoEndpoints"
@@ -35,6 +35,21 @@ MAX_BACKENDS = 4096  # SG_MG_MAX_BACKEND
 # of another size moves flows.
 SIZES = ((20, 2039), (160, 16381), (MAX_BACKENDS, 65537))
 SERVICE_SIZES = SIZES[1:]
+BALANCING = frozenset({"sg_tc", "sg_slow", "sg_xdp"})  # objects that have the balancer's maps
+TRACKED = ("sg_lb_flow", "sg_lb_affinity")
+# Maps that take memory when they are made, not when they are filled.
+ROOMY = (
+    *TRACKED,
+    "sg_lb_backend",
+    "sg_lb_cpu",
+    "sg_lb_drops",
+    "sg_lb_limit",
+    "sg_lb_pending",
+    "sg_lb_quic",
+    "sg_lb_stats",
+    "sg_lb_table",
+    "sg_lb_vip",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,19 @@ def with_balancers(made: NodePlan, parts: tuple[BalancerPart, ...], digests: Map
         balancers=balancers,
     )
     return with_engine(made, balancers)
+
+
+def with_lb_maps(made: NodePlan) -> NodePlan:
+    """`made` with as much room in the balancer's maps as it needs: where nothing balances they have one entry each, and
+    where something does, the sizes of the object file, with what was tracked carried over should a map be made anew."""
+    if made.balancers:
+        maps = tuple(MapPlan(name, 0, True) for name in TRACKED)
+    else:
+        maps = tuple(MapPlan(name, 1, False) for name in ROOMY)
+    objects = tuple(
+        replace(item, maps=(*item.maps, *maps)) if item.name in BALANCING else item for item in made.objects
+    )
+    return replace(made, objects=objects)
 
 
 def objects_needed(item: LoadBalancer) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem
-from sixgate.plan.balancer import BalancerPart, balancer, with_balancers
+from sixgate.plan.balancer import BalancerPart, balancer, with_balancers, with_lb_maps
 from sixgate.plan.bigtcp import big_tcp, forwards_big, with_forwarding
 from sixgate.plan.claims import Claim
 from sixgate.plan.cluster import ClusterAddresses
@@ -119,7 +119,7 @@ class PlanMemo:
         made = with_balancers(made, balancers, self._digests) if balancers else made
         unpacked = tuple(item for item in items if isinstance(item, DecapPart))
         made = with_decap(made, unpacked, self._digests) if unpacked else made
-        made = with_wire(made) if egress else made
+        made = with_lb_maps(with_wire(made) if egress else made)
         return self._with_policies(made, policies) if policies else made
 
     def _with_policies(self, made: NodePlan, policies: tuple[BIGTCPPolicy, ...]) -> NodePlan:
