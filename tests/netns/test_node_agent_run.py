@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError
 from sixgate.node.bpf import Link, info
-from tests.netns.test_node_reconcile import forwarding
+from tests.netns.node_state import forwarding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
