@@ -12,9 +12,10 @@ from sixgate.api.nat46gateway import MAX_IPV4_CIDRS, MAX_MAPPINGS
 from sixgate.errors import Ref
 from sixgate.node.bpf import layouts
 from sixgate.node.bpf.ctype import Array
-from sixgate.plan import NodeInfo, NodePlan, PlanMemo, Snapshot, nodeplan, plan
+from sixgate.plan import NodeInfo, NodePlan, PlanMemo, Snapshot, natplan, plan
 from sixgate.plan.nat46 import stat_indexes
-from sixgate.plan.nodeplan import EMPTY, Feature, GatewayFlag, GatewayPlan, MappingPlan, NatPlan, RangePlan
+from sixgate.plan.natplan import GatewayFlag, GatewayPlan, MappingPlan, NatPlan, RangePlan
+from sixgate.plan.nodeplan import EMPTY, Feature
 from tests.unit.objects import DIGESTS, gateway, nodes, planned
 
 P1 = "2001:db8:1::/96"
@@ -268,17 +269,17 @@ def test_flags_are_those_of_the_objects(flags: type[IntFlag], generated: type[In
 
 def test_limits_are_those_of_the_objects() -> None:
     counts = {field.name: field.type.count for field in layouts.SG_NAT_TABLE.fields if isinstance(field.type, Array)}
-    assert counts == {"range": nodeplan.MAX_RANGES, "gw": nodeplan.MAX_GATEWAYS}
-    assert layouts.MAPS["sg_nat_stats"].max_entries == nodeplan.MAX_STATS
+    assert counts == {"range": natplan.MAX_RANGES, "gw": natplan.MAX_GATEWAYS}
+    assert layouts.MAPS["sg_nat_stats"].max_entries == natplan.MAX_STATS
 
 
 def test_kinds_of_mappings_are_those_of_the_objects() -> None:
-    assert (nodeplan.KIND_EAM, nodeplan.KIND_RANGE) == (layouts.SgMapKind.SG_MAP_EAM, layouts.SgMapKind.SG_MAP_RANGE)
+    assert (natplan.KIND_EAM, natplan.KIND_RANGE) == (layouts.SgMapKind.SG_MAP_EAM, layouts.SgMapKind.SG_MAP_RANGE)
 
 
 def test_all_mappings_fit_twice() -> None:
     """Two generations stand beside each other while a table is swapped."""
-    most = nodeplan.MAX_GATEWAYS * (2 * MAX_MAPPINGS + MAX_IPV4_CIDRS)
+    most = natplan.MAX_GATEWAYS * (2 * MAX_MAPPINGS + MAX_IPV4_CIDRS)
     assert 2 * most <= layouts.MAPS["sg_nat_map"].max_entries
 
 

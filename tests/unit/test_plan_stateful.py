@@ -17,8 +17,10 @@ from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.cli import build
 from sixgate.node.bpf import layouts
 from sixgate.plan import NodeInfo, NodePlan, PlanMemo, PlanResult, Snapshot, plan
-from sixgate.plan.nodeplan import Feature, Has, StatefulFlag, StatefulPlan
+from sixgate.plan.natplan import Has
+from sixgate.plan.nodeplan import Feature
 from sixgate.plan.stateful import ALL_BLOCKS, PROTOCOLS
+from sixgate.plan.stateplan import StatefulFlag, StatefulPlan
 from sixgate.render import Renderer
 from tests.unit.objects import DIGESTS, gateway, nodes, planned
 

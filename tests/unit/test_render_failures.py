@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 from sixgate.api import NodeConfigSpec
 from sixgate.errors import Ref
 from sixgate.plan import NodePlan
-from sixgate.plan.nodeplan import (
-    AttachmentPlan,
-    ConfigPlan,
-    Feature,
-    GatewayPlan,
-    MappingPlan,
-    NatPlan,
-    ObjectPlan,
-    RangePlan,
-)
+from sixgate.plan.natplan import GatewayPlan, MappingPlan, NatPlan, RangePlan
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, ObjectPlan
 from sixgate.render import Renderer, TemplateFailed
 from tests.unit.objects import DIGESTS, gateway, planned
 

@@ -6,7 +6,7 @@ from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan.cluster import Of, translated_own
 from sixgate.plan.egress import node_address
 from sixgate.plan.kinds import bpf_objects_of
-from sixgate.plan.nodeplan import MAX_GATEWAYS
+from sixgate.plan.natplan import MAX_GATEWAYS
 from sixgate.plan.pools import PoolSlice
 from sixgate.plan.prefix_routes import route_parts
 from sixgate.plan.result import COVERS, NO_ADDRESS, TOO_MANY, TOO_MUCH

@@ -15,20 +15,16 @@ from sixgate.api.base import LabelSelector
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.errors import Ref
 from sixgate.plan.egress_nat import with_nat
-from sixgate.plan.nat46 import PODS
-from sixgate.plan.nodeplan import (
-    AttachmentPlan,
-    ConfigPlan,
+from sixgate.plan.egressplan import (
     EgressMemberPlan,
     EgressNatPlan,
     EgressPairPlan,
     EgressPlan,
     EgressPodsPlan,
-    Feature,
-    NodePlan,
-    ObjectPlan,
     TermPlan,
 )
+from sixgate.plan.nat46 import PODS
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, NodePlan, ObjectPlan
 from sixgate.plan.select import NodeIndex, NodeSet
 from sixgate.plan.snapshot import NodeInfo
 from sixgate.plan.stateful import lifetimes

@@ -10,23 +10,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sixgate.plan.egressplan import EgressPlan
 from sixgate.plan.nat46 import SLOW_DEVICE, SLOW_PEER, number_of
-from sixgate.plan.nodeplan import (
-    MAX_STATS,
-    AttachmentPlan,
-    ConfigPlan,
-    EgressPlan,
-    Feature,
-    GatewayFlag,
-    NatPlan,
-    NodePlan,
-    ObjectPlan,
-    ObjectStatePlan,
-    PoolPlan,
-    PortSpacePlan,
-    StatefulFlag,
-    StatefulPlan,
-)
+from sixgate.plan.natplan import MAX_STATS, GatewayFlag, NatPlan
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, NodePlan, ObjectPlan
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
     MAX_HALF_OPEN,
@@ -36,6 +23,7 @@ from sixgate.plan.stateful import (
     has_bits,
     state_maps,
 )
+from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, StatefulFlag, StatefulPlan
 
 __all__ = ["object_name", "with_nat"]
 

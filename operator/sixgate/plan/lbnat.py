@@ -16,20 +16,8 @@ from sixgate.api.stateful import LifetimesSpec
 from sixgate.errors import Problem, Ref
 from sixgate.plan.lbplan import BackendPlan, BalancerPlan
 from sixgate.plan.nat46 import PODS, number_of
-from sixgate.plan.nodeplan import (
-    MAX_STATS,
-    AttachmentPlan,
-    Feature,
-    GatewayFlag,
-    NatPlan,
-    NodePlan,
-    ObjectStatePlan,
-    PoolPlan,
-    PortSpacePlan,
-    ServicePlan,
-    StatefulFlag,
-    StatefulPlan,
-)
+from sixgate.plan.natplan import MAX_STATS, GatewayFlag, NatPlan
+from sixgate.plan.nodeplan import AttachmentPlan, Feature, NodePlan
 from sixgate.plan.pools import rendezvous
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
@@ -42,6 +30,7 @@ from sixgate.plan.stateful import (
     lifetimes,
     state_maps,
 )
+from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, ServicePlan, StatefulFlag, StatefulPlan
 
 NO_SOURCE = "NoSource"
 FAMILIES = (4, 6)

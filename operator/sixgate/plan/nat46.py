@@ -9,24 +9,20 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from sixgate.api.nat46gateway import NAT46Gateway, StatelessSpec
-from sixgate.plan.nodeplan import (
+from sixgate.plan.natplan import (
     KIND_EAM,
     KIND_RANGE,
     MAX_RANGES,
     MAX_STATS,
-    AttachmentPlan,
-    ConfigPlan,
-    Feature,
     GatewayFlag,
     GatewayPlan,
     MappingPlan,
     NatPlan,
-    NodePlan,
-    ObjectPlan,
     RangePlan,
-    StatefulPlan,
 )
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, NodePlan, ObjectPlan
 from sixgate.plan.stateful import StatefulPart, has_bits, state_maps, stateful_plan, writer
+from sixgate.plan.stateplan import StatefulPlan
 
 PODS = "pods"
 SLOW_DEVICE = "sg-slow0"

@@ -14,13 +14,12 @@ from ipaddress import IPv4Address
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.api.stateful import LifetimesSpec, NatServiceSpec, StatefulSpec
 from sixgate.errors import Ref
-from sixgate.plan.nodeplan import (
+from sixgate.plan.natplan import GatewayFlag, GatewayPlan, Has
+from sixgate.plan.nodeplan import MapPlan
+from sixgate.plan.pools import PoolSlice, Shares, share_out
+from sixgate.plan.stateplan import (
     IDS_STEP,
     BindingPlan,
-    GatewayFlag,
-    GatewayPlan,
-    Has,
-    MapPlan,
     ObjectStatePlan,
     PoolPlan,
     PortSpacePlan,
@@ -30,7 +29,6 @@ from sixgate.plan.nodeplan import (
     StatefulPlan,
     roomy,
 )
-from sixgate.plan.pools import PoolSlice, Shares, share_out
 
 PROTOCOLS = 3  # SG_ST_PROTOS: TCP, UDP, ICMP
 PORTS_PER_BLOCK = 64
