@@ -65,6 +65,13 @@ class Sixgate:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the process; LabError where none was started."""
+        if self._process is None:
+            raise LabError("sixgate was not started in this lab.")
+        return self._process.pid
+
     def command(self, words: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Another sixgate command on the same node, such as `status` or `down`."""
         return self._lab.run(self._role, [str(SIXGATE), *words, *self._directories()], check=check)

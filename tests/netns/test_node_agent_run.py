@@ -115,9 +115,9 @@ def test_what_no_event_tells_of_is_repaired_long_before_the_next_whole_look(node
         with Link.from_pin(pin) as link:
             link.detach()
         assert not attached()
-        await until(lambda: attached() == 1)
+        await until(lambda: attached() == 1 and pin.exists())  # attached first, pinned then
         pin.unlink()
-        await until(lambda: pin.exists() and attached() == 1)
+        await until(lambda: attached() == 1 and pin.exists())
         (program,) = (path for path in (node.root / "progs").iterdir() if "t_tc" in path.name)
         program.unlink()
         await until(program.exists)

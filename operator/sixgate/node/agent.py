@@ -18,7 +18,6 @@ from sixgate.errors import ApplyError, BpfError
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
-from sixgate.node.glance import Glance
 from sixgate.node.lb.balancing import Balancing
 from sixgate.node.lb.metrics import BalancerMetrics
 from sixgate.node.lock import NodeLock
@@ -59,7 +58,6 @@ class NodeAgent:
         self._pods = pods
         self._reconciler = Reconciler(options, clock=clock, around=around)
         self._lock = NodeLock(options.state_dir)
-        self._glance = Glance(options.bpffs)
         # Never without anything of the kernel: of an object that has lost all its fields, server-side apply makes null,
         # which the schema refuses, and the sentence in `message` with it.
         self._status = NodeConfigStatus(kernel={"release": os.uname().release})
@@ -93,7 +91,6 @@ class NodeAgent:
             self._status = self._status.model_copy(update={"ready": False, "message": str(error)})
         self.metrics.status = self._status
         self.metrics.meter.applied(self._clock() - started, self._status.ready)
-        self._glance.remember()
         return self._status
 
     def apply_document(self, document: Mapping[str, Any]) -> NodeConfigStatus:
@@ -181,8 +178,8 @@ class NodeAgent:
         """Wakes where something was changed that no event tells of. On the thread that applies, never beside it."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._glance.pause_s)
-            if await loop.run_in_executor(pool, self._glance.changed):
+            await asyncio.sleep(self._reconciler.glance.pause_s)
+            if await loop.run_in_executor(pool, self._reconciler.glance.changed):
                 wake.set()
 
     @staticmethod

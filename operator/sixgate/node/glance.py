@@ -40,7 +40,7 @@ class Glance:
         return max(PERIOD_S, self._took_s / SHARE)
 
     def remember(self) -> None:
-        """What is there now is as it should be, as far as it can be."""
+        """What is there now is about to be looked at whole."""
         self._seen = self._look()
 
     def changed(self) -> bool:

@@ -17,6 +17,7 @@ from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.egress.direct import clear
 from sixgate.node.execute import Executor
+from sixgate.node.glance import Glance
 from sixgate.node.lb.engine import Engine
 from sixgate.node.lb.env import environment
 from sixgate.node.lb.store import ALL as BALANCER_MAPS
@@ -72,6 +73,7 @@ class Reconciler:
         self._others: NodeConfigSpec | None = None  # what was wanted last, without balancers
         self.balancer = Engine(options.bpffs, options.objects, clock_ns)
         self._nat = NatWatch(options.bpffs, clock)
+        self.glance = Glance(options.bpffs)
 
     def next_retry_s(self) -> float | None:
         """Seconds until a failed action is due again or a drain is over; None where there is neither."""
@@ -104,15 +106,19 @@ class Reconciler:
             run = self._around(executor.run) if self._around else executor.run
             self._balance_first(spec, run)
             for _ in range(MAX_ROUNDS):
-                have = observe(spec, self._options, netlink, self._state)
+                have = self._observe(spec, netlink)
                 want = self._balance(spec, have, resolve(spec, have, files, self._memo))
                 plan = diff(want, have, self._blocked())
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
                 if not self._run(plan, run):
                     return self._report(spec, want, have, ())
-            have = observe(spec, self._options, netlink, self._state)
+            have = self._observe(spec, netlink)
             want = self._balance(spec, have, resolve(spec, have, files, self._memo))
             return self._report(spec, want, have, diff(want, have, self._blocked()))
+
+    def _observe(self, spec: NodeConfigSpec, netlink: Netlink) -> Observed:
+        self.glance.remember()  # before, not after: what breaks while we look, or later, differs from this
+        return observe(spec, self._options, netlink, self._state)
 
     def _balance_first(self, spec: NodeConfigSpec, run: Callable[[Action], None]) -> None:
         """Where only balancers differ from what was applied last, their tables need no look at the rest of the node:
