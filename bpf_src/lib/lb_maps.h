@@ -13,6 +13,14 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } sg_lb_vip SEC(".maps");
 
+/* Odd while the node changes sg_lb_vip, another number afterwards: see sg_lb_recent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} sg_lb_gen SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct sg_lb_range_key);

@@ -42,6 +42,7 @@ class Tables:
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self.maps = maps
         self.sizes: dict[int, int] = {}
+        self.generation = 0
 
     def backend(self, number: int, address: str, kind: SgLbKind = SgLbKind.SG_LB_IPIP, **fields: object) -> None:
         """Puts a backend at id `number`."""
@@ -61,6 +62,12 @@ class Tables:
 
     def vip(self, address: str, port: int = 0, proto: int = 0, table: int = 0, **fields: object) -> None:
         """Puts a VIP; without port and protocol the address itself, which answers ping."""
+        self.vip_unsaid(address, port, proto, table, **fields)
+        self.generation += 2
+        self.maps["sg_lb_gen"].set(0, self.generation)
+
+    def vip_unsaid(self, address: str, port: int = 0, proto: int = 0, table: int = 0, **fields: object) -> None:
+        """As `vip`, but XDP's copies of VIPs still count."""
         flags = SgLbFlag.SG_LB_SERVICE if port else SgLbFlag.SG_LB_ECHO
         value = {"seed": 7, "table": table, "size": self.sizes.get(table, 1), "stat": 1, "flags": int(flags)} | fields
         self.maps["sg_lb_vip"].set({"addr": address, "port": port, "proto": proto}, value)

@@ -95,6 +95,28 @@ def pending(lb: Balancer) -> int:
     return sum(bool(word) for bucket in buckets for word in bucket)
 
 
+def test_a_vip_that_changes_counts_with_the_next_packet(lb: Balancer) -> None:
+    lb.table(1, Slots([(B, 0)]))
+    for table, backend in ((0, A), (1, B), (0, A)):
+        lb.vip(VIP, 80, TCP, table=table)
+        assert went(lb, packet(1)) == backend
+    lb.maps["sg_lb_gen"].set(0, lb.generation + 1)
+    lb.maps["sg_lb_vip"].delete({"addr": VIP, "port": 80, "proto": TCP})
+    assert went(lb, packet(1)) is None
+
+
+def test_copies_of_vips_in_xdp_count_until_the_node_says_otherwise(make: Make) -> None:
+    lb = make()
+    lb.table(1, Slots([(B, 0)]))
+    assert went(lb, packet(1)) == A
+    lb.vip_unsaid(VIP, 80, TCP, table=1)
+    assert went(lb, packet(1)) == (A if lb.name == "sg_xdp" else B)
+    lb.maps["sg_lb_gen"].set(0, lb.generation + 1)  # VIPs are changing
+    assert went(lb, packet(1)) == B
+    lb.vip_unsaid(VIP, 80, TCP, table=0)
+    assert went(lb, packet(1)) == A
+
+
 def test_the_steady_state_writes_nothing(lb: Balancer) -> None:
     for client in range(2000):
         lb.send(packet(client, SYN))

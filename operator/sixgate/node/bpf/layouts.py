@@ -732,6 +732,28 @@ SG_LB_VIP = Record(
     ),
 )
 
+SG_LB_KEY = Record(
+    "sg_lb_key",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_RECENT = Record(
+    "sg_lb_recent",
+    96,
+    (
+        Field("key", 0, SG_LB_KEY),
+        Field("vip", 24, SG_LB_VIP),
+        Field("gen", 88, Int("__u32", 4)),
+        Field("pad", 92, Int("__u32", 4)),
+    ),
+)
+
 SG_LB_SOURCE_KEY = Record(
     "sg_lb_source_key",
     24,
@@ -771,17 +793,6 @@ SG_LB_CHUNK = Record(
         Field("epoch", 16, Int("__u32", 4)),
         Field("pad", 20, Int("__u32", 4)),
         Field("slot", 24, Array(SG_LB_SLOT, 256)),
-    ),
-)
-
-SG_LB_KEY = Record(
-    "sg_lb_key",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("pad", 19, Array(Int("__u8", 1), 5)),
     ),
 )
 
@@ -1975,6 +1986,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1048576,
         flags=1,
     ),
+    "sg_lb_gen": MapSpec(
+        name="sg_lb_gen",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
+        max_entries=1,
+        flags=0,
+    ),
     "sg_lb_limit": MapSpec(
         name="sg_lb_limit",
         type=2,
@@ -2006,6 +2025,14 @@ MAPS: dict[str, MapSpec] = {
         value=SG_LB_VIP,
         max_entries=65536,
         flags=1,
+    ),
+    "sg_lb_recent": MapSpec(
+        name="sg_lb_recent",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_RECENT,
+        max_entries=1024,
+        flags=0,
     ),
     "sg_lb_source": MapSpec(
         name="sg_lb_source",

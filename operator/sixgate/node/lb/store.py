@@ -21,7 +21,7 @@ from sixgate.node.lb import layout
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 SWAPPED_AT_ONCE = 500  # inner maps whose descriptors are open together
 PLAIN = ("sg_lb_vip", "sg_lb_range", "sg_lb_backend", "sg_lb_source", "sg_lb_quic")
-ALL = (*PLAIN, "sg_lb_table", "sg_lb_cpu", "sg_lb_stats", "sg_lb_drops", "sg_lb_flow", "sg_lb_affinity")
+ALL = (*PLAIN, "sg_lb_table", "sg_lb_cpu", "sg_lb_stats", "sg_lb_drops", "sg_lb_flow", "sg_lb_affinity", "sg_lb_gen")
 _NEXT = "next"
 _DROP_STAT = slice(0, 4)
 _FLOW_BACKEND, _FLOW_TABLE = slice(8, 12), slice(12, 16)
@@ -94,10 +94,25 @@ class Store:
         return dict(self.maps[name].lookup_batch())
 
     def write(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        self.maps[name].update_batch(rows)
+        with self._changing(name):
+            self.maps[name].update_batch(rows)
 
     def delete(self, name: str, keys: Iterable[bytes]) -> None:
-        self.maps[name].delete_batch(keys)
+        with self._changing(name):
+            self.maps[name].delete_batch(keys)
+
+    @contextlib.contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        """XDP's copies of VIPs count while `sg_lb_gen` is the even number of when they were made. It is odd while VIPs
+        change, and stays odd, so that no copy is used, where that fails or this process dies."""
+        if name != "sg_lb_vip":
+            yield
+            return
+        generation, first = self.maps["sg_lb_gen"], layout.U32.pack(0)
+        odd = _number(generation.get_raw(first) or bytes(4)) | 1
+        generation.set_raw(first, layout.U32.pack(odd))
+        yield
+        generation.set_raw(first, layout.U32.pack((odd + 1) % (1 << 32)))
 
     # Tables
 
