@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Sessions of another gateway become sessions here: run by user space (BPF_PROG_TEST_RUN), never attached. The packet is an Ethernet header and
- * a struct sg_eg_session behind it. */
+/* Sessions of another gateway become sessions here, those of this one are told: run by user space (BPF_PROG_TEST_RUN), never attached. */
 #include "sg/bpf.h"
 
 #define SG_WORK_MAP sg_work_imp
+#define SG_ST_DESK_MAP sg_st_desk_imp
 
 #include "sg/ctx_skb.h"
 #include "lib/send_skb.h"
 #include "lib/fast_nops.h"
 #include "lib/st_nat.h"
-
-enum sg_import {
-	SG_IMPORT_DONE = 0,
-	SG_IMPORT_KNOWN = 1,  /* was here already */
-	SG_IMPORT_TAKEN = 2,  /* another connection has the port */
-	SG_IMPORT_FULL = 3,   /* a limit or a full table */
-	SG_IMPORT_BROKEN = 4, /* no session, or of no object */
-};
+#include "lib/copies.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -52,35 +45,131 @@ SG_GLOBAL int sg_import_map(struct sg_st *q)
 	return SG_IMPORT_TAKEN;
 }
 
+SG_INLINE bool sg_import_valid(const struct sg_eg_session *r, const struct sg_st_obj *obj)
+{
+	bool tcp = r->proto == IPPROTO_TCP, udp = r->proto == IPPROTO_UDP, icmp = r->proto == IPPROTO_ICMP;
+
+	if (!obj || !(obj->flags & SG_ST_LIVE) || !(obj->flags & SG_ST_SAME))
+		return false;
+	if (sg_is_v4(&r->near) != sg_is_v4(&r->to) || sg_is_v4(&r->far) != sg_is_v4(&r->to) || !r->to_port)
+		return false;
+	if (r->state == SG_ST_UDP)
+		return udp;
+	if (r->state == SG_ST_ICMP)
+		return icmp;
+	return r->state == SG_ST_FREE ? tcp || udp || icmp : tcp && r->state >= SG_ST_EST && r->state <= SG_ST_TRANS;
+}
+
+SG_INLINE void sg_import_question(struct sg_st *q, const struct sg_eg_session *r)
+{
+	q->near = r->near;
+	q->far = r->far;
+	q->to = r->to;
+	q->near_port = r->near_port;
+	q->far_port = r->far_port;
+	q->to_port = r->to_port;
+	q->obj = r->obj;
+	q->proto = r->proto;
+	q->now = sg_st_now();
+}
+
+/* An end that was told of. */
+SG_INLINE int sg_import_end(struct sg_st *q)
+{
+	struct sg_st_map *m = sg_st_map_find(q);
+
+	if (!m || m->out_port != q->to_port || !sg_st_same(&m->out, &q->to) || !sg_st_sess_find(q, m))
+		return SG_IMPORT_KNOWN;
+	return sg_st_end(q->sess - 1) ? SG_IMPORT_DONE : SG_IMPORT_KNOWN;
+}
+
+/* A session that is here is as young as the other gateway says. */
+SG_INLINE void sg_import_refresh(const struct sg_st *q, const struct sg_eg_session *r)
+{
+	struct sg_st_sess *s = q->sess ? sg_st_sess_of(q->sess - 1) : NULL;
+
+	if (!s)
+		return;
+	s->told = q->now;
+	if (!r->left)
+		return;
+	s->state = r->state;
+	s->expires = q->now + r->left + 1;
+}
+
+SG_INLINE int sg_import(struct __sk_buff *ctx, const struct sg_eg_session *r)
+{
+	const struct sg_st_obj *obj = sg_st_obj_of(r->obj);
+	struct sg_work *w = sg_new_work(ctx);
+	struct sg_st *q;
+	int done;
+
+	if (!w || !sg_import_valid(r, obj))
+		return SG_IMPORT_BROKEN;
+	q = &w->st;
+	sg_import_question(q, r);
+	if (r->state == SG_ST_FREE)
+		return sg_import_end(q);
+	done = sg_import_map(q);
+	if (!done && sg_st_sess_new(q, r->state, r->left ? r->left : sg_st_life(obj, r->state)))
+		done = SG_IMPORT_FULL;
+	if (done == SG_IMPORT_DONE || done == SG_IMPORT_KNOWN)
+		sg_import_refresh(q, r);
+	return done;
+}
+
+/* The packet is an Ethernet header and a struct sg_eg_session behind it. */
 SEC("tc")
 int sg_import_tc(struct __sk_buff *ctx)
 {
 	__u32 zero = 0;
-	struct sg_eg_session *s = bpf_map_lookup_elem(&sg_eg_import, &zero);
-	struct sg_work *w = sg_new_work(ctx);
-	struct sg_st_obj *obj;
-	struct sg_st *q;
+	struct sg_eg_session *r = bpf_map_lookup_elem(&sg_eg_import, &zero);
+
+	if (!r || bpf_skb_load_bytes(ctx, ETH_HLEN, r, sizeof(*r)))
+		return SG_IMPORT_BROKEN;
+	return sg_import(ctx, r);
+}
+
+/* Copies: the next record of sg_eg_inbox, one at each run. */
+SEC("tc")
+int sg_copy_in_tc(struct __sk_buff *ctx)
+{
+	struct sg_eg_copy *c = sg_copy_of();
+	struct sg_eg_session *r;
+	__u32 at;
 	int done;
 
-	if (!w || !s || bpf_skb_load_bytes(ctx, ETH_HLEN, s, sizeof(*s)))
+	if (!c)
 		return SG_IMPORT_BROKEN;
-	obj = sg_st_obj_of(s->obj);
-	if (!obj || !(obj->flags & SG_ST_LIVE))
+	at = c->at;
+	r = bpf_map_lookup_elem(&sg_eg_inbox, &at);
+	if (!r)
 		return SG_IMPORT_BROKEN;
-	q = &w->st;
-	q->near = s->near;
-	q->far = s->far;
-	q->to = s->to;
-	q->near_port = s->near_port;
-	q->far_port = s->far_port;
-	q->to_port = s->to_port;
-	q->obj = s->obj;
-	q->proto = s->proto;
-	q->now = sg_st_now();
-	done = sg_import_map(q);
-	if (done)
-		return done;
-	return sg_st_sess_new(q, s->state, sg_st_life(obj, s->state)) ? SG_IMPORT_FULL : SG_IMPORT_DONE;
+	c->at = at + 1;
+	done = sg_import(ctx, r);
+	if (done == SG_IMPORT_DONE && r->state)
+		sg_copy_home(r);
+	c->done[done & 7]++;
+	return done;
+}
+
+/* Copies: tells of sessions, or does what else sg_eg_copy asks for. */
+SEC("tc")
+int sg_copy_out_tc(struct __sk_buff *ctx __attribute__((unused)))
+{
+	struct sg_eg_copy *c = sg_copy_of();
+	struct sg_st_use *use;
+
+	if (!c)
+		return SG_IMPORT_BROKEN;
+	if (c->what == SG_COPY_SLEEP || c->what == SG_COPY_WAKE) {
+		use = sg_st_use_of(c->obj);
+		if (use)
+			use->asleep = c->what == SG_COPY_SLEEP;
+		return SG_IMPORT_DONE;
+	}
+	sg_copy_walk(c);
+	return SG_IMPORT_DONE;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -279,7 +279,7 @@ SG_INLINE __u32 sg_st_ffs(__u64 v)
 
 static long sg_st_id_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, key);
 	struct sg_st_search *s;
 	struct sg_st_ids *ids;
 	__u64 bit, free;
@@ -332,6 +332,17 @@ SG_INLINE void sg_st_id_give(bool maps, __u32 i)
 
 	if (ids)
 		__sync_fetch_and_and(&ids->used[(i / 64) & 7], ~(1ULL << (i & 63)));
+}
+
+/* Somebody who copies sessions should look at this one. */
+SG_GLOBAL int sg_st_changed(__u32 id)
+{
+	__u32 at = id / 512;
+	struct sg_st_ids *ids = bpf_map_lookup_elem(&sg_st_sids, &at);
+
+	if (ids)
+		__sync_fetch_and_or(&ids->changed[(id / 64) & 7], 1ULL << (id & 63));
+	return 0;
 }
 
 #endif

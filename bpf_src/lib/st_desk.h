@@ -90,18 +90,23 @@ struct sg_st_desk {
 	__u32 hint[2]; /* where the last search of this CPU ended, for sessions and for mappings */
 };
 
+/* What user space runs has a desk of its own: the kernel may interrupt it for a packet on the same CPU. */
+#ifndef SG_ST_DESK_MAP
+#define SG_ST_DESK_MAP sg_st_desk
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct sg_st_desk);
 	__uint(max_entries, 1);
-} sg_st_desk SEC(".maps");
+} SG_ST_DESK_MAP SEC(".maps");
 
 SG_INLINE struct sg_st_desk *sg_st_desk_of(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&sg_st_desk, &zero);
+	return bpf_map_lookup_elem(&SG_ST_DESK_MAP, &zero);
 }
 
 #endif

@@ -110,6 +110,14 @@ SG_GLOBAL int sg_st_in_new(struct sg_st *q)
 	return 0;
 }
 
+/* Whether the object's address is another gateway's just now, and its sessions are copies. */
+SG_INLINE bool sg_st_asleep(__u32 number)
+{
+	const struct sg_st_use *use = sg_st_use_of(number);
+
+	return use && use->asleep;
+}
+
 /* From outside, to `near`, an address of ours. Out: to and to_port, the client; far and far_port, the sender as the client knows it, which of
  * a service is the virtual address; obj, svc, map, sess. */
 SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
@@ -149,6 +157,8 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 	obj = sg_st_obj_of(m->obj);
 	if (!obj)
 		return SG_DROP_STALE;
+	if (unlikely(obj->flags & SG_ST_SAME && sg_st_asleep(m->obj)))
+		return SG_DROP_ST_NO_STATE;
 	s = sg_st_sess_find(q, m);
 	if (s && !sg_st_alive(s, obj, q->now)) {
 		sg_st_end(q->sess - 1);
@@ -159,7 +169,7 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 		s = NULL;
 	}
 	if (likely(s)) {
-		sg_st_step(s, obj, q, false);
+		sg_st_step_told(s, obj, q, false);
 	} else {
 		reason = sg_st_in_new(q);
 		if (reason)

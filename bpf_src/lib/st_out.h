@@ -75,7 +75,7 @@ SG_GLOBAL int sg_st_out(struct sg_st *q)
 	if (likely(s && sg_st_alive(s, obj, q->now) && sg_st_kept(s, q))) {
 		if (sg_st_over(s, q))
 			return SG_ST_OPEN_ANEW;
-		sg_st_step(s, obj, q, true);
+		sg_st_step_told(s, obj, q, true);
 		sg_st_answer_out(q, m);
 		return 0;
 	}

@@ -45,7 +45,7 @@ SG_INLINE bool sg_st_wake(struct sg_st_ports *b, __u32 bit, __u32 now, __u32 res
 
 static long sg_st_block_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, key);
 	struct sg_st_pick *p;
 	__u32 n, index, turn, k, bit;
 	__u64 mask, free, old, *resv;
@@ -87,7 +87,7 @@ found:
 /* The same for ports that have rested long enough; one of them a turn. */
 static long sg_st_rest_try(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, key);
 	struct sg_st_pick *p;
 	__u32 n, index, bit;
 	__u64 mask, whole, left, *resv;

@@ -58,6 +58,8 @@ SG_GLOBAL int sg_st_end(__u32 id)
 	obj = sg_st_obj_of(s->obj);
 	if (obj && m)
 		sg_st_client_less(obj, s->obj, &m->in, false);
+	if (obj && obj->flags & SG_ST_SAME)
+		sg_st_changed(id);
 	/* RFC 6888 REQ-8 is about ports that somebody outside knows. */
 	sg_st_release(s->map, !half);
 	sg_st_id_give(false, id);
@@ -96,6 +98,7 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	n->expires = s->now + life + 1;
 	n->half = 0;
 	n->reset = 0;
+	n->told = 0;
 	n->obj = s->obj;
 	n->backend = s->backend;
 	__builtin_memset(&n->out, 0, sizeof(n->out));

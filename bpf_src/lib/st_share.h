@@ -86,7 +86,7 @@ SG_INLINE bool sg_st_done(const struct sg_st_sess *s, __u32 now)
 /* One random port. */
 static long sg_st_share_try(__u32 i __attribute__((unused)), __u32 *zero)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, zero);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, zero);
 	struct sg_st_peer key = {};
 	struct sg_st_share *h;
 	struct sg_st_ports *b;

@@ -65,7 +65,7 @@ SG_GLOBAL int sg_st_flushes(const struct sg_st_flush *f, __u32 id)
 
 static long sg_st_sweep_bit(__u32 i, __u32 *key)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, key);
 	struct sg_st_broom *b;
 	struct sg_st_flush *order = bpf_map_lookup_elem(&sg_st_flush, key);
 	__u32 id;
@@ -96,7 +96,7 @@ static long sg_st_sweep_bit(__u32 i, __u32 *key)
 
 static long sg_st_sweep_word(__u32 i __attribute__((unused)), __u32 *key)
 {
-	struct sg_st_desk *d = bpf_map_lookup_elem(&sg_st_desk, key);
+	struct sg_st_desk *d = bpf_map_lookup_elem(&SG_ST_DESK_MAP, key);
 	struct sg_st_broom *b;
 	struct sg_st_ids *ids;
 	__u32 entry;

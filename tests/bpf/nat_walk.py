@@ -38,7 +38,7 @@ FLAGS = (SYN, SYN, ACK, SYN | ACK, FIN | ACK, RST)
 WALK_STEPS, WALK_S = 20_000, 100.0
 COMPARE = 50
 SHARED = 0x80000000
-USE = struct.Struct("=4I")
+USE = struct.Struct("=5I")
 PEER = struct.Struct("=16sI2sH")
 FORWARD = struct.Struct("=16s2sBBHH")
 PORTS = struct.Struct("=QQII64I")
@@ -223,12 +223,12 @@ class Walk:
 
     def bits(self, name: str) -> int:
         """Indexes in use, as bits."""
-        return int.from_bytes(self.lab.map(name).get_raw(bytes(4)) or b"", "little")
+        return int.from_bytes((self.lab.map(name).get_raw(bytes(4)) or b"")[:64], "little")
 
     # Comparing
 
     def use(self) -> tuple[int, int, int]:
-        sessions, half, mappings, _ = USE.unpack(self.lab.map("sg_st_use").get_raw(bytes(4)) or bytes(16))
+        sessions, half, mappings, _, _ = USE.unpack(self.lab.map("sg_st_use").get_raw(bytes(4)) or bytes(20))
         return sessions, half, mappings
 
     def check_counters(self) -> None:

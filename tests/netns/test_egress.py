@@ -344,7 +344,11 @@ def test_an_object_that_is_deleted_and_made_anew_works(lab: EgressLab) -> None:
         lab.write()
         lab.wait(lambda: SOURCE4 not in sources(lab, "pay", SERVER4), lambda: f"it goes on\n{lab.tail('n1')}", 20)
         for node in lab.nodes:
-            lab.wait(lambda node=node: not lab.reports(node), lambda node=node: f"{node}: {lab.reports(node)}", 20)
+            lab.wait(
+                lambda node=node: not lab.reports(node),
+                lambda node=node: f"{node}: {lab.reports(node)}\n{lab.tail(node)}",
+                20,
+            )
     finally:
         lab.objects = objects
         lab.write()

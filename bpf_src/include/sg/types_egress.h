@@ -91,18 +91,65 @@ struct sg_eg_obj {
 	__u32 stat;	/* index in sg_eg_stats */
 };
 
-/* One connection on its way from gateway to gateway. `state` is enum sg_st_state, `obj` the receiver's number. */
+/* One connection on its way from gateway to gateway. `state` is enum sg_st_state, SG_ST_FREE where it has ended; `obj` is the receiver's number. */
 struct sg_eg_session {
 	struct sg_addr near; /* the pod */
 	struct sg_addr far;
-	struct sg_addr to; /* the source address */
+	struct sg_addr to;   /* the source address */
+	struct sg_addr home; /* of the pod's node, where it is known */
 	__be16 near_port;
 	__be16 far_port;
 	__be16 to_port;
 	__u16 obj;
 	__u8 proto;
 	__u8 state;
-	__u8 pad[6];
+	__u8 home_mac[6]; /* of the pod's node, if its frames come a direct way */
+	__u32 left;	  /* seconds it lives on if nothing is sent; 0: what its state gives */
+	__u32 pad;
+};
+
+/* What became of a record. */
+enum sg_import {
+	SG_IMPORT_DONE = 0,
+	SG_IMPORT_KNOWN = 1,  /* was here already */
+	SG_IMPORT_TAKEN = 2,  /* another connection has the port */
+	SG_IMPORT_FULL = 3,   /* a limit or a full table */
+	SG_IMPORT_BROKEN = 4, /* no session, or of no object */
+};
+
+#define SG_EG_COPIES 2048 /* records that one run of sg_copy_out_tc or sg_copy_in_tc handles at most */
+
+/* sg_eg_copied, by number of an engine's object. */
+struct sg_eg_copied {
+	__u32 on; /* sg_copy_out_tc tells of its sessions */
+	__u32 pair;
+	__u32 ifindex; /* of this gateway's end of direct ways, else 0 */
+	__u8 smac[6];  /* the pair's address at this gateway */
+	__u8 pad[2];
+};
+
+enum sg_copy_what {
+	SG_COPY_CHANGED = 0, /* what has changed since it was asked last */
+	SG_COPY_ALL = 1,     /* all that is worth it */
+	SG_COPY_PRUNE = 2,   /* tell nothing; end sessions of `obj` that nobody told of since `since` */
+	SG_COPY_SLEEP = 3,   /* set sg_st_use.asleep of `obj` */
+	SG_COPY_WAKE = 4,    /* clear it */
+};
+
+/* sg_eg_copy[0]: what a run is asked for, and its answer. */
+struct sg_eg_copy {
+	__u32 what;  /* enum sg_copy_what */
+	__u32 at;    /* word of sg_st_sids, or record of sg_eg_inbox: where it begins, and then where it has ended */
+	__u32 end;   /* the word behind the last one */
+	__u32 n;     /* records in sg_eg_outbox */
+	__u32 slack; /* seconds that copies live longer than what they are copied from */
+	__u32 obj;
+	__u32 since;
+	__u32 ended;   /* sessions */
+	__u32 done[8]; /* records taken, by enum sg_import */
+	__u64 word;    /* of the walk */
+	__u32 base;
+	__u32 now;
 };
 
 /* An address in words, for structs that must not be aligned to more. */

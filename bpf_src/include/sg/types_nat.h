@@ -207,8 +207,8 @@ struct sg_st_sess {
 	__u32 created;
 	__u32 half; /* place + 1 in sg_st_half while half-open, else 0 */
 	__u16 obj;
-	__u16 backend; /* of a balancer: id in sg_lb_backend */
-	__u16 pad2[2];
+	__u16 backend;	     /* of a balancer: id in sg_lb_backend */
+	__u32 told;	     /* second at which another gateway told of it last, else 0 */
 	struct sg_count out; /* from the client */
 	struct sg_count in;
 };
@@ -224,9 +224,11 @@ struct sg_st_ports {
 	__u32 slot[SG_ST_BLOCK]; /* index + 1 in sg_st_map, or SG_ST_SHARED */
 };
 
-/* sg_st_sids, sg_st_mids: which indexes of sg_st_sess and sg_st_map are in use. */
+/* sg_st_sids, sg_st_mids: which indexes of sg_st_sess and sg_st_map are in use. Of sessions of SG_ST_SAME objects also which of them have begun,
+ * changed their state or ended since somebody looked (sg_copy_out_tc). */
 struct sg_st_ids {
 	__u64 used[8];
+	__u64 changed[8];
 };
 
 /* sg_st_use: how much of what an object has, all CPUs together. */
@@ -234,7 +236,8 @@ struct sg_st_use {
 	__u32 sessions; /* half-open ones included */
 	__u32 half;
 	__u32 maps;
-	__u32 next; /* in its part of sg_st_half */
+	__u32 next;   /* in its part of sg_st_half */
+	__u32 asleep; /* sessions are another gateway's, copied: nothing from outside gets through. Of SG_ST_SAME objects */
 };
 
 /* sg_st_stats, by object and CPU. */

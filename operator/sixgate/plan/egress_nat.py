@@ -13,7 +13,7 @@ from dataclasses import replace
 from sixgate.plan.egressplan import EgressPlan
 from sixgate.plan.nat46 import SLOW_DEVICE, SLOW_PEER, number_of
 from sixgate.plan.natplan import MAX_STATS, GatewayFlag, NatPlan
-from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, NodePlan, ObjectPlan
+from sixgate.plan.nodeplan import AttachmentPlan, ConfigPlan, Feature, MapPlan, NodePlan, ObjectPlan
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
     MAX_HALF_OPEN,
@@ -88,7 +88,8 @@ def _objects(
             attachments = (*attachments, added["sg_tc"])
         names = tuple(dict.fromkeys((*item.owners, *owners))) if item.name in ENGINE else item.owners
         made.append(replace(item, maps=maps, attachments=attachments, owners=names))
-    made.append(ObjectPlan("sg_import", digests["sg_import"], owners, (), maps=maps))
+    told = MapPlan("sg_eg_shadow", stateful.ids, False)  # what a standby was told: a restart tells it anew
+    made.append(ObjectPlan("sg_import", digests["sg_import"], owners, (), maps=(*maps, told)))
     fresh = (ObjectPlan(n, digests[n], owners, (added[n],), maps=maps) for n in ENGINE if n not in known)
     return (*made, *fresh)
 

@@ -21,6 +21,14 @@ class SgBindSide(IntEnum):
     SG_BIND_OUTSIDE = 1
 
 
+class SgCopyWhat(IntEnum):
+    SG_COPY_CHANGED = 0
+    SG_COPY_ALL = 1
+    SG_COPY_PRUNE = 2
+    SG_COPY_SLEEP = 3
+    SG_COPY_WAKE = 4
+
+
 class SgDecapRole(IntEnum):
     SG_DECAP_SELF = 1
     SG_DECAP_VIP = 2
@@ -79,6 +87,14 @@ class SgGwFlag(IntEnum):
     SG_GW_HAIRPIN_OFF = 128
     SG_GW_STATEFUL = 256
     SG_GW_JOINED = 512
+
+
+class SgImport(IntEnum):
+    SG_IMPORT_DONE = 0
+    SG_IMPORT_KNOWN = 1
+    SG_IMPORT_TAKEN = 2
+    SG_IMPORT_FULL = 3
+    SG_IMPORT_BROKEN = 4
 
 
 class SgLbBackendFlag(IntEnum):
@@ -384,6 +400,37 @@ SG_DEV = Record(
     ),
 )
 
+SG_EG_COPIED = Record(
+    "sg_eg_copied",
+    20,
+    (
+        Field("on", 0, Int("__u32", 4)),
+        Field("pair", 4, Int("__u32", 4)),
+        Field("ifindex", 8, Int("__u32", 4)),
+        Field("smac", 12, Array(Int("__u8", 1), 6)),
+        Field("pad", 18, Array(Int("__u8", 1), 2)),
+    ),
+)
+
+SG_EG_COPY = Record(
+    "sg_eg_copy",
+    80,
+    (
+        Field("what", 0, Int("__u32", 4)),
+        Field("at", 4, Int("__u32", 4)),
+        Field("end", 8, Int("__u32", 4)),
+        Field("n", 12, Int("__u32", 4)),
+        Field("slack", 16, Int("__u32", 4)),
+        Field("obj", 20, Int("__u32", 4)),
+        Field("since", 24, Int("__u32", 4)),
+        Field("ended", 28, Int("__u32", 4)),
+        Field("done", 32, Array(Int("__u32", 4), 8)),
+        Field("word", 64, Int("__u64", 8)),
+        Field("base", 72, Int("__u32", 4)),
+        Field("now", 76, Int("__u32", 4)),
+    ),
+)
+
 SG_EG_DST_KEY = Record(
     "sg_eg_dst_key",
     24,
@@ -427,18 +474,21 @@ SG_EG_HOME = Record(
 
 SG_EG_SESSION = Record(
     "sg_eg_session",
-    64,
+    88,
     (
         Field("near", 0, Address()),
         Field("far", 16, Address()),
         Field("to", 32, Address()),
-        Field("near_port", 48, Int("__be16", 2, big=True)),
-        Field("far_port", 50, Int("__be16", 2, big=True)),
-        Field("to_port", 52, Int("__be16", 2, big=True)),
-        Field("obj", 54, Int("__u16", 2)),
-        Field("proto", 56, Int("__u8", 1)),
-        Field("state", 57, Int("__u8", 1)),
-        Field("pad", 58, Array(Int("__u8", 1), 6)),
+        Field("home", 48, Address()),
+        Field("near_port", 64, Int("__be16", 2, big=True)),
+        Field("far_port", 66, Int("__be16", 2, big=True)),
+        Field("to_port", 68, Int("__be16", 2, big=True)),
+        Field("obj", 70, Int("__u16", 2)),
+        Field("proto", 72, Int("__u8", 1)),
+        Field("state", 73, Int("__u8", 1)),
+        Field("home_mac", 74, Array(Int("__u8", 1), 6)),
+        Field("left", 80, Int("__u32", 4)),
+        Field("pad", 84, Int("__u32", 4)),
     ),
 )
 
@@ -1344,7 +1394,14 @@ SG_ST_MAP = Record(
     ),
 )
 
-SG_ST_IDS = Record("sg_st_ids", 64, (Field("used", 0, Array(Int("__u64", 8), 8)),))
+SG_ST_IDS = Record(
+    "sg_st_ids",
+    128,
+    (
+        Field("used", 0, Array(Int("__u64", 8), 8)),
+        Field("changed", 64, Array(Int("__u64", 8), 8)),
+    ),
+)
 
 SG_ST_OBJ = Record(
     "sg_st_obj",
@@ -1437,7 +1494,7 @@ SG_ST_SESS = Record(
         Field("half", 36, Int("__u32", 4)),
         Field("obj", 40, Int("__u16", 2)),
         Field("backend", 42, Int("__u16", 2)),
-        Field("pad2", 44, Array(Int("__u16", 2), 2)),
+        Field("told", 44, Int("__u32", 4)),
         Field("out", 48, SG_COUNT),
         Field("in", 64, SG_COUNT),
     ),
@@ -1544,12 +1601,13 @@ SG_ST_TABLE = Record(
 
 SG_ST_USE = Record(
     "sg_st_use",
-    16,
+    20,
     (
         Field("sessions", 0, Int("__u32", 4)),
         Field("half", 4, Int("__u32", 4)),
         Field("maps", 8, Int("__u32", 4)),
         Field("next", 12, Int("__u32", 4)),
+        Field("asleep", 16, Int("__u32", 4)),
     ),
 )
 
@@ -1802,6 +1860,22 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1024,
         flags=1,
     ),
+    "sg_eg_copied": MapSpec(
+        name="sg_eg_copied",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_EG_COPIED,
+        max_entries=256,
+        flags=0,
+    ),
+    "sg_eg_copy": MapSpec(
+        name="sg_eg_copy",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_EG_COPY,
+        max_entries=1,
+        flags=1024,
+    ),
     "sg_eg_dev": MapSpec(
         name="sg_eg_dev",
         type=1,
@@ -1834,6 +1908,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=1,
         flags=0,
     ),
+    "sg_eg_inbox": MapSpec(
+        name="sg_eg_inbox",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_EG_SESSION,
+        max_entries=2048,
+        flags=1024,
+    ),
     "sg_eg_mac": MapSpec(
         name="sg_eg_mac",
         type=1,
@@ -1858,6 +1940,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=65536,
         flags=1,
     ),
+    "sg_eg_outbox": MapSpec(
+        name="sg_eg_outbox",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_EG_SESSION,
+        max_entries=2048,
+        flags=1024,
+    ),
     "sg_eg_own": MapSpec(
         name="sg_eg_own",
         type=1,
@@ -1873,6 +1963,14 @@ MAPS: dict[str, MapSpec] = {
         value=SG_EG_POD,
         max_entries=8192,
         flags=1,
+    ),
+    "sg_eg_shadow": MapSpec(
+        name="sg_eg_shadow",
+        type=2,
+        key=Int("__u32", 4),
+        value=SG_EG_SESSION,
+        max_entries=4096,
+        flags=0,
     ),
     "sg_eg_stats": MapSpec(
         name="sg_eg_stats",
@@ -2252,6 +2350,14 @@ MAPS: dict[str, MapSpec] = {
     ),
     "sg_st_desk": MapSpec(
         name="sg_st_desk",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_ST_DESK,
+        max_entries=1,
+        flags=0,
+    ),
+    "sg_st_desk_imp": MapSpec(
+        name="sg_st_desk_imp",
         type=6,
         key=Int("__u32", 4),
         value=SG_ST_DESK,

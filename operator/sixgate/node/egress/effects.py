@@ -26,8 +26,9 @@ REPEATS = 5  # of what is told about a change of owner, one heartbeat apart
 
 @dataclass(slots=True)
 class Effects:
-    """The interpreter of what owners.py decides. `tell` is called when the status has changed. `reasons` are those of
-    claims by pair; `draining` pairs are served until a time, for connections that were begun here."""
+    """The interpreter of what owners.py decides. `tell` is called when the status has changed, `wake` before a pair's
+    address comes here. `reasons` are those of claims by pair; `draining` pairs are served until a time, for connections
+    that were begun here."""
 
     known: Known
     owners: own.Owners
@@ -38,6 +39,7 @@ class Effects:
     handover: Handover
     clock: Callable[[], float]
     tell: Callable[[], None]
+    wake: Callable[[int], None]
     reasons: dict[int, str] = field(default_factory=dict)
     _repeat: dict[int, int] = field(default_factory=dict)
     _draining: dict[int, float] = field(default_factory=dict)
@@ -69,6 +71,9 @@ class Effects:
         for known in (self.reasons, self._repeat, self._draining):
             known.clear()
 
+    def draining(self, number: int) -> bool:
+        return number in self._draining
+
     def forget_pair(self, number: int) -> None:
         self._draining.pop(number, None)
 
@@ -90,6 +95,7 @@ class Effects:
         number = effect.pair
         known = self.known.pairs[number]
         self._draining.pop(number, None)
+        self.wake(number)
         self.maps.set_own(number, Own(OWNER, effect.epoch))
         self.ways.refresh(frozenset((number,)))
         self._repeat[number] = REPEATS

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from sixgate.api.nodeconfig import EgressReport
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.egress import owners as own
+from sixgate.node.egress.copies import Copies
+from sixgate.node.egress.copytables import CopyTables
 from sixgate.node.egress.effects import Effects
 from sixgate.node.egress.explain import REPORT
 from sixgate.node.egress.floating import Floating
@@ -24,6 +26,7 @@ from sixgate.node.egress.known import Known, KnownPair
 from sixgate.node.egress.maps import OWNER, EgressMaps
 from sixgate.node.egress.people import People
 from sixgate.node.egress.sessions import Handover, SessionTables, pinned_program
+from sixgate.node.egress.standby import Standby
 from sixgate.node.egress.ways import Ways
 from sixgate.node.egress.wire import Record
 from sixgate.node.heartbeat import Heartbeat
@@ -62,6 +65,8 @@ class EgressKeeper:
     _people: People = field(init=False)
     _floating: Floating = field(init=False)
     _handover: Handover = field(init=False)
+    _copies: Copies = field(init=False)
+    _standby: Standby = field(init=False)
     _ways: Ways = field(init=False)
     _effects: Effects = field(init=False)
     _sessions: dict[int, int] = field(default_factory=dict, init=False)
@@ -77,6 +82,14 @@ class EgressKeeper:
         # Of their own, so that no takeover waits for a thousand pods.
         self._people = People(self._maps, self.pods, ThreadPoolExecutor(1, "sixgate-egress-pods"))
         self._floating = Floating(ThreadPoolExecutor(1, "sixgate-egress-addr"))
+
+        def draining(pair: int) -> bool:
+            return self._effects.draining(pair)
+
+        tables = CopyTables(self.options.bpffs)
+        self._copies = Copies(tables, self._known, self._owners, self.clock, draining)
+        self._standby = Standby(tables, self._known, self._owners, draining)
+        self._handover.copies = self._standby.serve
         self._ways = Ways(self._maps, self._known, self._owners, self._floating)
         self._effects = Effects(
             self._known,
@@ -88,6 +101,7 @@ class EgressKeeper:
             self._handover,
             self.clock,
             self._tell,
+            self._copies.wake,
         )
 
     # -- what the agent calls --------------------------------------------------------------------------------------
@@ -105,6 +119,7 @@ class EgressKeeper:
             return
         self._chain(spec)
         await self._configure(spec.egress)
+        self._copies.follow()
         if self._running is None or self._running.done():
             if self._running is not None:
                 self._running.result()
@@ -153,6 +168,8 @@ class EgressKeeper:
         self._running = None
         self._heart.close()
         await self._handover.close()
+        self._standby.close()
+        self._copies.close()
         self._floating.close()
         self._maps.close()
 
@@ -234,12 +251,15 @@ class EgressKeeper:
 
     async def _run(self) -> None:
         people = asyncio.create_task(self._people.run(self._people_changed))
+        copies = asyncio.create_task(self._copies.run())
         hello_due = mtu_due = beat_due = bind_due = count_due = 0.0
         try:
             while True:
                 now = self.clock()
                 if people.done():
                     people.result()
+                if copies.done():
+                    copies.result()
                 if now >= bind_due:
                     bind_due = now + REBIND_S
                     await self._bind()
@@ -262,7 +282,8 @@ class EgressKeeper:
                 await asyncio.sleep(self._tick_s)
         finally:
             people.cancel()
-            await asyncio.gather(people, return_exceptions=True)
+            copies.cancel()
+            await asyncio.gather(people, copies, return_exceptions=True)
 
     def _count(self) -> None:
         try:

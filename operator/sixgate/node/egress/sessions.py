@@ -23,13 +23,16 @@ from sixgate.node.bpf.prog import Program
 from sixgate.node.names import split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Awaitable, Callable, Container, Iterator
     from pathlib import Path
+
+    Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 PORT = 8474
-MAGIC = b"SGX1"
+MAGIC = b"SGX2"
+COPIES = b"SGC1"  # what a connection begins with that copies all the time (copywire.py)
 _HEAD = struct.Struct("!4sII")  # magic, pair, number of records
 _COUNT = struct.Struct("!I")
 _LINK_HEADER = bytes(12) + b"\x08\x00"
@@ -134,10 +137,12 @@ def _record(session: bytes, mapping: bytes, state: int) -> bytes:
 
 @dataclass(slots=True)
 class Handover:
-    """Gives connections to other gateways and takes theirs, over TCP; `known` are the addresses of gateways."""
+    """Gives connections to other gateways and takes theirs, over TCP; `known` are the addresses of gateways, `copies`
+    serves those who copy all the time."""
 
     tables: SessionTables
     known: Callable[[], Container[str]]
+    copies: Serve | None = None
     _server: asyncio.Server | None = field(default=None, init=False)
     _bound: str = field(default="", init=False)
 
@@ -180,7 +185,13 @@ class Handover:
                 log.warning("%s, which is no gateway, wants to hand connections over; refused.", peer)
                 return
             async with asyncio.timeout(TIMEOUT_S):
-                magic, pair, count = _HEAD.unpack(await reader.readexactly(_HEAD.size))
+                magic = await reader.readexactly(len(MAGIC))
+            if magic == COPIES and self.copies is not None:
+                await self.copies(reader, writer, peer)
+                return
+            async with asyncio.timeout(TIMEOUT_S):
+                head = await reader.readexactly(_HEAD.size - len(MAGIC))
+                magic, pair, count = _HEAD.unpack(magic + head)
                 if magic != MAGIC or count > MAX_RECORDS:
                     return
                 body = await reader.readexactly(count * _WIRE.size)

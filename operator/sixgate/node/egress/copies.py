@@ -1,0 +1,312 @@
+"""Connections of this node's pairs, copied all the time to the gateway that would take over (docs/design/egress.md).
+
+Ten times a second what has changed is collected and told; everything is told once in ROUND_S, spread out, which repairs
+what was lost and renews timers, and at once to a standby that is new. The engine's objects of pairs that this node
+does not have are put to sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sixgate.errors import BpfError
+from sixgate.node.egress.copylink import Link, PairCopies
+from sixgate.node.egress.copytables import Copied, CopyTables
+from sixgate.node.egress.copywire import Kind, by_object
+from sixgate.node.egress.direct import pair_mac
+from sixgate.node.egress.sessions import PORT
+
+if TYPE_CHECKING:
+    from sixgate.node.egress.known import Known
+    from sixgate.node.egress.owners import Owners
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1  # between collections: what a connection must be older than to be copied
+URGENT_S = 0.02  # the same while a standby has not got everything yet
+ROUND_S = 20.0  # in which everything is told once
+SLACK_S = int(3 * ROUND_S)  # copies live that much longer than what they are copied from
+SETTLE_S = 2.0  # how long another gateway must be the better standby before copies go there
+RUNS = 4  # of the walk, in one tick
+REFUSED_S = 2.0  # before a standby that refused is told again
+LOOK_S = 1.0  # between looks at what the objects are
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """Of a pair that this node owns: the gateway that has copies, or should have, how many of what age in seconds, and
+    why there is none, empty if there is."""
+
+    standby: str = ""
+    copies: int = 0
+    behind_s: int = 0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Copies:
+    """`source` is the address that connections come from, `draining` says whether a pair is still served here."""
+
+    tables: CopyTables
+    known: Known
+    owners: Owners
+    clock: Callable[[], float]
+    draining: Callable[[int], bool]
+    port: int = PORT
+    _links: dict[str, Link] = field(default_factory=dict)  # by node
+    _targets: dict[int, str] = field(default_factory=dict)  # node, by pair
+    _better: dict[int, tuple[str, float]] = field(default_factory=dict)  # another standby, and since when
+    _objects: dict[int, tuple[int, int]] = field(default_factory=dict)  # pair and family, by number
+    _told: dict[int, Copied] = field(default_factory=dict)
+    _asleep: dict[int, bool] = field(default_factory=dict)
+    _looked: float = -1e9
+    _at: int = 0  # word of the round
+    _round: dict[int, tuple[Link, int]] = field(default_factory=dict)  # connection that was told to begin, by pair
+    _began: float = -1e9
+    _urgent: bool = False
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
+    _failed: str = ""
+
+    # -- what the keeper calls -------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """The tables may be others now, or gone."""
+        try:
+            if self.tables.open():
+                self._restart()
+        except BpfError as error:
+            log.debug("Nothing to copy: %s", error)
+            self.tables.close()
+            self._restart()
+        self._looked = -1e9
+
+    def close(self) -> None:
+        """What the kernel does goes on."""
+        self.tables.close()
+        self._restart()
+
+    def wake(self, pair: int) -> None:
+        """The pair is this node's: its copies are connections from now on."""
+        try:
+            for number in self.tables.objects(pair).values() if self.tables.is_open else ():
+                self._sleep(number, asleep=False)
+        except BpfError as error:
+            log.error("Copies of pair %d still sleep: %s", pair, error)
+            self._looked = -1e9
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._once()
+                await asyncio.sleep(URGENT_S if self._urgent else TICK_S)
+        finally:
+            await asyncio.gather(*(link.close() for link in self._links.values()))
+            self._links.clear()
+            self._targets.clear()
+
+    def report(self, pair: int) -> CopyReport:
+        """Of a pair that is this node's."""
+        known = self.known.pairs.get(pair)
+        if known is None or len(known.gateways) < 2:
+            return CopyReport(why="There is no other gateway.")
+        node = self._targets.get(pair, "")
+        link = self._links.get(node)
+        if link is None:
+            return CopyReport(why="No other gateway is alive.")
+        copies = link.pairs.get(pair, PairCopies())
+        behind = max(0, round(self.clock() - link.synced)) if link.synced >= 0 else 0
+        why = link.why or copies.why
+        if why:
+            return CopyReport(node, 0, behind, f"{node} has no copies: {why}.")
+        why = "" if copies.whole else f"{node} has not got all of them yet."
+        return CopyReport(node, copies.sessions, behind, why)
+
+    def refused(self) -> int:
+        """Records that standbys had no room for, or whose port was taken there."""
+        return sum(link.refused for link in self._links.values())
+
+    def sent(self) -> tuple[int, int]:
+        """Records and bytes, over connections that are there."""
+        return sum(n.sent_records for n in self._links.values()), sum(n.sent_bytes for n in self._links.values())
+
+    # -- a tick ----------------------------------------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        self._objects.clear()
+        self._told.clear()
+        self._asleep.clear()
+        self._round.clear()
+        self._at = 0
+        for link in self._links.values():
+            link.break_off("the engine's tables are new")
+
+    def _once(self) -> None:
+        if not self.tables.is_open:
+            return
+        now = self.clock()
+        try:
+            if now - self._looked >= LOOK_S:
+                self._looked = now
+                self._look()
+            self._choose(now)
+            self._configure(now)
+            self._copy(now)
+            self._failed = ""
+        except BpfError as error:
+            if str(error) != self._failed:
+                self._failed = str(error)
+                log.error("Connections are not copied: %s", error)
+
+    def _look(self) -> None:
+        """Numbers of the engine's objects, and which of them sleep."""
+        mine = self.owners.mine()
+        self._objects = {
+            number: (pair, family)
+            for pair, known in self.known.pairs.items()
+            if self.known.node in known.gateways
+            for family, number in self.tables.objects(pair).items()
+        }
+        for number, (pair, _) in self._objects.items():
+            self._sleep(number, asleep=pair not in mine and not self.draining(pair))
+
+    def _sleep(self, number: int, *, asleep: bool) -> None:
+        if self._asleep.get(number) != asleep:
+            self.tables.asleep(number, asleep)
+            self._asleep[number] = asleep
+
+    # -- where to --------------------------------------------------------------------------------------------------
+
+    def _choose(self, now: float) -> None:
+        """The next owner of each pair, which does not change for a lost heartbeat."""
+        mine = self.owners.mine()
+        for pair in self._targets.keys() - mine.keys():
+            del self._targets[pair]
+        for pair in mine:
+            known = self.known.pairs.get(pair)
+            if known is None:
+                continue
+            best = self.owners.preferred(pair, now, without=self.known.node)
+            current = self._targets.get(pair, "")
+            link = self._links.get(current)
+            held = link is not None and link.ready and current in known.gateways
+            if best in ("", current):
+                self._better.pop(pair, None)
+                if not best and current and not held:
+                    del self._targets[pair]
+                continue
+            since = self._better.setdefault(pair, (best, now))
+            if since[0] != best:
+                since = self._better[pair] = (best, now)
+            if held and now - since[1] < SETTLE_S:
+                continue
+            if link is not None and held:
+                link.send(Kind.DROP, pair, self.owners.epoch(pair))
+            del self._better[pair]
+            self._targets[pair] = best
+        self._connect()
+
+    def _connect(self) -> None:
+        wanted = set(self._targets.values())
+        for node in wanted - self._links.keys():
+            address = self.known.gateways[node]
+            link = self._links[node] = Link(node, address, self.port, lambda: self.known.own_address, self.clock)
+            link.start()
+        moved = {node for node, link in self._links.items() if self.known.gateways.get(node) != link.address}
+        for node in (self._links.keys() - wanted) | moved:
+            task = asyncio.create_task(self._links.pop(node).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _link(self, pair: int) -> Link | None:
+        link = self._links.get(self._targets.get(pair, ""))
+        return link if link is not None and link.ready else None
+
+    def _configure(self, now: float) -> None:
+        """Tells the engine whose sessions are to be told of; a pair that has just got a link begins with everything."""
+        changed = {}
+        for number, (pair, _) in self._objects.items():
+            item = self._copied(pair)
+            if self._told.get(number) != item:
+                changed[number] = item
+        self.tables.configure(changed)
+        self._told |= changed
+        if any(self._is_fresh(pair, now) for pair in self._targets):
+            self._at, self._urgent = 0, True
+
+    def _is_fresh(self, pair: int, now: float) -> bool:
+        """Whether the standby should be told of everything at once: a new one, or one that refused a while ago."""
+        link = self._link(pair)
+        if link is None:
+            return False
+        if self._round.get(pair) != (link, link.connected):
+            return True
+        copies = link.pairs.get(pair)
+        return copies is not None and bool(copies.why) and now - self._began > REFUSED_S
+
+    def _copied(self, pair: int) -> Copied:
+        known = self.known.pairs[pair]
+        own = self.known.own_address
+        on = self._link(pair) is not None
+        if known.policy.transport != "Direct" or not own:
+            return Copied(pair, on)
+        try:
+            return Copied(pair, on, socket.if_nametoindex(known.policy.device), pair_mac(own, pair))
+        except OSError:
+            return Copied(pair, on)
+
+    # -- what ------------------------------------------------------------------------------------------------------
+
+    def _copy(self, now: float) -> None:
+        links = [link for link in self._links.values() if link.ready]
+        for link in links:
+            if link.stuck(now):
+                link.break_off(f"{link.node} does not keep up")
+        if not links or not all(link.room for link in links):
+            return
+        at, runs = 0, RUNS
+        while at < self.tables.words and runs:
+            records, at = self.tables.collect(at, self.tables.words, whole=False, slack=SLACK_S)
+            self._send(records)
+            runs -= 1
+        if at >= self.tables.words:
+            for link in links:
+                link.mark(now)
+        self._go_round(runs + RUNS)
+
+    def _go_round(self, runs: int) -> None:
+        if self._at == 0:
+            self._begin_round()
+        if not self._round:
+            return
+        words = self.tables.words
+        end = words if self._urgent else min(words, self._at + max(1, round(words * TICK_S / ROUND_S)))
+        while self._at < end and runs and all(link.room for link in self._links.values()):
+            records, self._at = self.tables.collect(self._at, end, whole=True, slack=SLACK_S)
+            self._send(records)
+            runs -= 1
+        if self._at >= words:
+            for pair, begun in self._round.items():
+                link = self._link(pair)
+                if link is not None and begun == (link, link.connected):
+                    link.send(Kind.END, pair, self.owners.epoch(pair))
+            self._at, self._urgent = 0, False
+
+    def _begin_round(self) -> None:
+        self._round, self._began = {}, self.clock()
+        for pair in self._targets:
+            link = self._link(pair)
+            if link is not None:
+                self._round[pair] = (link, link.connected)
+                link.send(Kind.BEGIN, pair, self.owners.epoch(pair))
+
+    def _send(self, records: bytes) -> None:
+        for number, data in by_object(records).items():
+            pair, family = self._objects.get(number, (0, 0))
+            link = self._link(pair)
+            if link is not None:
+                link.send(Kind.RECORDS, pair, self.owners.epoch(pair), family, data)

@@ -1,0 +1,131 @@
+"""The standby's side of copying: what the owner of a pair tells is put into the engine, asleep until the pair comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sixgate.errors import BpfError
+from sixgate.node.egress.copytables import CopyTables, seconds
+from sixgate.node.egress.copywire import (
+    GREETING,
+    HEAD,
+    MAGIC,
+    RECORD,
+    Frame,
+    Kind,
+    Reply,
+    Verdict,
+    read_head,
+    renumbered,
+)
+
+if TYPE_CHECKING:
+    from sixgate.node.egress.known import Known
+    from sixgate.node.egress.owners import Owners
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 60.0  # of an owner, which copies everything three times in that time
+
+
+@dataclass(slots=True)
+class Standby:
+    """Takes copies. `draining` says whether connections that were begun here are still served. All of it belongs to
+    the event loop, so no record is taken once the pair is this node's."""
+
+    tables: CopyTables
+    known: Known
+    owners: Owners
+    draining: Callable[[int], bool]
+    refused: int = 0  # records that found no room, or their port taken
+    _begun: dict[int, int] = field(default_factory=dict)  # second at which a copy of everything began, by pair
+    _talking: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+        """A gateway that has said MAGIC: until it leaves, or says what nobody understands. One at a time of each."""
+        (size,) = GREETING.unpack(MAGIC + await reader.readexactly(GREETING.size - len(MAGIC)))[1:]
+        writer.write(GREETING.pack(MAGIC, RECORD))
+        if size != RECORD:
+            log.warning("%s copies records of %d bytes, not of %d: another version; refused.", peer, size, RECORD)
+            return
+        before = self._talking.get(peer)
+        if before is not None:
+            before.close()
+        self._talking[peer] = writer
+        try:
+            await self._listen(reader, writer, peer)
+        finally:
+            if self._talking.get(peer) is writer:
+                del self._talking[peer]
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                frame = read_head(await reader.readexactly(HEAD.size))
+                if frame is None:
+                    log.warning("%s says what is no frame; its copies end here.", peer)
+                    return
+                records = await reader.readexactly(frame.count * RECORD)
+            writer.write(self.take(frame, records, peer).pack())
+            await writer.drain()
+
+    def take(self, frame: Frame, records: bytes, peer: str) -> Reply:
+        """What becomes of a frame of the gateway with this address."""
+        verdict = self._judge(frame, peer)
+        if verdict is not Verdict.TAKEN:
+            return Reply(verdict, frame.sequence, 0, 0)
+        try:
+            objects = self.tables.objects(frame.pair)
+            if not objects or (frame.family and frame.family not in objects):
+                return Reply(Verdict.UNKNOWN, frame.sequence, 0, 0)
+            refused = self._do(frame, records, objects)
+            return Reply(Verdict.TAKEN, frame.sequence, self.tables.sessions(objects.values()), refused)
+        except BpfError as error:
+            log.error("Copies of pair %d were not taken: %s", frame.pair, error)
+            return Reply(Verdict.UNKNOWN, frame.sequence, 0, 0)
+
+    def _judge(self, frame: Frame, peer: str) -> Verdict:
+        known = self.known.pairs.get(frame.pair)
+        if known is None or self.known.node not in known.gateways or not self.tables.is_open:
+            return Verdict.UNKNOWN
+        if frame.pair in self.owners.mine():
+            return Verdict.MINE
+        holder = self.owners.holder(frame.pair)
+        if frame.epoch < self.owners.epoch(frame.pair) and holder and self.known.gateways.get(holder) != peer:
+            return Verdict.STALE
+        return Verdict.TAKEN
+
+    def _do(self, frame: Frame, records: bytes, objects: dict[int, int]) -> int:
+        match frame.kind:
+            case Kind.RECORDS:
+                put = self.tables.put(renumbered(records, objects[frame.family]))
+                self.refused += put.refused
+                return put.refused
+            case Kind.BEGIN:
+                self._begun[frame.pair] = seconds()
+            case Kind.END:
+                since = self._begun.pop(frame.pair, None)
+                if since is not None:
+                    self._prune(frame.pair, objects, since)
+            case Kind.DROP:
+                self._begun.pop(frame.pair, None)
+                self._prune(frame.pair, objects, seconds() + 1)
+        return 0
+
+    def _prune(self, pair: int, objects: dict[int, int], since: int) -> None:
+        if self.draining(pair):
+            return
+        for number in objects.values():
+            ended = self.tables.prune(number, since)
+            if ended:
+                log.info("%d copies of pair %d are of connections that are no more.", ended, pair)
+
+    def close(self) -> None:
+        for writer in self._talking.values():
+            writer.close()
+        self._talking.clear()
+        self._begun.clear()
