@@ -61,17 +61,18 @@ conformance: bpf ## every RFC case and the vectors of VECTORS=FILE; rewrites doc
 	@$(PY) tools/gen_compliance.py build/rfc.xml
 	@$(PY) -m e2e.conformance --vectors $(VECTORS)
 
-nightly: bpf ## a million random packets against the RFC model, in tc and through XDP; random life of stateful NAT; every combination of constants
+nightly: bpf ## a million random packets against the RFC model, in tc and through XDP; random life of stateful NAT; bent packets through the balancer; every combination of constants
 	@SIXGATE_THOROUGH=1 $(PY) -m pytest -q -n 2 tests/bpf/test_load_all.py
 	@$(PY) -m tests.rfc.differential --packets 1000000
 	@$(PY) -m tests.rfc.differential --packets 1000000 --xdp
 	@$(PY) -m tests.bpf.nat_walk --steps 1000000
+	@$(PY) -m tests.bpf.lb_fuzz --packets 1000000 --nat 1000000
 
 fuzz: bpf ## bent packets through a live gateway, everything that leaves is checked; PACKETS=N
 	@$(PY) -m tests.rfc.fuzz --packets $(or $(PACKETS),10000000)
 
-fuzz-lb: bpf ## bent packets through the balancer, every verdict and every packet is checked; PACKETS=N
-	@$(PY) -m tests.bpf.lb_fuzz --packets $(or $(PACKETS),10000000)
+fuzz-lb: bpf ## bent packets through the balancer, by DSR and by NAT, every verdict and every packet is checked; PACKETS=N of each
+	@$(PY) -m tests.bpf.lb_fuzz --packets $(or $(PACKETS),10000000) --nat $(or $(PACKETS),10000000)
 
 bench-nat64: bpf ## figures of the translator against plain forwarding and tayga; JSON=FILE for machines
 	@tools/bootstrap.sh --bench

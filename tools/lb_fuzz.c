@@ -2,10 +2,12 @@
 /* Bent packets through the balancer by BPF_PROG_TEST_RUN, and a look at every verdict and every packet.
  *
  *	lb_fuzz PROGRAM_FD xdp|tc IFINDEX CORPUS PACKETS SEED
+ *	lb_fuzz PROGRAM_FD nat IFINDEX CORPUS PACKETS SEED POOL BACKENDS VIPS
  *
  * CORPUS holds frames, each behind a 16-bit length in network order. A packet that is not sent must be as it was; one that is sent is the
- * packet itself (another link header, or a ping turned around), or the packet behind an outer header that is right in every field. Prints
- * one line of JSON; exits with 1 where something else came out.
+ * packet itself (another link header, or a ping turned around), or the packet behind an outer header that is right in every field. In mode
+ * NAT (in tc) it goes from the pool to a backend, or from a VIP to somebody else, with checksums that are right where they were; addresses are
+ * given in hex, 16 bytes each, IPv4 ones mapped. Prints one line of JSON; exits with 1 where something else came out.
  */
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
@@ -173,6 +175,111 @@ static const char *check_same_size(const uint8_t *in, const uint8_t *out, uint32
 	return NULL;
 }
 
+/* Addresses of mode NAT. */
+struct set {
+	uint8_t at[16][16];
+	uint32_t n;
+};
+
+static struct set pool, backends, vips;
+
+static void read_set(struct set *set, const char *hex)
+{
+	uint32_t i, byte;
+
+	for (i = 0; i < sizeof(set->at) && sscanf(hex + 2 * i, "%2x", &byte) == 1; i++)
+		set->at[i / 16][i % 16] = (uint8_t)byte;
+	set->n = i / 16;
+}
+
+static bool in_set(const struct set *set, const uint8_t *addr)
+{
+	uint32_t i;
+
+	for (i = 0; i < set->n; i++) {
+		if (!memcmp(set->at[i], addr, 16))
+			return true;
+	}
+	return false;
+}
+
+/* A packet of layer 3: its addresses, and its layer 4 where that is whole and right behind the header. */
+struct seen {
+	uint8_t src[16], dst[16];
+	const uint8_t *l4;
+	uint32_t len, proto;
+	bool sound; /* the header, its lengths and its checksum */
+};
+
+static void look(struct seen *s, const uint8_t *h, uint32_t len)
+{
+	uint32_t head = 40, total;
+
+	memset(s, 0, sizeof(*s));
+	if (len >= 20 && h[0] >> 4 == 4) {
+		head = (h[0] & 15) * 4;
+		total = (uint32_t)(h[2] << 8 | h[3]);
+		s->src[10] = s->src[11] = s->dst[10] = s->dst[11] = 255;
+		memcpy(s->src + 12, h + 12, 4);
+		memcpy(s->dst + 12, h + 16, 4);
+		s->proto = h[9];
+		s->sound = head >= 20 && head <= total && total <= len && zero_sum(h, head);
+		if (s->sound && !(h[6] & 0x3f) && !h[7])
+			s->l4 = h + head;
+	} else if (len >= 40 && h[0] >> 4 == 6) {
+		total = (uint32_t)(h[4] << 8 | h[5]) + 40;
+		memcpy(s->src, h + 8, 16);
+		memcpy(s->dst, h + 24, 16);
+		s->proto = h[6];
+		s->sound = total <= len;
+		if (s->sound)
+			s->l4 = h + head;
+	} else {
+		return;
+	}
+	s->len = total - head;
+}
+
+/* 1: the checksum of layer 4 is right, 0: it is wrong, -1: there is none, or it is not known where. */
+static int l4_right(const struct seen *s)
+{
+	bool v4 = s->src[10] == 255 && s->src[11] == 255 && !s->src[0];
+	uint32_t sum = s->proto + s->len;
+
+	if (!s->l4 || s->len < 8 || (s->proto == P_TCP && s->len < 20))
+		return -1;
+	if (s->proto == P_UDP && ((!s->l4[6] && !s->l4[7]) || (uint32_t)(s->l4[4] << 8 | s->l4[5]) != s->len))
+		return -1;
+	if (s->proto != P_TCP && s->proto != P_UDP && s->proto != (v4 ? P_ICMP : P_ICMP6))
+		return -1;
+	if (v4 && s->proto == P_ICMP)
+		return zero_sum(s->l4, s->len);
+	sum = sum16(s->src + (v4 ? 12 : 0), v4 ? 4 : 16, sum);
+	sum = sum16(s->dst + (v4 ? 12 : 0), v4 ? 4 : 16, sum);
+	return sum16(s->l4, s->len, sum) == 0xffff;
+}
+
+static const char *check_nat(const uint8_t *in, uint32_t in_len, const uint8_t *out, uint32_t out_len)
+{
+	struct seen was, is;
+
+	if (in_len == out_len && !memcmp(in + ETH, out + ETH, in_len - ETH))
+		return NULL; /* to the slow path */
+	look(&was, in + ETH, in_len - ETH);
+	look(&is, out + ETH, out_len - ETH);
+	if (was.sound && !is.sound)
+		return "header";
+	if (in_set(&pool, is.src)) {
+		if (!in_set(&backends, is.dst))
+			return "from the pool to no backend";
+	} else if (!in_set(&vips, is.src) && is.proto != P_ICMP && is.proto != P_ICMP6) {
+		return "from nowhere";
+	} else if (in_set(&pool, is.dst)) {
+		return "to the pool";
+	}
+	return l4_right(&was) == 1 && !l4_right(&is) ? "checksum" : NULL;
+}
+
 static void wrong(const char *what, const uint8_t *in, uint32_t len, uint32_t verdict)
 {
 	uint32_t i;
@@ -185,14 +292,17 @@ static void wrong(const char *what, const uint8_t *in, uint32_t len, uint32_t ve
 	fprintf(stderr, "\n");
 }
 
-static void judge(bool xdp, uint32_t verdict, const uint8_t *in, uint32_t in_len, const uint8_t *out, uint32_t out_len)
+static void judge(const char *hook, uint32_t verdict, const uint8_t *in, uint32_t in_len, const uint8_t *out, uint32_t out_len)
 {
+	bool xdp = !strcmp(hook, "xdp"), nat = !strcmp(hook, "nat");
 	bool sent = verdict == (xdp ? XDP_TX : 7), dropped = verdict == (xdp ? XDP_DROP : 2);
 	const char *fault = NULL;
 
 	if (sent) {
 		n_sent++;
-		fault = in_len == out_len ? check_same_size(in, out, in_len) : check_outer(in, in_len, out, out_len);
+		fault = nat		    ? check_nat(in, in_len, out, out_len)
+			: in_len == out_len ? check_same_size(in, out, in_len)
+					    : check_outer(in, in_len, out, out_len);
 	} else if (dropped || verdict == (xdp ? XDP_PASS : UINT32_MAX)) {
 		n_dropped += dropped;
 		n_passed += !dropped;
@@ -214,9 +324,14 @@ int main(int argc, char **argv)
 	bool xdp;
 	int fd;
 
-	if (argc != 7) {
-		fprintf(stderr, "usage: lb_fuzz PROGRAM_FD xdp|tc IFINDEX CORPUS PACKETS SEED\n");
+	if (argc != 7 && argc != 10) {
+		fprintf(stderr, "usage: lb_fuzz PROGRAM_FD xdp|tc|nat IFINDEX CORPUS PACKETS SEED [POOL BACKENDS VIPS]\n");
 		return 2;
+	}
+	if (argc == 10) {
+		read_set(&pool, argv[7]);
+		read_set(&backends, argv[8]);
+		read_set(&vips, argv[9]);
 	}
 	fd = atoi(argv[1]);
 	xdp = !strcmp(argv[2], "xdp");
@@ -240,7 +355,7 @@ int main(int argc, char **argv)
 			n_refused++; /* too short for the kernel's own idea of a frame */
 			continue;
 		}
-		judge(xdp, opts.retval, in, len, out, opts.data_size_out);
+		judge(argv[2], opts.retval, in, len, out, opts.data_size_out);
 	}
 	printf("{\"sent\": %lu, \"dropped\": %lu, \"passed\": %lu, \"refused\": %lu, \"wrong\": %lu}\n", n_sent, n_dropped,
 	       n_passed, n_refused, n_wrong);

@@ -1,4 +1,4 @@
-"""A short run of the balancer's fuzzer; `make fuzz-lb` runs the long one."""
+"""Short runs of the balancer's fuzzers; `make fuzz-lb` runs the long ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bpf import lb_nat_fuzz
 from tests.bpf.conftest import Pair
 from tests.bpf.lb_fuzz import fuzz
 from tests.bpf.test_lb_packets import BACKEND4, BACKEND6, NEIGHBOUR
@@ -24,3 +25,13 @@ def test_bent_packets_are_sent_right_or_not_at_all(name: str, veth: Pair) -> Non
     found = fuzz(name, device, 50_000, seed=3)
     assert (found.wrong, found.uncounted, found.said) == (0, 0, "")
     assert min(found.sent, found.dropped, found.passed) > 1000
+
+
+def test_bent_packets_to_vips_in_mode_nat_are_sent_right_or_not_at_all() -> None:
+    found = lb_nat_fuzz.fuzz(100_000, seed=3)
+    assert (found.wrong, found.uncounted, found.said) == (0, 0, "")
+    assert min(found.sent, found.dropped, found.passed) > 10_000
+
+
+def test_the_fuzzer_of_mode_nat_sees_packets_that_go_astray() -> None:
+    assert lb_nat_fuzz.fuzz(1000, seed=3, backends=lb_nat_fuzz.BACKENDS[:1]).wrong > 10
