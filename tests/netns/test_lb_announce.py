@@ -54,9 +54,16 @@ def lab() -> Iterator[LabRun]:
         yield made
 
 
-def announce(lab: LabRun, role: str, vip: str, *nodes: str) -> subprocess.Popen[str]:
-    words = [sys.executable, str(SCRIPT), role, vip, *nodes]
-    return lab.spawn(role, words, env={"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "operator")))})
+def announce(lab: LabRun, role: str, vip: str, *nodes: str, devices: str = "-") -> subprocess.Popen[str]:
+    words = [sys.executable, str(SCRIPT), role, vip, devices, *nodes]
+    path = os.pathsep.join((str(ROOT), str(ROOT / "operator")))
+    with told(lab, role).open("w") as out:
+        return lab.spawn(role, words, stdout=out, env={"PYTHONPATH": path})
+
+
+def told(lab: LabRun, role: str) -> Path:
+    """What the node that announces says."""
+    return lab.workdir / f"announcing-{role}"
 
 
 @VIPS

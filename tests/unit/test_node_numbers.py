@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sixgate.api.nodeconfig import Entry, NumberSpace, Table
 from sixgate.node.fill import Filler, fill_tables
 from sixgate.node.findings import Findings
-from sixgate.node.host_ports import OWN_HOST, HostPorts, keep_apart, parse_ranges, read_host_ports, runs
+from sixgate.node.host_ports import OWN_HOST, OWN_SAME, HostPorts, keep_apart, parse_ranges, read_host_ports, runs
 from sixgate.node.model import AddressSeen, Device, Kernel, Observed
 from sixgate.node.nat_watch import owner_of
 from sixgate.node.numbers import Numbers, SpaceNumbers, as_json, from_json, hand_out
@@ -195,9 +195,18 @@ def test_an_address_that_egress_has_put_on_answers_as_the_hosts_and_keeps_all_po
     """It is no source of the host's own connections, and comes and goes with the owner of a pair."""
     found = Findings()
     device = Device("up", 2, addresses=(AddressSeen("192.0.2.1", 32, floating=True),))
-    tables = keep_apart((own("192.0.2.1"),), node(device, host=HOST), found)
-    assert tables[0].entries[0].value["flags"] == 2 | OWN_HOST  # type: ignore[index, call-overload]
+    tables = keep_apart((own("192.0.2.1", flags=OWN_SAME),), node(device, host=HOST), found)
+    assert tables[0].entries[0].value["flags"] == OWN_SAME | OWN_HOST  # type: ignore[index, call-overload]
     assert reserved(tables) == {}
+    assert not found.notes
+
+
+def test_an_address_that_is_only_announced_is_the_pools() -> None:
+    """What belongs to no session is dropped, as if the address were routed here."""
+    found = Findings()
+    device = Device("up", 2, addresses=(AddressSeen("192.0.2.1", 32, floating=True),))
+    table = own("192.0.2.1")
+    assert keep_apart((table,), node(device, host=HOST), found) == (table,)
     assert not found.notes
 
 

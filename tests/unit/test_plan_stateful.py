@@ -321,11 +321,13 @@ def test_shipped_examples_are_programmed(folder: str) -> None:
 
 def test_the_gateway_of_the_page_is_programmed() -> None:
     page = (ROOT / "docs" / "nat64-stateful.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
-    parsed = parse_object(yaml.safe_load(block))
-    assert isinstance(parsed, UserObject), parsed
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert blocks
     labelled = tuple(NodeInfo(node.name, {"sixgate.io/nat64": "true"}) for node in nodes("a"))
-    assert not plan(Snapshot(objects=(parsed,), nodes=labelled, digests=DIGESTS)).problems
+    for block in blocks:
+        parsed = parse_object(yaml.safe_load(block))
+        assert isinstance(parsed, UserObject), parsed
+        assert not plan(Snapshot(objects=(parsed,), nodes=labelled, digests=DIGESTS)).problems
 
 
 def test_the_commands_of_the_page_exist() -> None:

@@ -259,6 +259,12 @@ class NAT46GatewaySpec(KindSpec):
         description="Virtual addresses of one family in front of backends of the other.",
         json_schema_extra=keyed_by("vip", "port", "protocol"),
     )
+    announce: Literal["L2", "None"] = Field(
+        default="None",
+        description="L2: IPv4 addresses of pools, ipv4CIDRs and mappings, and addresses of services, are answered for "
+        "(ARP, neighbour discovery) on the device whose subnet has them, each by one node; None: routed by somebody "
+        "else.",
+    )
     dns64: Dns64Spec | None = Field(default=None, description="DNS64 for the clients of this gateway (RFC 6147).")
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from sixgate.api.nodeconfig_base import DeviceName, MapName, Model, Owned, OwnerRef
-from sixgate.api.nodeconfig_lb import Balancer, BalancerReport
+from sixgate.api.nodeconfig_lb import Balancer, BalancerReport, BalancerVip
 
 API_VERSION = "sixgate.io/v1alpha1"
 FORMAT_VERSION = 1
@@ -240,6 +240,13 @@ class EgressPolicy(Owned):
     drain_s: int = Field(default=300, ge=0, description="How long a former owner serves old connections, seconds.")
 
 
+class Announcement(Owned):
+    """Addresses of gateways that nodes answer for on the segment."""
+
+    addresses: tuple[BalancerVip, ...] = Field(description="The addresses, and the nodes that may have each.")
+    devices: tuple[str, ...] = Field(default=("auto",), description="One of these has a subnet with the address.")
+
+
 class NodeConfigSpec(Model):
     """What sixgate wants on one node."""
 
@@ -261,6 +268,7 @@ class NodeConfigSpec(Model):
     balancers: tuple[Balancer, ...] = Field(
         default=(), description="Virtual addresses in front of backends; the node fills the maps of the balancer."
     )
+    announcements: tuple[Announcement, ...] = Field(default=(), description="Addresses that are announced (ARP, NDP).")
 
     def hashed(self) -> NodeConfigSpec:
         """The same spec with `revision` set to the hash of its canonical JSON without `revision`."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sixgate.api.nodeconfig import FORMAT_VERSION, EgressReport, ItemResult, NodeConfigSpec, NodeConfigStatus
 from sixgate.errors import ApplyError, BpfError
+from sixgate.node.announcer import Announcer, announced_by
 from sixgate.node.discard_log import BlockLog, DiscardLog
 from sixgate.node.egress.keeper import EgressKeeper
 from sixgate.node.events import KernelEvents
@@ -203,7 +204,13 @@ class NodeAgent:
         applied: NodeConfigSpec | None = None
         told = asyncio.Event()  # egress has something to say, and nothing is to be applied
         egress = EgressKeeper(self._options, self._pods, self._clock, told.set)
-        balancing = Balancing(self._reconciler.balancer, self._options.node, wake.set, self._clock)
+        balancing = Balancing(self._reconciler.balancer, wake.set, self._clock)
+
+        def announced() -> None:
+            self._reconciler.announced(announcer.held, announcer.troubles)
+            wake.set()
+
+        announcer = Announcer(self._options.node, announced)
         try:
             while True:
                 waiters = [asyncio.create_task(event.wait()) for event in (wake, told)]
@@ -222,6 +229,7 @@ class NodeAgent:
                             each.follow()
                         await egress.follow(applied)
                         balancing.follow(applied)
+                        announcer.follow(announced_by(applied))
                 told.clear()
                 self._status = self._with_egress(egress.reports())
                 self.metrics.status = self._status
@@ -234,6 +242,7 @@ class NodeAgent:
         finally:
             await egress.stop()
             await balancing.stop()
+            await announcer.stop()
 
     def _object_name(self, number: int) -> str:
         """The gateway whose stateful object has this number."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OWN_TABLE, RESERVED_TABLE = "sg_st_own", "sg_st_resv"
 OWN_HOST = 1  # SG_OWN_HOST
+OWN_SAME = 4  # SG_OWN_SAME
 PROTOCOLS = 3  # SG_ST_PROTOS
 BLOCK = 64  # SG_ST_BLOCK
 MAX_NAMED = 6
@@ -115,8 +116,11 @@ def keep_apart(tables: tuple[Table, ...], have: Observed, found: Findings) -> tu
         entries = []
         for entry in table.entries:
             value: Any = entry.value
-            if str(entry.key) in local and isinstance(value, dict):
-                value = value | {"flags": int(value.get("flags", 0)) | OWN_HOST}
+            flags = int(value.get("flags", 0)) if isinstance(value, dict) else 0
+            # An address that is only here to be announced is the pool's, as if it were routed here.
+            announced = local.get(str(entry.key)) is True and not flags & OWN_SAME
+            if str(entry.key) in local and isinstance(value, dict) and not announced:
+                value = value | {"flags": flags | OWN_HOST}
             # One that egress has put on is no source of the host's own connections.
             if local.get(str(entry.key)) is False and isinstance(value, dict):
                 ports = have.host_ports.of(str(entry.key))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sixgate.api.nodeconfig import NodeConfigSpec, NodeConfigStatus
-from sixgate.errors import ApplyError, BpfError
+from sixgate.errors import ApplyError, BpfError, Problem
 from sixgate.node import bpffs
 from sixgate.node.actions import Action, Attach, Balance, UpdateLink
 from sixgate.node.bpf.probe import missing_permission, too_old
@@ -17,6 +17,7 @@ from sixgate.node.catalogue import Catalogue
 from sixgate.node.diff import diff
 from sixgate.node.egress.direct import clear
 from sixgate.node.execute import Executor
+from sixgate.node.findings import owner_ref
 from sixgate.node.glance import Glance
 from sixgate.node.lb.engine import Engine
 from sixgate.node.lb.env import environment
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 8
+MAX_TOLD = 3  # addresses of one object that are not announced
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
@@ -74,6 +76,12 @@ class Reconciler:
         self.balancer = Engine(options.bpffs, options.objects, clock_ns)
         self._nat = NatWatch(options.bpffs, clock)
         self.glance = Glance(options.bpffs)
+        self._troubles: Mapping[str, str] = {}
+
+    def announced(self, held: frozenset[str], troubles: Mapping[str, str]) -> None:
+        """Addresses that this node announces, and why it does not announce others."""
+        self.balancer.announced, self.balancer.troubles = held, troubles
+        self._troubles = troubles
 
     def next_retry_s(self) -> float | None:
         """Seconds until a failed action is due again or a drain is over; None where there is neither."""
@@ -213,11 +221,17 @@ class Reconciler:
             self._state.remove(BALANCERS)
         want = replace(
             want,
-            problems=(*want.problems, *self.balancer.faults()),
+            problems=(*want.problems, *self.balancer.faults(), *self._unannounced(spec)),
             notes=(*want.notes, *self.balancer.notes()),
         )
         made = report(spec, want, have, tuple(failures))
         return made.model_copy(update={"balancers": self.balancer.reports()})
+
+    def _unannounced(self, spec: NodeConfigSpec) -> Iterator[Problem]:
+        for item in spec.announcements:
+            said = dict.fromkeys(self._troubles[a.address] for a in item.addresses if a.address in self._troubles)
+            for text in list(said)[:MAX_TOLD]:
+                yield from (Problem(owner_ref(owner), "NotAnnounced", text) for owner in item.owners)
 
     def _prune(self, have: Observed) -> None:
         """Forget ids of programs that are neither pinned nor on any hook, qdiscs of devices and layouts of maps that

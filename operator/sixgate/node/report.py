@@ -96,6 +96,7 @@ def _owners(spec: NodeConfigSpec) -> Iterator[str]:
         spec.sysctls,
         spec.big_tcp,
         spec.balancers,
+        spec.announcements,
     )
     for group in groups:
         for item in group:

@@ -111,7 +111,8 @@ def resolve(
         floating=frozenset(
             address for policy in spec.egress for pair in policy.pairs for address in (pair.ipv4, pair.ipv6) if address
         )
-        | frozenset(vip.address for item in spec.balancers for vip in item.vips if vip.announcers),
+        | frozenset(vip.address for item in spec.balancers for vip in item.vips if vip.announcers)
+        | frozenset(each.address for item in spec.announcements for each in item.addresses),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         frozen=frozenset(found.frozen),

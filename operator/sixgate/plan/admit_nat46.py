@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from sixgate.api.nat46gateway import NAT46Gateway
+from sixgate.plan.announce import MAX_ANNOUNCED, AnnouncePart, own_part, shared_part, too_many
 from sixgate.plan.cluster import Of, translated_own
 from sixgate.plan.egress import node_address
 from sixgate.plan.kinds import bpf_objects_of
 from sixgate.plan.natplan import MAX_GATEWAYS
 from sixgate.plan.pools import PoolSlice
 from sixgate.plan.prefix_routes import route_parts
-from sixgate.plan.result import COVERS, NO_ADDRESS, TOO_MANY, TOO_MUCH
+from sixgate.plan.result import COVERS, NO_ADDRESS, TOO_MANY, TOO_MANY_ADDRESSES, TOO_MUCH
 from sixgate.plan.run import MAX_NAMED, Run
 from sixgate.plan.select import NodeSet
 from sixgate.plan.stateful import StatefulPart, pool_shares, too_much
@@ -40,6 +41,9 @@ class GatewayAdmission:
             self._run.program(item, held)
         else:
             self._stateful(item, held)
+        if item.spec.announce == "L2" and not self._blame_announced(item):
+            ready = tuple(name for name in self._run.index.names_of(held) if self._run.nodes[name].ready)
+            self._announce(shared_part(item, ready), held)
 
     def _stateful(self, item: NAT46Gateway, held: NodeSet) -> None:
         """The parts of a stateful gateway on its nodes, and the way there from all others."""
@@ -57,6 +61,9 @@ class GatewayAdmission:
             elif slices or item.spec.services:
                 self._run.program(self._run.memo.part(part), nodes)
                 active |= nodes if slices else 0
+                if item.spec.announce == "L2" and slices and not too_many(item):
+                    for name in self._run.index.names_of(nodes):
+                        self._announce(own_part(item, slices, name), self._run.index.only(name))
         if item.spec.prefix is None or item.spec.stateful is None:
             return
         translating = {name: self._run.nodes[name] for name in self._run.index.names_of(active)}
@@ -71,6 +78,21 @@ class GatewayAdmission:
             nodes = sum(self._run.index.only(name) for name in members)
             self._run.program(self._run.memo.part(route), nodes)
             self._run.selected[item.ref] |= nodes
+
+    def _announce(self, part: AnnouncePart | None, nodes: NodeSet) -> None:
+        if part is not None:
+            self._run.program(self._run.memo.part(part), nodes)
+
+    def _blame_announced(self, item: NAT46Gateway) -> bool:
+        """Whether the gateway has more addresses than nodes can answer for one by one."""
+        count = too_many(item)
+        if count:
+            text = (
+                f"has {count} addresses to announce (spec.announce), and {MAX_ANNOUNCED} are the most; route them to "
+            )
+            text += "the gateway nodes and leave spec.announce at None"
+            self._run.blame(item, TOO_MANY_ADDRESSES, text, "spec.announce")
+        return bool(count)
 
     def _blame_pools(self, item: NAT46Gateway, held: NodeSet) -> bool:
         """Whether a pool has an address of a node that it would be given out on another node."""

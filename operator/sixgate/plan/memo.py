@@ -10,6 +10,7 @@ from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.errors import Problem
+from sixgate.plan.announce import AnnouncePart
 from sixgate.plan.balancer import BalancerPart, balancer, with_balancers, with_lb_maps
 from sixgate.plan.bigtcp import big_tcp, forwards_big, with_forwarding
 from sixgate.plan.claims import Claim
@@ -24,7 +25,9 @@ from sixgate.plan.snapshot import Endpoints, NodeInfo, ServiceKey
 from sixgate.plan.stateful import StatefulPart
 
 # Kinds whose data plane is there, and parts of them.
-Programmed = NAT46Gateway | StatefulPart | RoutePart | BIGTCPPolicy | EgressPart | BalancerPart | DecapPart
+Programmed = (
+    NAT46Gateway | StatefulPart | RoutePart | AnnouncePart | BIGTCPPolicy | EgressPart | BalancerPart | DecapPart
+)
 
 
 class PlanMemo:
@@ -43,8 +46,8 @@ class PlanMemo:
         self._shares_now: dict[tuple[int, tuple[str, ...]], tuple[BalancerPart, BalancerPart]] = {}
         self._claims_before: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
         self._claims_now: dict[int, tuple[UserObject, tuple[Claim, ...]]] = {}
-        self._parts_before: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
-        self._parts_now: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart] = {}
+        self._parts_before: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart | AnnouncePart] = {}
+        self._parts_now: dict[tuple[int, tuple[object, ...]], StatefulPart | RoutePart | AnnouncePart] = {}
         self._cluster_key: tuple[object, ...] = ()
         self._cluster: ClusterAddresses | None = None
 
@@ -65,9 +68,13 @@ class PlanMemo:
             self._cluster_key, self._cluster = key, ClusterAddresses(nodes, service_cidrs)
         return self._cluster
 
-    def part(self, made: StatefulPart | RoutePart) -> StatefulPart | RoutePart:
+    def part(self, made: StatefulPart | RoutePart | AnnouncePart) -> StatefulPart | RoutePart | AnnouncePart:
         """The part of an earlier run that equals `made`: plans of nodes are known by the parts they are made of."""
-        key = (id(made.gateway), made.slices) if isinstance(made, StatefulPart) else (0, (made.route,))
+        key: tuple[int, tuple[object, ...]]
+        if isinstance(made, StatefulPart):
+            key = (id(made.gateway), made.slices)
+        else:
+            key = (0, (made.route if isinstance(made, RoutePart) else made.plan,))
         found = self._parts_before.get(key) or made
         if isinstance(found, StatefulPart) and isinstance(made, StatefulPart) and found.gateway is not made.gateway:
             found = made
@@ -115,6 +122,8 @@ class PlanMemo:
         balancers = tuple(item for item in items if isinstance(item, BalancerPart))
         made = gateway_node(gateways, self._digests) if gateways else EMPTY
         made = replace(made, routes=routes) if routes else made
+        announced = tuple(item.plan for item in items if isinstance(item, AnnouncePart))
+        made = replace(made, announcements=announced) if announced else made
         made = with_egress(made, egress, self._digests) if egress else made
         made = with_balancers(made, balancers, self._digests) if balancers else made
         unpacked = tuple(item for item in items if isinstance(item, DecapPart))

@@ -7,7 +7,7 @@ from enum import IntFlag
 
 from sixgate.errors import Ref
 from sixgate.plan.egressplan import EgressPlan
-from sixgate.plan.lbplan import BalancerPlan, DecapPlan
+from sixgate.plan.lbplan import BalancerPlan, DecapPlan, VipPlan
 from sixgate.plan.natplan import NatPlan
 from sixgate.plan.stateplan import StatefulPlan
 
@@ -90,6 +90,15 @@ class BigTcpPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncePlan:
+    """Addresses of one gateway, each with the nodes that may announce it, the most preferred first."""
+
+    owner: Ref
+    addresses: tuple[VipPlan, ...]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """All features of one node. Two nodes with equal plans get the same document."""
 
@@ -103,6 +112,7 @@ class NodePlan:
     big_forward: str = ""  # digest of the object that forwards IPv6 super-packets, empty where none does
     balancers: tuple[BalancerPlan, ...] = ()  # oldest first
     decap: DecapPlan | None = None
+    announcements: tuple[AnnouncePlan, ...] = ()
 
 
 EMPTY = NodePlan()

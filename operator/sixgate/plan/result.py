@@ -17,6 +17,7 @@ COVERS = "CoversCluster"
 OBJECT_MISSING = "ObjectMissing"
 NO_ADDRESS = "NoAddress"
 TOO_MUCH = "TooMuchState"
+TOO_MANY_ADDRESSES = "TooManyAddresses"
 
 
 @dataclass(frozen=True, slots=True)

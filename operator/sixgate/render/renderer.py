@@ -21,7 +21,19 @@ from sixgate.plan.nodeplan import NodePlan
 from sixgate.plan.result import PlanResult
 
 RENDER_FAILED = "RenderFailed"
-SECTIONS = ("objects", "numbers", "tables", "links", "addresses", "routes", "sysctls", "bigTcp", "egress", "balancers")
+SECTIONS = (
+    "objects",
+    "numbers",
+    "tables",
+    "links",
+    "addresses",
+    "routes",
+    "sysctls",
+    "bigTcp",
+    "egress",
+    "balancers",
+    "announcements",
+)
 TEMPLATES = (
     "objects.json.j2",
     "nat46.json.j2",
@@ -31,6 +43,7 @@ TEMPLATES = (
     "prefix-routes.json.j2",
     "loadbalancer.json.j2",
     "decap.json.j2",
+    "announce.json.j2",
 )
 
 
@@ -150,7 +163,7 @@ def _parsed(body: dict[str, list[Any]]) -> NodeConfigSpec:
 
 def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
     """Templates that a plan needs, and whose objects each writes for."""
-    objects, nat46, bigtcp, egress, stateful, routes, loadbalancer, decap = TEMPLATES
+    objects, nat46, bigtcp, egress, stateful, routes, loadbalancer, decap, announce = TEMPLATES
     if plan.objects:
         yield objects, tuple(dict.fromkeys(owner for item in plan.objects for owner in item.owners))
     if plan.nat is not None:
@@ -167,6 +180,8 @@ def _templates_of(plan: NodePlan) -> Iterator[tuple[str, tuple[Ref, ...]]]:
         yield loadbalancer, tuple(item.owner for item in plan.balancers)
     if plan.decap is not None:
         yield decap, plan.decap.owners
+    if plan.announcements:
+        yield announce, tuple(dict.fromkeys(item.owner for item in plan.announcements))
 
 
 def _refuse(value: object) -> object:

@@ -1,4 +1,5 @@
-"""Egress addresses on this node's devices: put on, taken off, announced, asked for. What was there already stays."""
+"""Addresses that move between nodes, on this node's devices: put on, taken off, announced, asked for. What was there
+already stays."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from sixgate.node.egress.uplink import device_for
 from sixgate.node.netlink import Netlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sixgate.node.model import Device
 
@@ -86,6 +87,19 @@ class Floating:
             by_device.setdefault(device, []).append(address)
         answers = await asyncio.gather(*(self._segment(device).alive(group) for device, group in by_device.items()))
         return any(answers)
+
+    async def answered(self, addresses: Iterable[str], device: str) -> frozenset[str]:
+        """Those of the addresses that somebody else on the segment has."""
+        group = tuple(addresses)
+        return await self._segment(device).answered(group, len(group))
+
+    def device(self, address: str, asked: str) -> str:
+        """The device that carries an address, as of `put_on`; empty where there is none."""
+        return device_for(address, asked, self._devices, self._defaults, "")
+
+    def seen(self) -> Mapping[str, Device]:
+        """Devices by name, as they were at the last look."""
+        return self._devices
 
     def close(self) -> None:
         for segment in self._segments.values():

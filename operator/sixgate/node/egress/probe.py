@@ -71,25 +71,37 @@ class Segment:
 
     async def alive(self, addresses: Iterable[str]) -> bool:
         """Whether anybody but this host answers for one of the addresses."""
+        return bool(await self.answered(addresses, enough=1))
+
+    async def answered(self, addresses: Iterable[str], enough: int) -> frozenset[str]:
+        """Those of the addresses that anybody but this host answers for; it may be fewer where `enough` have been."""
         parsed = [ipaddress.ip_address(text) for text in addresses]
         for opened in filter(None, (self._arp, self._ndp)):
             _empty(opened)  # what was said before the question is no answer to it
+        asked = {address.packed: address for address in parsed}
         loop = asyncio.get_running_loop()
-        found = asyncio.Event()
+        found: set[str] = set()
+        done = asyncio.Event()
+
+        def heard(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+            found.add(str(address))
+            if len(found) >= enough:
+                done.set()
 
         def heard_arp() -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     frame = self._arp.recv(128)
-                    if any(_answers(frame, self._mac, address.packed) for address in parsed if address.version == 4):
-                        found.set()
+                    sender = _sender(frame, self._mac)
+                    if sender in asked:
+                        heard(asked[sender])
 
         def heard_ndp(ndp: socket.socket) -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     message = ndp.recv(256)
-                    if any(message[8:24] == a.packed for a in parsed if a.version == 6 and message[0] == _NA):
-                        found.set()
+                    if message[0] == _NA and message[8:24] in asked:
+                        heard(asked[message[8:24]])
 
         loop.add_reader(self._arp, heard_arp)
         if self._ndp is not None:
@@ -97,12 +109,13 @@ class Segment:
         try:
             for _ in range(TRIES):
                 for address in parsed:
-                    self._solicit(address)
+                    if str(address) not in found:
+                        self._solicit(address)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_S / TRIES):
-                        await found.wait()
+                        await done.wait()
                     break
-            return found.is_set()
+            return frozenset(found)
         finally:
             loop.remove_reader(self._arp)
             if self._ndp is not None:
@@ -136,9 +149,9 @@ def _empty(opened: socket.socket) -> None:
             opened.recv(1)
 
 
-def _answers(frame: bytes, own: bytes, address: bytes) -> bool:
-    """Whether an ARP frame says that another host has `address`: a reply, or anything sent with it as its own."""
+def _sender(frame: bytes, own: bytes) -> bytes:
+    """The IPv4 address that another host says to have: by a reply, or by sending with it; else nothing."""
     if len(frame) < 14 + _ARP.size:
-        return False
+        return b""
     _, _, _, _, _, source, sender, _, _ = _ARP.unpack_from(frame, 14)
-    return bool(sender == address and source != own)
+    return bytes(sender) if source != own else b""

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sixgate.node.model import Device
 
@@ -26,17 +26,24 @@ def device_for(
     default route, the one with the node's own address. Empty where there is none."""
     if asked != AUTO:
         return asked if asked in devices else ""
+    found = subnet_device(address, sorted(devices.values(), key=lambda device: device.ifindex))
+    default = defaults.get(ipaddress.ip_address(address).version, "")
+    if found or default in devices:
+        return found or default
+    holders = (d.name for d in devices.values() if any(seen.address == node_address for seen in d.addresses))
+    return next(holders, "")
+
+
+def subnet_device(address: str, devices: Iterable[Device]) -> str:
+    """The first of `devices` that has a subnet with the address, where others may ask for it; empty without one."""
     parsed = ipaddress.ip_address(address)
-    for device in sorted(devices.values(), key=lambda device: device.ifindex):
+    for device in devices:
         for seen in device.addresses:
             own = ipaddress.ip_interface(f"{seen.address}/{seen.prefix_len}")
             shared = own.network.prefixlen < own.max_prefixlen and seen.scope == _GLOBAL
             if shared and not device.loopback and own.version == parsed.version and parsed in own.network:
                 return device.name
-    if defaults.get(parsed.version, "") in devices:
-        return defaults[parsed.version]
-    holders = (d.name for d in devices.values() if any(seen.address == node_address for seen in d.addresses))
-    return next(holders, "")
+    return ""
 
 
 def path_mtu(gateway: str) -> int:

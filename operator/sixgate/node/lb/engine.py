@@ -20,7 +20,7 @@ from sixgate.node.lb.want import Health, bounded, report_of, use_of
 from sixgate.node.maglev import Maglev
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sixgate.api.nodeconfig_lb import Balancer, BalancerReport
@@ -45,7 +45,7 @@ class Engine:
         self.health = Health()
         self.env = Env()
         self.announced: frozenset[str] = frozenset()  # addresses that this node announces
-        self.trouble = ""  # why it cannot announce one
+        self.troubles: Mapping[str, str] = {}  # address that it cannot announce to a sentence
         self.problems: tuple[Problem, ...] = ()
 
     # What is to be done, and when
@@ -199,8 +199,8 @@ class Engine:
             *(
                 problem
                 for item in self.wanted
-                if self.trouble and any(vip.announcers for vip in item.vips)
-                for problem in _problems(item, "NotAnnounced", self.trouble)
+                for text in dict.fromkeys(self.troubles[v.address] for v in item.vips if v.address in self.troubles)
+                for problem in _problems(item, "NotAnnounced", text)
             ),
         )
 
