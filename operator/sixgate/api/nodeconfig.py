@@ -330,7 +330,9 @@ class NodeConfigStatus(Model):
     ready: bool = Field(default=False, description="Whether the node has all that it should have.")
     message: str = Field(default="", description="What is wrong, in sentences; empty if nothing is.")
     objects: tuple[ItemResult, ...] = Field(default=(), description="What became of the users' objects.")
-    devices: tuple[DeviceReport, ...] = Field(default=(), description="Devices that programs are attached to.")
+    devices: tuple[DeviceReport, ...] = Field(
+        default=(), description="Devices that programs are attached to, without those of pods."
+    )
     big_tcp: tuple[BigTcpReport, ...] = Field(
         default=(), description="Super-packet sizes of selected devices, at most 100, those that fall short first."
     )

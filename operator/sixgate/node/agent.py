@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ from sixgate.node.lock import NodeLock
 from sixgate.node.metrics import Meter, NodeMetrics
 from sixgate.node.netfilter import RuleEvents
 from sixgate.node.reconcile import Around, Reconciler
+from sixgate.node.sight import Sight
 from sixgate.node.statedir import StateDir
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ log = logging.getLogger(__name__)
 
 BROKEN_RETRY_S = 1.0
 StatusSink = Callable[[NodeConfigStatus], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The thread that works on the kernel, and what it has seen of it."""
+
+    pool: ThreadPoolExecutor
+    sight: Sight
 
 
 class NodeAgent:
@@ -76,12 +86,13 @@ class NodeAgent:
         """What the last `apply` reported."""
         return self._status
 
-    def apply(self, spec: NodeConfigSpec) -> NodeConfigStatus:
-        """Make the node as `spec` says and report. Never raises for what the kernel refuses: that is in the status."""
+    def apply(self, spec: NodeConfigSpec, sight: Sight | None = None) -> NodeConfigStatus:
+        """Make the node as `spec` says and report. Never raises for what the kernel refuses: that is in the status.
+        Without `sight` everything is looked at."""
         started = self._clock()
         try:
             self._lock.acquire()
-            self._status = self._reconciler.reconcile(spec)
+            self._status = self._reconciler.reconcile(spec, sight)
             self._results = self._status.objects
             self.metrics.spec = spec
             self._broken = False
@@ -154,19 +165,21 @@ class NodeAgent:
             RuleEvents() as rules,
             DiscardLog(self._options.bpffs, loop, self._clock) as discards,
             BlockLog(self._options.bpffs, loop, self._clock, self._object_name) as blocks,
+            Sight(self._options.bpffs) as sight,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="sixgate-node") as pool,
         ):
+            work = _Work(pool, sight)
 
             def heard(source: KernelEvents | RuleEvents) -> None:
                 if source.drain():
                     wake.set()
 
-            glances = asyncio.create_task(self._look_often(pool, wake))
+            glances = asyncio.create_task(self._look_often(work, wake))
             heard_of = [source for source in (events, rules) if source.fileno() >= 0]
             for source_of_events in heard_of:
                 loop.add_reader(source_of_events.fileno(), heard, source_of_events)
             try:
-                await self._serve(reader, latest, wake, pool, logs=(discards, blocks), on_status=on_status)
+                await self._serve(reader, latest, wake, work, logs=(discards, blocks), on_status=on_status)
             finally:
                 for source_of_events in heard_of:
                     loop.remove_reader(source_of_events.fileno())
@@ -175,12 +188,13 @@ class NodeAgent:
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
 
-    async def _look_often(self, pool: ThreadPoolExecutor, wake: asyncio.Event) -> None:
+    async def _look_often(self, work: _Work, wake: asyncio.Event) -> None:
         """Wakes where something was changed that no event tells of. On the thread that applies, never beside it."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._reconciler.glance.pause_s)
-            if await loop.run_in_executor(pool, self._reconciler.glance.changed):
+            if await loop.run_in_executor(work.pool, self._reconciler.glance.changed):
+                work.sight.forget()
                 wake.set()
 
     @staticmethod
@@ -194,7 +208,7 @@ class NodeAgent:
         reader: asyncio.Task[None],
         latest: list[NodeConfigSpec],
         wake: asyncio.Event,
-        pool: ThreadPoolExecutor,
+        work: _Work,
         *,
         logs: tuple[DiscardLog, ...],
         on_status: StatusSink | None,
@@ -202,6 +216,7 @@ class NodeAgent:
         loop = asyncio.get_running_loop()
         reported: NodeConfigStatus | None = None
         applied: NodeConfigSpec | None = None
+        anew_due = self._clock()
         told = asyncio.Event()  # egress has something to say, and nothing is to be applied
         egress = EgressKeeper(self._options, self._pods, self._clock, told.set)
         balancing = Balancing(self._reconciler.balancer, wake.set, self._clock)
@@ -218,12 +233,16 @@ class NodeAgent:
                 for waiter in waiters:
                     waiter.cancel()
                 if latest and (wake.is_set() or not told.is_set()):
-                    if latest[0] is applied and wake.is_set():
+                    event = latest[0] is applied and wake.is_set()
+                    if event:
                         await asyncio.sleep(self._options.settle_s)  # events come in bursts
+                    if not event or latest[0] is not applied or self._clock() >= anew_due:
+                        anew_due = self._clock() + self._options.resync_s
+                        work.sight.forget()
                     wake.clear()
                     applied = latest[0]
                     await egress.prepare(applied)
-                    await loop.run_in_executor(pool, self.apply, applied)
+                    await loop.run_in_executor(work.pool, self.apply, applied, work.sight)
                     if self._lock.held and not self._broken:
                         for each in logs:
                             each.follow()

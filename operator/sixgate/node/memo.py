@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sixgate.node.bpf.codec import encode
 from sixgate.node.fill import Filler, fill_tables
 from sixgate.node.host_ports import keep_apart
+from sixgate.node.shapes import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sixgate.node.host_ports import HostPorts
     from sixgate.node.model import Observed
     from sixgate.node.numbers import Numbers
+    from sixgate.node.resolve import ObjectFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ class TableMemo:
 
     _known: dict[int, _Known] = field(default_factory=dict)
     _filled: _Filled | None = None
+    _layouts: dict[str, tuple[Mapping[str, MapSpec], Mapping[str, str]]] = field(default_factory=dict)  # by object
+
+    def layouts(self, file: ObjectFile) -> Mapping[str, str]:
+        """Hash of each map's types; sizes are no part of it."""
+        known = self._layouts.get(file.name)
+        if known is None or known[0] != file.maps:
+            known = self._layouts[file.name] = (file.maps, {name: layout(spec) for name, spec in file.maps.items()})
+        return known[1]
 
     def filled(self, tables: tuple[Table, ...], have: Observed, numbers: Numbers, found: Findings) -> tuple[Table, ...]:
         """`tables` with what the node itself puts into them; the same ones as before while nothing has changed."""

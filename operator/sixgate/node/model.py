@@ -73,7 +73,7 @@ class Device:
     peer_ifindex: int = 0
     ethernet: bool = True
     addresses: tuple[AddressSeen, ...] = ()
-    xdp_id: int = 0
+    xdp: tuple[Attached, ...] = ()  # programs, whoever attached them
     xdp_transmit: bool | None = None  # None: this kernel does not tell
     master: int = 0  # index of the bridge or bond that it is a port of
     lower: int = 0  # index of the device below (VLAN, macvlan) or of the other end (veth, netkit)

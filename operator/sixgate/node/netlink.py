@@ -86,13 +86,9 @@ class Netlink:
     def devices(self) -> dict[str, Device]:
         """Every device with its addresses, by name."""
         addresses: dict[int, list[AddressSeen]] = {}
-        for message in self._ip.get_addr():
-            addresses.setdefault(message["index"], []).append(_address(message))
+        for message in rtlink.read_addresses():
+            addresses.setdefault(message.index, []).append(address_seen(message))
         return devices_with(addresses)
-
-    def xdp_attached(self) -> dict[int, tuple[Attached, ...]]:
-        """XDP programs by ifindex, whoever attached them."""
-        return {message.index: programs for message in rtlink.read_links() if (programs := _xdp(message))}
 
     def set_sizes(self, name: str, ifindex: int, sizes: Sizes) -> None:
         """Give one device its largest GSO and GRO packets, and read them back: kernels without IPv4 BIG TCP accept its
@@ -111,22 +107,17 @@ class Netlink:
     def default_devices(self) -> dict[int, int]:
         """Address family (4 or 6) to ifindex of the default route with the lowest metric."""
         best: dict[int, tuple[int, int]] = {}
-        for family, number in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
-            for message in self._ip.get_routes(family=family, table=254):
-                oif = message.get_attr("RTA_OIF") or _first_hop(message)
-                if message["dst_len"] == 0 and message["type"] == 1 and oif:
-                    found = (message.get_attr("RTA_PRIORITY") or 0, oif)
-                    best[number] = min(best.get(number, found), found)
+        for message in rtlink.read_routes():
+            if not message.key.destination:
+                version = 4 if message.key.family == socket.AF_INET else 6
+                found = (message.key.priority, message.device)
+                best[version] = min(best.get(version, found), found)
         return {family: oif for family, (_, oif) in best.items()}
 
     def routes(self, names: dict[int, str]) -> tuple[RouteKey, ...]:
         """Routes that sixgate made. `names` maps ifindex to device name."""
-        found = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for message in self._ip.get_routes(family=family, proto=RTPROT_SIXGATE):
-                if message["proto"] == RTPROT_SIXGATE and message["type"] in _ROUTE_KINDS:
-                    found.append(_route(message, names))
-        return tuple(found)
+        made = rtlink.routes_of(RTPROT_SIXGATE)
+        return tuple(_route(message, names) for message in made if message.kind in _ROUTE_KINDS)
 
     def make_link(self, name: str, kind: str, peer: str) -> None:
         arguments: dict[str, Any] = {"ifname": name, "kind": kind, "group": LINK_GROUP}
@@ -310,12 +301,17 @@ def _refused(what: str, *, unless: int | frozenset[int] | set[int] = frozenset()
 def devices_with(addresses: Mapping[int, list[AddressSeen]]) -> dict[str, Device]:
     """Every device of the calling thread's namespace by name; `addresses` by index."""
     messages = rtlink.read_links()
-    bridges = {message.index for message in messages if message.kind in ("bridge", "openvswitch")}
-    devices = (_device(message, addresses.get(message.index, []), bridges) for message in messages)
+    bridges = {message.index for message in messages if is_bridge(message)}
+    devices = (device_of(message, addresses.get(message.index, []), bridges) for message in messages)
     return {device.name: device for device in devices}
 
 
-def _device(message: rtlink.LinkMessage, addresses: list[AddressSeen], bridges: set[int]) -> Device:
+def is_bridge(message: rtlink.LinkMessage) -> bool:
+    return message.kind in ("bridge", "openvswitch")
+
+
+def device_of(message: rtlink.LinkMessage, addresses: list[AddressSeen], bridges: set[int]) -> Device:
+    """`bridges` are indexes of all bridges of the namespace."""
     alias = message.text(rtlink.IFLA_IFALIAS)
     group = message.number(rtlink.IFLA_GROUP)
     kind = message.kind
@@ -336,7 +332,7 @@ def _device(message: rtlink.LinkMessage, addresses: list[AddressSeen], bridges: 
         peer_ifindex=lower if kind == "veth" else 0,
         ethernet=message.hardware == _ARPHRD_ETHER,
         addresses=tuple(sorted(addresses)),
-        xdp_id=programs[0].prog_id if programs else 0,
+        xdp=programs,
         master=master,
         lower=lower,
         netnsid=message.number(rtlink.IFLA_LINK_NETNSID, -1) if kind in ("veth", "netkit") else -1,
@@ -355,15 +351,14 @@ def _sizes(message: rtlink.LinkMessage) -> Sizes:
     )
 
 
-def _address(message: Any) -> AddressSeen:
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+def address_seen(message: rtlink.AddressMessage) -> AddressSeen:
     return AddressSeen(
-        address=str(ipaddress.ip_address(text)),
-        prefix_len=message["prefixlen"],
-        scope=message["scope"],
-        flags=message.get_attr("IFA_FLAGS") or message["flags"],
-        ours=message.get_attr("IFA_PROTO") == RTPROT_SIXGATE,
-        floating=message.get_attr("IFA_PROTO") == RTPROT_FLOATING,
+        address=str(ipaddress.ip_address(message.address)),
+        prefix_len=message.prefix_len,
+        scope=message.scope,
+        flags=message.flags,
+        ours=message.protocol == RTPROT_SIXGATE,
+        floating=message.protocol == RTPROT_FLOATING,
     )
 
 
@@ -376,23 +371,15 @@ def _xdp(message: rtlink.LinkMessage) -> tuple[Attached, ...]:
     return (Attached(prog_id=prog_id, mode=mode),)
 
 
-def _first_hop(message: Any) -> int:
-    hops = message.get_attr("RTA_MULTIPATH") or ()
-    return int(hops[0]["oif"]) if hops else 0
-
-
-def _route(message: Any, names: dict[int, str]) -> RouteKey:
-    any_address = "0.0.0.0" if message["family"] == socket.AF_INET else "::"
-    destination = message.get_attr("RTA_DST") or any_address
-    kind = _ROUTE_KINDS[message["type"]]
-    via = message.get_attr("RTA_VIA")
-    hop = via["addr"] if via else message.get_attr("RTA_GATEWAY") or ""
-    metrics = message.get_attr("RTA_METRICS")
+def _route(message: rtlink.MadeRoute, names: dict[int, str]) -> RouteKey:
+    any_address = bytes(4 if message.family == socket.AF_INET else 16)
+    destination = ipaddress.ip_address(message.destination or any_address)
+    kind = _ROUTE_KINDS[message.kind]
     return RouteKey(
-        destination=str(ipaddress.ip_network(f"{destination}/{message['dst_len']}")),
-        device=names.get(message.get_attr("RTA_OIF") or 0, "") if kind == "unicast" else "",
-        via=str(ipaddress.ip_address(hop)) if hop else "",
-        table=message.get_attr("RTA_TABLE") or message["table"],
-        mtu=(metrics.get_attr("RTAX_MTU") if metrics else None) or 0,
+        destination=str(ipaddress.ip_network(f"{destination}/{message.prefix_len}")),
+        device=names.get(message.device, "") if kind == "unicast" else "",
+        via=str(ipaddress.ip_address(message.via)) if message.via else "",
+        table=message.table,
+        mtu=message.mtu,
         kind=kind,
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from sixgate.errors import BpfError
 from sixgate.node import names, netfilter, offloads, pods, resolve_tables, rtlink, sysctls, xdp_features
 from sixgate.node.bpf import info
 from sixgate.node.bpf.codec import Codec
@@ -18,20 +16,16 @@ from sixgate.node.bpf.probe import has_tcx
 from sixgate.node.devices import PODS
 from sixgate.node.egress.ports import Ports, find_ports
 from sixgate.node.host_ports import OWN_TABLE, read_host_ports
+from sixgate.node.mirror import Mirror
 from sixgate.node.model import (
     Attached,
     Contents,
     Device,
     Hook,
-    InnerPin,
     Kernel,
-    LinkPin,
     MapPin,
-    MapShape,
     Observed,
     Pod,
-    ProgName,
-    ProgPin,
     Remembered,
     SizeKey,
     Sizes,
@@ -39,10 +33,10 @@ from sixgate.node.model import (
 )
 from sixgate.node.resolve import ATTACHED
 from sixgate.node.resolve_passage import LEGACY_BYTES
-from sixgate.node.shapes import normal_shape
+from sixgate.node.sight import Sight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from sixgate.api.nodeconfig import NodeConfigSpec
@@ -62,8 +56,16 @@ def open_raw(path: Path) -> Map:
     return Map(fd, Codec(Raw(found.key_size), Raw(found.value_size), map_name=path.name), path.name)
 
 
-def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state: StateDir) -> Observed:
-    """All that is needed to compare with `spec`. Contents are read of the maps that `spec` or the node fills."""
+def observe(
+    spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state: StateDir, sight: Sight | None = None
+) -> Observed:
+    """All that is needed to compare with `spec`. Contents are read of the maps that `spec` or the node fills. With
+    `sight`, devices and their hooks are asked about where something has changed since it saw them."""
+    if sight is None:
+        with Sight(options.bpffs) as fresh:
+            return observe(spec, options, netlink, state, fresh)
+    sight.look()
+    mirror = sight.mirror
     remembered = state.remembered()
     tested = state.tested()
     kernel = Kernel(
@@ -74,8 +76,8 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         tunnels_big=tested.tunnels,
     )
     originals = state.original_sizes()
-    found = netlink.devices()
-    if any(device.xdp_id for device in found.values()) or any(
+    found = dict(mirror.devices)
+    if any(device.xdp for device in found.values()) or any(
         a.hook == "xdp" for o in spec.objects for a in o.attachments
     ):
         transmit = xdp_features.transmitters()
@@ -83,10 +85,11 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
             n: replace(d, xdp_transmit=None if transmit is None else d.ifindex in transmit) for n, d in found.items()
         }
     by_index = {device.ifindex: device.name for device in found.values()}
-    defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
-    maps = dict(_maps(options.bpffs))
+    defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
+    maps = dict(sight.maps())
     filled = {table.map for table in spec.tables} | remembered.tables | set(resolve_tables.NODE_MAPS)
     plain = [pin for pin in maps.values() if names.map_name(pin.pin) in filled and not pin.shape.is_outer]
+    ports = _pod_ports(spec, mirror, defaults)
     outer = [
         pin for pin in maps.values() if pin.shape.is_outer and names.map_name(pin.pin) != resolve_tables.BALANCER_TABLES
     ]
@@ -95,14 +98,14 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         devices=found,
         defaults=defaults,
         maps=maps,
-        programs=dict(_programs(options.bpffs)),
-        links=dict(_links(options.bpffs)),
-        attached=_attached(found, netlink, kernel, remembered),
+        programs=dict(sight.programs()),
+        links=dict(sight.links()),
+        attached=_attached(found, netlink, kernel, remembered, sight),
         entries={pin.pin: _entries(options.bpffs / pin.pin) for pin in plain},
         slots={pin.pin: tuple(_slots(options.bpffs, pin)) for pin in outer},
-        inner=tuple(_inner(options.bpffs)),
+        inner=tuple(sight.inner()),
         routes=netlink.routes(by_index),
-        sysctls={path: sysctls.read(path) for path in _sysctl_paths(spec, found)},
+        sysctls={path: sysctls.read(path) for path in _sysctl_paths(spec, found.keys() - ports.names)},
         offloads={name: offloads.still_on(name) for name in _silent(spec, found)},
         remembered=remembered,
         forwards6=rtlink.forwarding6() if spec.big_tcp else frozenset(),
@@ -110,25 +113,27 @@ def observe(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink, state:
         rules6=netfilter.forward_rules6() if spec.big_tcp else (),
         pods=_pods_of(spec, options, found, kernel, originals),
         originals=originals,
-        pod_ports=_pod_ports(spec, found, defaults),
+        pod_ports=ports,
         numbers=state.numbers(),
         host_ports=read_host_ports() if any(table.map == OWN_TABLE for table in spec.tables) else None,
     )
 
 
-def observe_devices(spec: NodeConfigSpec, options: NodeOptions, netlink: Netlink) -> Observed:
+def observe_devices(spec: NodeConfigSpec, options: NodeOptions) -> Observed:
     """Devices, and what `devices.match` has to know of them; nothing of BPF."""
-    found = netlink.devices()
-    by_index = {device.ifindex: device.name for device in found.values()}
-    defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
+    with Mirror() as mirror:
+        mirror.look()
+    by_index = {device.ifindex: device.name for device in mirror.devices.values()}
+    defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
+    ports = _pod_ports(spec, mirror, defaults)
     kernel = Kernel(os.uname().release, bool(options.tcx))
-    return Observed(kernel=kernel, devices=found, defaults=defaults, pod_ports=_pod_ports(spec, found, defaults))
+    return Observed(kernel=kernel, devices=mirror.devices, defaults=defaults, pod_ports=ports)
 
 
-def _pod_ports(spec: NodeConfigSpec, devices: Mapping[str, Device], defaults: Mapping[int, str]) -> Ports:
+def _pod_ports(spec: NodeConfigSpec, mirror: Mirror, defaults: Mapping[int, str]) -> Ports:
     if not any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments):
         return Ports()
-    return find_ports(devices, set(rtlink.host_routes().values()), defaults.values())
+    return find_ports(mirror.devices, set(mirror.host_routes.values()), defaults.values())
 
 
 def _shaped(netlink: Netlink, remembered: Remembered, devices: Mapping[str, Device]) -> frozenset[int]:
@@ -156,104 +161,25 @@ def _pods_of(
     return pods.find(options.netns_dirs, elsewhere)
 
 
-def _pins(directory: Path, read: Callable[[Path], _T]) -> Iterator[_T]:
-    """What `read` makes of each pin; one that vanishes meanwhile is passed over."""
-    if not directory.is_dir():
-        return
-    for path in sorted(directory.iterdir()):
-        try:
-            yield read(path)
-        except BpfError as error:
-            if path.exists():
-                raise
-            del error
-
-
-def _maps(root: Path) -> Iterator[tuple[str, MapPin]]:
-    for directory in (names.MAPS, names.NEW_MAPS):
-        for path, map_info in _pins(root / directory, lambda path: (path, _map_info(path))):
-            pin = f"{directory}/{path.name}"
-            yield pin, MapPin(pin, map_info.id, _shape(map_info))
-
-
-def _inner(root: Path) -> Iterator[InnerPin]:
-    for path, map_info in _pins(root / names.INNER, lambda path: (path, _map_info(path))):
-        parts = names.split(path.name)
-        if len(parts) == 3:
-            yield InnerPin(parts[0], parts[1], parts[2], map_info.id, _shape(map_info))
-
-
-def _map_info(path: Path) -> info.MapInfo:
-    fd = info.open_pin(path, "map")
-    try:
-        return info.map_info(fd)
-    finally:
-        os.close(fd)
-
-
-def _shape(found: info.MapInfo) -> MapShape:
-    return normal_shape(found.type, found.key_size, found.value_size, found.max_entries, found.flags)
-
-
-def _programs(root: Path) -> Iterator[tuple[ProgName, ProgPin]]:
-    def read(path: Path) -> tuple[Path, info.ProgInfo]:
-        fd = info.open_pin(path, "program")
-        try:
-            return path, info.prog_info(fd)
-        finally:
-            os.close(fd)
-
-    for path, found in _pins(root / names.PROGS, read):
-        parts = names.split(path.name)
-        if len(parts) == 3:
-            name = ProgName(*parts)
-            yield name, ProgPin(name, found.id, found.map_ids)
-
-
-def _links(root: Path) -> Iterator[tuple[Hook, LinkPin]]:
-    def read(path: Path) -> tuple[Path, info.LinkInfo]:
-        fd = info.open_pin(path, "link")
-        try:
-            return path, info.link_info(fd)
-        finally:
-            os.close(fd)
-
-    for path, found in _pins(root / names.LINKS, read):
-        parts = names.split(path.name)
-        if len(parts) == 2:
-            hook = Hook(*parts)
-            yield hook, LinkPin(hook, found.id, found.prog_id, found.ifindex)
-
-
 def _attached(
-    devices: dict[str, Device], netlink: Netlink, kernel: Kernel, remembered: Remembered
+    devices: dict[str, Device], netlink: Netlink, kernel: Kernel, remembered: Remembered, sight: Sight
 ) -> dict[Hook, tuple[Attached, ...]]:
     """Every program on every hook, as the hooks themselves tell; of clsact filters only ours."""
     found: dict[Hook, tuple[Attached, ...]] = {}
-    clsact = netlink.clsact_devices()
-    xdp = netlink.xdp_attached()
+    asked = remembered.filters if kernel.tcx else frozenset(devices)
+    clsact = netlink.clsact_devices() if asked else frozenset()
     for device in devices.values():
-        if device.ifindex in xdp:
-            found[Hook(device.name, "xdp")] = xdp[device.ifindex]
+        if device.xdp:
+            found[Hook(device.name, "xdp")] = device.xdp
         filters = {}
-        if device.ifindex in clsact and (not kernel.tcx or device.name in remembered.filters):
+        if device.ifindex in clsact and device.name in asked:
             filters = netlink.filters(device.ifindex)
-        for hook in _TC_HOOKS:
-            programs = (*_tcx(device.ifindex, hook), *filters.get(hook, ()))
+        tcx = sight.tcx(device.ifindex)
+        for hook in _TC_HOOKS if tcx or filters else ():
+            programs = (*tcx.get(hook, ()), *filters.get(hook, ()))
             if programs:
                 found[Hook(device.name, hook)] = programs
     return found
-
-
-def _tcx(ifindex: int, hook: str) -> Iterator[Attached]:
-    """tcx programs, also where clsact is forced: one of ours may be left there."""
-    try:
-        for seen in info.query_tcx(ifindex, "tc-ingress" if hook == "tc-ingress" else "tc-egress")[0]:
-            yield Attached(prog_id=seen.prog_id, link_id=seen.link_id)
-    except BpfError as error:
-        # Gone since the devices were listed: the event of that brings us here again.
-        if error.errno != errno.ENODEV:
-            raise
 
 
 def _entries(path: Path) -> Contents:

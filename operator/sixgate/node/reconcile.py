@@ -28,6 +28,7 @@ from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
 from sixgate.node.report import Failure, report, sizes_report
 from sixgate.node.resolve import ObjectFile, resolve
+from sixgate.node.sight import Sight
 from sixgate.node.statedir import BALANCERS, SIZES_REPORT, StateDir
 
 if TYPE_CHECKING:
@@ -89,9 +90,10 @@ class Reconciler:
         drained = self.balancer.due_s()
         return min(due if drained is None else [*due, drained], default=None)
 
-    def reconcile(self, spec: NodeConfigSpec) -> NodeConfigStatus:
+    def reconcile(self, spec: NodeConfigSpec, sight: Sight | None = None) -> NodeConfigStatus:
         """Apply `spec` and report. ApplyError or BpfError where nothing can be done at all: no permission, no bpffs, an
-        object file that is not the one that is wanted; then nothing was changed."""
+        object file that is not the one that is wanted; then nothing was changed. What `sight` has seen before is not
+        looked at again if the kernel told of no change."""
         self._must_be_permitted()
         files = self._catalogue.files(spec)
         if spec.revision != self._revision:
@@ -99,34 +101,46 @@ class Reconciler:
             self._nat.forget()
             self._revision = spec.revision
         bpffs.ensure(self._options.bpffs, self._state, mount=self._options.mount_bpffs)
-        return self._converge(spec, files)
+        return self._converge(spec, files, sight)
 
-    def _converge(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
+    def _converge(
+        self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile], sight: Sight | None = None
+    ) -> NodeConfigStatus:
+        if sight is None:
+            with Sight(self._options.bpffs) as fresh:
+                return self._converge(spec, files, fresh)
         try:
-            return self._rounds(spec, files)
+            return self._rounds(spec, files, sight)
         except NetlinkError as error:
             # A device went away between two questions about it, for example: the next look is in a second.
             raise ApplyError(f"The kernel's network state could not be read: {error.args[1]}.", error.code) from error
 
-    def _rounds(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile]) -> NodeConfigStatus:
+    def _rounds(self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile], sight: Sight) -> NodeConfigStatus:
         with Netlink() as netlink:
             executor = Executor(self._options.bpffs, netlink, self._state, self._catalogue, self.balancer)
-            run = self._around(executor.run) if self._around else executor.run
+
+            def tried(action: Action) -> None:
+                try:
+                    executor.run(action)
+                finally:
+                    sight.touched(action)
+
+            run = self._around(tried) if self._around else tried
             self._balance_first(spec, run)
             for _ in range(MAX_ROUNDS):
-                have = self._observe(spec, netlink)
+                have = self._observe(spec, netlink, sight)
                 want = self._balance(spec, have, resolve(spec, have, files, self._memo))
                 plan = diff(want, have, self._blocked())
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
                 if not self._run(plan, run):
                     return self._report(spec, want, have, ())
-            have = self._observe(spec, netlink)
+            have = self._observe(spec, netlink, sight)
             want = self._balance(spec, have, resolve(spec, have, files, self._memo))
             return self._report(spec, want, have, diff(want, have, self._blocked()))
 
-    def _observe(self, spec: NodeConfigSpec, netlink: Netlink) -> Observed:
-        self.glance.remember()  # before, not after: what breaks while we look, or later, differs from this
-        return observe(spec, self._options, netlink, self._state)
+    def _observe(self, spec: NodeConfigSpec, netlink: Netlink, sight: Sight) -> Observed:
+        self.glance.remember(sight)  # before, not after: what breaks while we look, or later, differs from this
+        return observe(spec, self._options, netlink, self._state, sight)
 
     def _balance_first(self, spec: NodeConfigSpec, run: Callable[[Action], None]) -> None:
         """Where only balancers differ from what was applied last, their tables need no look at the rest of the node:

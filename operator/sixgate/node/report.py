@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sixgate.api.nodeconfig import BigTcpReport, DeviceReport, ItemResult, NodeConfigStatus
 from sixgate.node.diff_bigtcp import sizes_now
 from sixgate.node.findings import owner_ref
+from sixgate.node.model import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,28 +105,28 @@ def _owners(spec: NodeConfigSpec) -> Iterator[str]:
 
 
 def _devices(have: Observed) -> Iterator[DeviceReport]:
+    """Without those of pods: they come and go by the hundred, and a status is written for people."""
+    hooks: dict[str, dict[str, str]] = {}
+    for hook in sorted(set(have.links) | set(have.attached)):
+        if hook.device in have.devices and hook.device not in have.pod_ports.pods:
+            mechanism = mechanism_on(have, hook.device, hook.hook)
+            if mechanism:
+                hooks.setdefault(hook.device, {})[hook.hook] = mechanism
     for device in sorted(have.devices.values(), key=lambda d: d.ifindex):
-        hooks = {
-            hook.hook: mechanism
-            for hook in sorted(set(have.links) | set(have.attached))
-            if hook.device == device.name and (mechanism := mechanism_on(have, hook.device, hook.hook))
-        }
-        if hooks:
-            yield DeviceReport(name=device.name, ifindex=device.ifindex, hooks=hooks)
+        if device.name in hooks:
+            yield DeviceReport(name=device.name, ifindex=device.ifindex, hooks=hooks[device.name])
 
 
 def mechanism_on(have: Observed, device: str, hook_name: str) -> str:
     """How our program is attached to a hook: `tcx`, `clsact`, `xdp-native`, `xdp-generic`; empty where it is not."""
-    for hook, pin in have.links.items():
-        if (hook.device, hook.hook) == (device, hook_name) and pin.ifindex == have.devices[device].ifindex:
-            if hook_name != "xdp":
-                return "tcx"
-            modes = [seen.mode for seen in have.attached.get(hook, ()) if seen.prog_id == pin.prog_id]
-            return f"xdp-{modes[0]}" if modes and modes[0] else "xdp"
-    for hook, programs in have.attached.items():
-        if (hook.device, hook.hook) == (device, hook_name) and any(seen.clsact for seen in programs):
-            return "clsact"
-    return ""
+    hook = Hook(device, hook_name)
+    pin = have.links.get(hook)
+    if pin is not None and pin.ifindex == have.devices[device].ifindex:
+        if hook_name != "xdp":
+            return "tcx"
+        modes = [seen.mode for seen in have.attached.get(hook, ()) if seen.prog_id == pin.prog_id]
+        return f"xdp-{modes[0]}" if modes and modes[0] else "xdp"
+    return "clsact" if any(seen.clsact for seen in have.attached.get(hook, ())) else ""
 
 
 def problems_of(status: NodeConfigStatus) -> tuple[str, ...]:

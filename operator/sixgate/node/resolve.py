@@ -34,7 +34,7 @@ from sixgate.node.model import (
 from sixgate.node.numbers import hand_out
 from sixgate.node.resolve_bigtcp import choose, passages, resolve_sizes
 from sixgate.node.resolve_passage import FORWARDING, with_programs
-from sixgate.node.shapes import layout, map_shape
+from sixgate.node.shapes import map_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ def resolve(
     passing = passages(choices, have)
     setups = {setup.name: setup for item in spec.objects for setup in item.maps}  # of all that share a map
     for item in spec.objects:
-        want = _object(item, have, files[item.name], setups, found)
+        want = _object(item, have, files[item.name], setups, found, memo)
         if want is not None:
             objects.append(want)
             for attachment in item.attachments:
@@ -129,8 +129,8 @@ def _tunnelled(spec: NodeConfigSpec, hooks: Mapping[Hook, HookWant]) -> frozense
     return frozenset(hook.device for hook, want in hooks.items() if want.prog.program in programs)
 
 
-def _object(
-    item: BpfObject, have: Observed, file: ObjectFile, setups: Mapping[str, MapSetup], found: Findings
+def _object(  # noqa: PLR0917 - one step of resolve, with what it reads and writes
+    item: BpfObject, have: Observed, file: ObjectFile, setups: Mapping[str, MapSetup], found: Findings, memo: TableMemo
 ) -> ObjectWant | None:
     by_name = {device.name: device.ifindex for device in have.devices.values()}
     encoded = hashlib.sha256(item.digest.encode())
@@ -157,7 +157,7 @@ def _object(
         maps=tuple((name, map_shape(definition)) for name, definition in sorted(maps.items())),
         owners=item.owners,
         inner={name: map_shape(d.inner) for name, d in maps.items() if d.inner is not None},
-        layouts={name: layout(definition) for name, definition in maps.items()},
+        layouts=memo.layouts(file),
         sizes=tuple((name, maps[name].max_entries) for name in sorted(maps) if maps[name] != file.maps[name]),
         carried={name: map_fields(maps[name]) for name, setup in setups.items() if setup.carry and name in maps},
     )

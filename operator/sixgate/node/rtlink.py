@@ -32,8 +32,10 @@ _FAMILY = struct.Struct("=Bxxx")  # struct netconfmsg, struct rtgenmsg
 _GETLINK, _GETADDR, _GETROUTE, _GETNETCONF, _GETNSID, _ERROR, _DONE = 18, 22, 26, 82, 90, 2, 3
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_TARGET_NETNSID = 1, 2, 10
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_TARGET_NETNSID, _IFA_PROTO = 1, 2, 8, 10, 11
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 9, 15, 18
+_RTA_METRICS, _RTAX_MTU = 8, 2
+_NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop
 _RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_TABLE_MAIN = 1, 0, 254
 _NETCONFA_IFINDEX, _FORWARDING = 1, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
@@ -70,16 +72,64 @@ class LinkMessage:
         return self.nested(IFLA_LINKINFO).get(IFLA_INFO_KIND, b"").split(b"\0", 1)[0].decode()
 
 
+@dataclass(frozen=True, slots=True)
+class AddressMessage:
+    """One RTM_NEWADDR; `address` is packed, `protocol` says who made it."""
+
+    index: int
+    address: bytes
+    prefix_len: int
+    scope: int
+    flags: int
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteKey:
+    """What tells a route from others to the same place; `destination` is packed, empty for a default route."""
+
+    family: int
+    destination: bytes
+    table: int
+    tos: int
+    priority: int
+
+    @property
+    def rank(self) -> tuple[bool, int, int, int]:
+        """The main table's comes first, then the lowest metric."""
+        return (self.table != _RT_TABLE_MAIN, self.table, self.priority, self.tos)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMessage:
+    key: RouteKey
+    device: int  # index
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRoute:
+    """A route in full. `destination` and `via` are packed, empty where there is none; `kind` is the kernel's number."""
+
+    family: int
+    destination: bytes
+    prefix_len: int
+    kind: int
+    device: int
+    via: bytes
+    table: int
+    mtu: int
+
+
 def read_links() -> tuple[LinkMessage, ...]:
     """Every device of the calling thread's network namespace. ApplyError where the kernel refuses."""
-    return tuple(_link(body) for body in _dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS))
+    return tuple(link_message(body) for body in _dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS))
 
 
 def read_link(index: int) -> LinkMessage | None:
     """One device, None where it is gone."""
     body = _IFINFO.pack(0, 0, index, 0, 0) + _WITHOUT_STATISTICS
     found, _ = _ask(_GETLINK, body, dump=False)
-    return _link(found[0]) if found else None
+    return link_message(found[0]) if found else None
 
 
 def forwarding6() -> frozenset[int]:
@@ -118,43 +168,83 @@ def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
     return tuple(found)
 
 
-def own_addresses() -> tuple[tuple[int, bytes, int, int], ...]:
-    """Index, packed address, prefix length and scope of every address of the calling thread's namespace."""
+def read_addresses() -> tuple[AddressMessage, ...]:
+    """Every address of the calling thread's namespace."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    bodies = (body for family in families for body in _dump(_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)))
+    return tuple(message for body in bodies if (message := address_message(body)) is not None)
+
+
+def address_message(body: bytes) -> AddressMessage | None:
+    """None for one without an address."""
+    _, length, flags, scope, index = _IFADDR.unpack_from(body)
+    told = dict(attributes(body, _IFADDR.size))
+    packed = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
+    if not packed:
+        return None
+    protocol = told.get(_IFA_PROTO, b"\0")[0]
+    wide = told.get(_IFA_FLAGS)
+    return AddressMessage(index, packed, length, scope, _U32.unpack(wide)[0] if wide else flags, protocol)
+
+
+def read_routes() -> tuple[RouteMessage, ...]:
+    """Routes of all tables that `route_message` understands."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    bodies = (body for family in families for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)))
+    return tuple(message for body in bodies if (message := route_message(body)) is not None)
+
+
+def route_message(body: bytes) -> RouteMessage | None:
+    """A default route of the main table, or one to a host that is directly behind a device; None for all others, of
+    which a router may have a million."""
+    family, length, _, tos, table, _, _, kind, _ = _ROUTE.unpack_from(body)
+    if kind != _RTN_UNICAST or length not in (0, 32, 128) or (length == 32 and family != socket.AF_INET):
+        return None
+    told = dict(attributes(body, _ROUTE.size))
+    table = int(_U32.unpack(told[_RTA_TABLE])[0]) if _RTA_TABLE in told else table
+    priority = int(_U32.unpack(told[_RTA_PRIORITY])[0]) if _RTA_PRIORITY in told else 0
+    device = _outgoing(told)
+    if not length:
+        key = RouteKey(family, b"", table, tos, priority)
+        return RouteMessage(key, device) if device and table == _RT_TABLE_MAIN else None
+    if _RTA_DST not in told or _RTA_OIF not in told or told.keys() & {_RTA_GATEWAY, _RTA_VIA}:
+        return None
+    return RouteMessage(RouteKey(family, told[_RTA_DST], table, tos, priority), device)
+
+
+def routes_of(protocol: int) -> tuple[MadeRoute, ...]:
+    """Every route that this protocol has made, in all tables; the kernel leaves the others out."""
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        for body in _dump(_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
-            _, length, _, scope, index = _IFADDR.unpack_from(body)
-            told = dict(attributes(body, _IFADDR.size))
-            address = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
-            if address:
-                found.append((index, address, length, scope))
+        for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0), strict=True):
+            _, length, _, _, table, made_by, _, kind, _ = _ROUTE.unpack_from(body)
+            told = dict(attributes(body, _ROUTE.size))
+            if made_by == protocol:
+                wide = told.get(_RTA_TABLE)
+                table = int(_U32.unpack(wide)[0]) if wide else table
+                metrics = dict(attributes(told.get(_RTA_METRICS, b""), 0))
+                mtu = metrics.get(_RTAX_MTU)
+                found.append(
+                    MadeRoute(
+                        family,
+                        told.get(_RTA_DST, b""),
+                        length,
+                        kind,
+                        _outgoing(told) if _RTA_OIF in told else 0,
+                        told.get(_RTA_VIA, b"")[2:] or told.get(_RTA_GATEWAY, b""),
+                        table,
+                        int(_U32.unpack(mtu)[0]) if mtu else 0,
+                    )
+                )
     return tuple(found)
 
 
-def default_routes() -> frozenset[int]:
-    """Indexes of devices with a default route in the main table."""
-    found = set()
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            _, dst_len, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
-            told = dict(attributes(body, _ROUTE.size))
-            if not dst_len and table == _RT_TABLE_MAIN and kind == _RTN_UNICAST and _RTA_OIF in told:
-                found.add(int(_U32.unpack(told[_RTA_OIF])[0]))
-    return frozenset(found)
-
-
-def host_routes() -> dict[bytes, int]:
-    """Packed address to ifindex of every route to one host that is directly behind a device, all tables."""
-    found = {}
-    for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
-        for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-            _, dst_len, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
-            if dst_len != length or kind != _RTN_UNICAST:
-                continue
-            told = dict(attributes(body, _ROUTE.size))
-            if _RTA_DST in told and _RTA_OIF in told and not told.keys() & {_RTA_GATEWAY, _RTA_VIA}:
-                found[told[_RTA_DST]] = int(_U32.unpack(told[_RTA_OIF])[0])
-    return found
+def _outgoing(told: Mapping[int, bytes]) -> int:
+    """The device of a route, of its first hop where it has several; 0 without one."""
+    if _RTA_OIF in told:
+        return int(_U32.unpack(told[_RTA_OIF])[0])
+    hops = told.get(_RTA_MULTIPATH, b"")
+    return int(_NEXTHOP.unpack_from(hops)[3]) if len(hops) >= _NEXTHOP.size else 0
 
 
 def netns_id(fd: int) -> int:
@@ -209,9 +299,14 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, int]]:
         offset += (length + 3) & ~3
 
 
-def _link(body: bytes) -> LinkMessage:
+def link_message(body: bytes) -> LinkMessage:
     _, hardware, index, flags, _ = _IFINFO.unpack_from(body)
     return LinkMessage(index, flags, hardware, dict(attributes(body, _IFINFO.size)))
+
+
+def of_bridge(body: bytes) -> bool:
+    """Whether a link's message is about it as a port of a bridge, and says only that."""
+    return body[0] == socket.AF_BRIDGE
 
 
 def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:

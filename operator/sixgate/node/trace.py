@@ -23,7 +23,6 @@ from sixgate.node.columns import columns_of
 from sixgate.node.inspect import count_of
 from sixgate.node.lookup import Hop, RouteLookup
 from sixgate.node.metrics import object_counters
-from sixgate.node.netlink import Netlink
 from sixgate.node.observe import observe_devices
 from sixgate.node.owners import Owners
 from sixgate.node.sessions import Sessions
@@ -163,8 +162,8 @@ def trace(frame: bytes, spec: NodeConfigSpec, options: NodeOptions, device: str 
     packet = packets.read(frame)
     if packet is None:
         raise SixgateError("A trace needs an Ethernet frame with an IPv4 or IPv6 packet in it.")
-    with Netlink() as netlink, RouteLookup() as routing:
-        have = observe_devices(spec, options, netlink)
+    with RouteLookup() as routing:
+        have = observe_devices(spec, options)
         name = device or routing.device_towards(str(packet.source.address))
         if name not in have.devices:
             raise SixgateError(f"A packet should arrive at {name or 'some device'}, but this node has no such device.")

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 HELLO_S = 1.0
 MTU_S = 5.0
+TELL_S = 0.25  # between reports of pods: they are born in bursts
 COUNT_S = 10.0  # between counts of connections for the status: one write of a gateway, at most
 LEAST_TICK_S = 0.02
 MAX_REPORTS = 200
@@ -71,6 +72,7 @@ class EgressKeeper:
     _effects: Effects = field(init=False)
     _sessions: dict[int, int] = field(default_factory=dict, init=False)
     _tick_s: float = field(default=1.0, init=False)
+    _untold: bool = field(default=False, init=False)
     _running: asyncio.Task[None] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -252,7 +254,7 @@ class EgressKeeper:
     async def _run(self) -> None:
         people = asyncio.create_task(self._people.run(self._people_changed))
         copies = asyncio.create_task(self._copies.run())
-        hello_due = mtu_due = beat_due = bind_due = count_due = 0.0
+        hello_due = mtu_due = beat_due = bind_due = count_due = tell_due = 0.0
         try:
             while True:
                 now = self.clock()
@@ -273,6 +275,9 @@ class EgressKeeper:
                 if now >= count_due:
                     count_due = now + COUNT_S
                     self._count()
+                if self._untold and now >= tell_due:
+                    tell_due = now + TELL_S
+                    self._tell()
                 for effect in self._owners.tick(now):
                     self._effects.do(effect)
                 if now >= beat_due:
@@ -321,10 +326,11 @@ class EgressKeeper:
 
     def _people_changed(self) -> None:
         self._hello()
-        self._tell()
+        self._untold = True
 
     def _tell(self) -> None:
         """For the agent's status, and for `sixgate egress`, which works when this process is dead."""
+        self._untold = False
         pairs = [row.model_dump(mode="json") for row in self.reports()]
         try:
             StateDir(self.options.state_dir).write(REPORT, {"pairs": pairs, "pods": self._people.addresses()})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from sixgate.node.egress.tables import Contents, Prefix
+    from sixgate.node.egress.tables import Contents, Prefix, Target
 
 HERE, MSS_CLAMP, DIRECT = 1, 2, 4  # enum sg_eg_way_flag
 OWNER = 1  # enum sg_eg_own_flag
@@ -51,7 +51,7 @@ class EgressMaps:
 
     directory: Path
     _maps: dict[str, Map] = field(default_factory=dict)
-    _ids: dict[str, int] = field(default_factory=dict)
+    _written: Contents | None = None  # what `write` knows to be in the maps
 
     def open(self) -> None:
         """Opens what is not open, and anew what was replaced."""
@@ -63,12 +63,13 @@ class EgressMaps:
                 continue
             if known is not None:
                 known.close()
-            self._maps[name] = fresh
+            self._maps[name], self._written = fresh, None
 
     def close(self) -> None:
         for opened in self._maps.values():
             opened.close()
         self._maps.clear()
+        self._written = None
 
     @property
     def is_open(self) -> bool:
@@ -95,23 +96,28 @@ class EgressMaps:
 
     # -- pods ------------------------------------------------------------------------------------------------------
 
-    def write(self, wanted: Contents) -> int:
-        """New sets first, then the pods that use them, then what nobody uses any more goes. Returns what it changed."""
-        targets, pods = self._maps["sg_eg_dst"], self._maps["sg_eg_pod"]
-        entries = {
-            targets.codec.encode_key(_dst_key(number, prefix)): targets.codec.encode_value(
-                {"pair": target.pair, "stat": target.stat, "flags": target.flags}
-            )
-            for (number, prefix), target in wanted.destinations.items()
-        }
-        people = {
-            pods.codec.encode_key(address): pods.codec.encode_value({"ifindex": index, "set": number})
-            for address, (index, number) in wanted.pods.items()
-        }
-        changed = _put(targets, entries)
-        changed += _put(pods, people)
-        changed += _drop(pods, people)
-        return changed + _drop(targets, entries)
+    def write(self, wanted: Contents, *, anew: bool = False) -> int:
+        """New sets first, then the pods that use them, then what nobody uses any more goes. Returns what it changed.
+        Compares with what it wrote last, with `anew` with what is in the maps."""
+        before, self._written = None if anew else self._written, None
+        destinations, pods = self._maps["sg_eg_dst"], self._maps["sg_eg_pod"]
+        if before is None:
+            targets = dict(_targets(destinations, wanted.destinations.items()))
+            people = dict(_people(pods, wanted.pods.items()))
+            changed = _put(destinations, targets) + _put(pods, people)
+            changed += _drop(pods, people) + _drop(destinations, targets)
+        else:
+            targets = dict(_targets(destinations, _new(wanted.destinations, before.destinations)))
+            people = dict(_people(pods, _new(wanted.pods, before.pods)))
+            gone = [pods.codec.encode_key(each) for each in before.pods.keys() - wanted.pods.keys()]
+            unused = before.destinations.keys() - wanted.destinations.keys()
+            destinations.update_batch(targets.items())
+            pods.update_batch(people.items())
+            pods.delete_batch(gone)
+            destinations.delete_batch([destinations.codec.encode_key(_dst_key(*each)) for each in unused])
+            changed = len(targets) + len(people) + len(gone) + len(unused)
+        self._written = wanted
+        return changed
 
     def chain(self, program: int | None) -> None:
         """The program (file descriptor) that is asked for what egress lets pass at pods' devices; None: no program."""
@@ -177,6 +183,25 @@ def _frame(value: Mapping[str, object]) -> Frame:
 
 def _dst_key(number: int, prefix: Prefix) -> dict[str, object]:
     return {"prefixlen": 32 + prefix.length, "set": number, "addr": ipaddress.IPv6Address(prefix.first)}
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _new(wanted: Mapping[_K, _V], before: Mapping[_K, _V]) -> list[tuple[_K, _V]]:
+    return [(key, value) for key, value in wanted.items() if before.get(key) != value]
+
+
+def _targets(table: Map, wanted: Iterable[tuple[tuple[int, Prefix], Target]]) -> Iterator[tuple[bytes, bytes]]:
+    for (number, prefix), target in wanted:
+        value = {"pair": target.pair, "stat": target.stat, "flags": target.flags}
+        yield table.codec.encode_key(_dst_key(number, prefix)), table.codec.encode_value(value)
+
+
+def _people(table: Map, wanted: Iterable[tuple[str, tuple[int, int]]]) -> Iterator[tuple[bytes, bytes]]:
+    for address, (index, number) in wanted:
+        yield table.codec.encode_key(address), table.codec.encode_value({"ifindex": index, "set": number})
 
 
 def _put(table: Map, wanted: Mapping[bytes, bytes]) -> int:

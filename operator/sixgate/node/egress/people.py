@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError, BpfError
-from sixgate.node import rtlink
-from sixgate.node.egress.ports import bind, find_ports
-from sixgate.node.egress.tables import contents
+from sixgate.node.egress.ports import Inside, Ports, bind, find_ports, text_of
+from sixgate.node.egress.tables import Memo, contents
 from sixgate.node.events import KernelEvents
-from sixgate.node.model import AddressSeen
-from sixgate.node.netlink import devices_with
+from sixgate.node.mirror import Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Executor
 
     from sixgate.api.nodeconfig import EgressPolicy
@@ -44,18 +41,21 @@ class People:
     _named: dict[str, list[str]] = field(default_factory=dict)
     _population: Population | None = None
     _bound: dict[str, int] = field(default_factory=dict)
-    _inside: dict[tuple[int, tuple[int, ...]], tuple[tuple[int, bytes], ...]] = field(default_factory=dict)
-    _ask_again: float = 0.0
+    _inside: Inside = field(default_factory=Inside)
+    _ports: tuple[int, Ports] = (-1, Ports())  # as of a version of the mirror
+    _memo: Memo = field(default_factory=Memo)
+    _anew_due: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def configure(self, policies: tuple[EgressPolicy, ...]) -> None:
-        self._policies = policies
-        self._wake.set()
+        if policies != self._policies:
+            self._policies = policies
+            self._wake.set()
 
     def forget(self) -> None:
         """There are no policies any more, and no maps that anything was written to. Not while `run` runs."""
         self.selected, self._policies, self._population, self._bound = {}, (), None, {}
-        self._inside.clear()
+        self._inside, self._ports, self._memo, self._anew_due = Inside(), (-1, Ports()), Memo(), 0.0
 
     def addresses(self) -> dict[str, list[str]]:
         """Addresses of the pods of this node, by namespace and name."""
@@ -65,19 +65,22 @@ class People:
         """Until cancelled. `changed` is called when `selected` or `addresses` has changed."""
         loop = asyncio.get_running_loop()
         follower = asyncio.create_task(self._follow())
-        with KernelEvents(pods=True) as events:
+        self._anew_due, self._ports = 0.0, (-1, Ports())
+        with KernelEvents(pods=True) as events, Mirror() as mirror:
 
             def heard() -> None:
                 if events.drain():
                     self._wake.set()
 
             loop.add_reader(events.fileno(), heard)
+            look: asyncio.Future[bool] | None = None
             try:
                 while True:
                     if follower.done():
                         follower.result()
                     before = self.selected, self._named
-                    missing = await loop.run_in_executor(self.pool, self._sync)
+                    look = loop.run_in_executor(self.pool, self._sync, mirror)
+                    missing = await asyncio.shield(look)
                     if (self.selected, self._named) != before:
                         changed()
                     with_timeout = UNBOUND_S if missing else RESYNC_S
@@ -92,7 +95,8 @@ class People:
             finally:
                 loop.remove_reader(events.fileno())
                 follower.cancel()
-                await asyncio.gather(follower, return_exceptions=True)
+                # The mirror must not be closed under a look that goes on.
+                await asyncio.gather(*(task for task in (follower, look) if task is not None), return_exceptions=True)
 
     async def _follow(self) -> None:
         if self.source is None:
@@ -101,51 +105,52 @@ class People:
             self._population = population
             self._wake.set()
 
-    def _sync(self) -> bool:
-        """One look at devices, and the maps made so. True if a pod's device was not found. Until pods are known for the
-        first time, what a former agent wrote stays."""
+    def _sync(self, mirror: Mirror) -> bool:
+        """One look at what has changed, at everything now and then, and the maps made so. True if there is more to be
+        looked at soon: a pod's device was not found. Until pods are known for the first time, what a former agent
+        wrote stays."""
         population = self._population
         if population is None and self.source is not None:
             return False
+        pods = population.pods.values() if population is not None else ()
+        namespaces = population.namespaces if population is not None else {}
+        anew = time.monotonic() >= self._anew_due
         try:
-            bound = self._bind()
-            pods = population.pods.values() if population is not None else ()
-            namespaces = population.namespaces if population is not None else {}
-            wanted = contents(self._policies, pods, namespaces, bound)
-            changed = self.maps.write(wanted)
+            mirror.look(anew=anew)
+            addresses = [address for pod in pods for address in pod.addresses]
+            bound = self._bind(mirror, addresses)
+            wanted = contents(self._policies, pods, namespaces, bound, self._memo)
+            changed = self.maps.write(wanted, anew=anew)
         except (ApplyError, BpfError, OSError) as error:
             log.error("Pods of egress could not be written: %s", error)
+            self._anew_due = 0.0
             return True
+        if anew:
+            self._anew_due = time.monotonic() + RESYNC_S
         if changed:
             log.debug("Wrote %d entries for %d pods.", changed, len(wanted.pods))
         self.selected = wanted.selected
         self._named = {str(pod): sorted(pod.addresses) for pod in pods}
-        return any(address not in bound for pod in pods for address in pod.addresses)
+        return self._inside.overdue or any(address not in bound for address in addresses)
 
-    def _bind(self) -> dict[str, int]:
-        """Straight from rtnetlink: a burst of births makes many looks, and pyroute2 takes its time."""
-        addresses: dict[int, list[AddressSeen]] = {}
-        for index, packed, length, scope in rtlink.own_addresses():
-            addresses.setdefault(index, []).append(AddressSeen(str(ipaddress.ip_address(packed)), length, scope))
-        devices = devices_with(addresses)
-        by_index = {device.ifindex: device.name for device in devices.values()}
-        routes = rtlink.host_routes()
-        ways_out = (by_index.get(index, "") for index in rtlink.default_routes())
-        ports = find_ports(devices, set(routes.values()), ways_out)
-        behind: dict[int, tuple[int, ...]] = {}
-        for name in sorted(ports.pods):
-            device = devices[name]
-            behind[device.netnsid] = (*behind.get(device.netnsid, ()), device.ifindex)
-        if time.monotonic() >= self._ask_again:
-            self._ask_again = time.monotonic() + RESYNC_S
-            self._inside.clear()
-
-        def inside(netnsid: int) -> tuple[tuple[int, bytes], ...]:
-            """Asked once of a pod that has anything, and again at every resync. Indexes of devices are never used
-            again, so a namespace that gets a dead one's number is asked anew."""
-            key = (netnsid, behind[netnsid])
-            self._inside[key] = self._inside.get(key) or rtlink.addresses_in(netnsid)
-            return self._inside[key]
-
-        self._bound = bind(devices, ports.pods, routes, inside, self._bound)
+    def _bind(self, mirror: Mirror, addresses: Iterable[str]) -> dict[str, int]:
+        """Which device leads to each address. Pods are asked only where a route does not tell of all that matter."""
+        version, ports = self._ports
+        if version != mirror.version:
+            by_index = {device.ifindex: device.name for device in mirror.devices.values()}
+            ways_out = (by_index.get(index, "") for index in mirror.default_devices)
+            ports = find_ports(mirror.devices, set(mirror.host_routes.values()), ways_out)
+            self._ports = mirror.version, ports
+        found = [mirror.devices[name] for name in ports.pods]
+        indexes = {device.ifindex for device in found}
+        routed = {text_of(packed) for packed, index in mirror.host_routes.items() if index in indexes}
+        self._inside.begin(found)
+        asks = any(address not in routed for address in addresses)
+        inside = self._inside.addresses if asks else _nobody
+        self._bound = bind(mirror.devices, ports.pods, mirror.host_routes, inside, self._bound)
         return self._bound
+
+
+def _nobody(netnsid: int) -> tuple[tuple[int, bytes], ...]:
+    del netnsid
+    return ()

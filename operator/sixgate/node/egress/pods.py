@@ -157,6 +157,7 @@ class FilePods:
 
     node: str
     path: Path
+    _known: dict[tuple[str, str], tuple[Mapping[str, Any], Pod | None]] = field(default_factory=dict, init=False)
 
     async def populations(self) -> AsyncIterator[Population]:
         seen: object = None
@@ -171,14 +172,19 @@ class FilePods:
             await asyncio.sleep(POLL_S)
 
     def read(self) -> Population:
+        """A pod that is told of in the same words is the same object as before."""
         pods: dict[tuple[str, str], Pod] = {}
         namespaces: dict[str, Mapping[str, str]] = {}
+        before, self._known = self._known, {}
         for raw in read_objects(self.path):
             kind = raw.get("kind")
             if kind == "Namespace":
                 namespaces[str(raw["metadata"]["name"])] = dict(raw["metadata"].get("labels") or {})
             elif kind == "Pod" and (raw.get("spec") or {}).get("nodeName", self.node) == self.node:
-                pod = read_pod(raw)
+                key = _key(raw)
+                known = before.get(key)
+                pod = known[1] if known is not None and known[0] == raw else read_pod(raw)
+                self._known[key] = (raw, pod)
                 if pod is not None:
-                    pods[_key(raw)] = pod
+                    pods[key] = pod
         return Population(pods, namespaces)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from sixgate.node import rtlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
 ROLE_PORT, ROLE_BRIDGE, ROLE_TRUSTED = 1, 2, 3  # enum sg_eg_role
 _KINDS = frozenset({"veth", "netkit"})
 _GLOBAL = 0  # scope of an address
+_AGAIN_S = 10.0  # after which a pod's network namespace is asked again
+_AT_ONCE = 64  # namespaces that are asked again in one look
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ def bind(
             asked[device.netnsid] = tuple(inside(device.netnsid))
         for there, packed in asked[device.netnsid]:
             if there == device.lower:
-                claims.setdefault(str(ipaddress.ip_address(packed)), set()).add(index)
+                claims.setdefault(text_of(packed), set()).add(index)
     bound: dict[str, int] = {}
     for address, indexes in claims.items():
         if len(indexes) == 1:
@@ -79,5 +85,45 @@ def bind(
             bound[address] = before[address]
     for packed, index in host_routes.items():
         if index in by_index:
-            bound[str(ipaddress.ip_address(packed))] = index
+            bound[text_of(packed)] = index
     return bound
+
+
+@lru_cache(maxsize=65536)
+def text_of(packed: bytes) -> str:
+    """Canonical text of an address."""
+    return str(ipaddress.ip_address(packed))
+
+
+@dataclass(slots=True)
+class Inside:
+    """What addresses there are in the network namespaces of pods: one that has any is asked once, and again after a
+    while, few at a time. `overdue` says that some are left to be asked."""
+
+    overdue: bool = False
+    _known: dict[tuple[int, tuple[int, ...]], tuple[float, tuple[tuple[int, bytes], ...]]] = field(default_factory=dict)
+    _behind: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _left: int = 0
+
+    def begin(self, devices: Iterable[Device]) -> None:
+        """A look at these devices begins. Their indexes are never used again, so a namespace that gets the number of a
+        dead one is asked anew."""
+        self._behind, self._left, self.overdue = {}, _AT_ONCE, False
+        for device in sorted(devices, key=lambda device: device.ifindex):
+            self._behind[device.netnsid] = (*self._behind.get(device.netnsid, ()), device.ifindex)
+        alive = set(self._behind.items())
+        if len(self._known) > len(alive):
+            self._known = {key: known for key, known in self._known.items() if key in alive}
+
+    def addresses(self, netnsid: int) -> tuple[tuple[int, bytes], ...]:
+        """Index and packed address of everything that the namespace of this number has."""
+        key, now = (netnsid, self._behind[netnsid]), time.monotonic()
+        asked, found = self._known.get(key, (now, ()))
+        stale = bool(found) and now - asked >= _AGAIN_S
+        if found and (not stale or not self._left):
+            self.overdue = self.overdue or stale
+            return found
+        if stale:
+            self._left -= 1
+        self._known[key] = (now, rtlink.addresses_in(netnsid))
+        return self._known[key][1]

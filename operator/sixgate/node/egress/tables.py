@@ -7,10 +7,11 @@ import ipaddress
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Set
+    from collections.abc import Collection, Mapping, Set
 
     from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
 
@@ -19,6 +20,8 @@ TELL_NEW, TELL_NO_GATEWAY = 1, 2  # enum sg_eg_dst_flag
 _FIRST_SET = 2
 _V4_BITS = 96  # IPv4 /n stands as /(96 + n) in the 128-bit form
 _V4_PREFIX = 0xFFFF << 32
+_UNION = (("", 0),)  # stands for all policies; none is called that
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +69,77 @@ class Contents:
     selected: Mapping[str, Mapping[int, int]]
 
 
+_Key = tuple[tuple[str, int], ...]  # names of policies, and the pair of each: what pods of one set share
+
+
+@dataclass(slots=True)
+class Memo:
+    """What was worked out before for pods and sets: `contents` answers as if it were worked out each time. A pod counts
+    as known while it is the same object and its namespace has the same labels; everything while policies are."""
+
+    policies: tuple[EgressPolicy, ...] = ()
+    _chosen: dict[int, tuple[Pod, Mapping[str, str], tuple[tuple[EgressPolicy, int], ...], _Key]] = field(
+        default_factory=dict
+    )
+    _tables: dict[_Key, Mapping[Prefix, Target]] = field(default_factory=dict)
+    _numbers: dict[_Key, int] = field(default_factory=dict)
+
+    def follow(self, policies: tuple[EgressPolicy, ...], pods: Collection[Pod]) -> None:
+        """Forgets what was worked out for other policies and for pods that are gone."""
+        if policies != self.policies:
+            self.policies = policies
+            self._chosen.clear()
+            self._tables.clear()
+            self._numbers.clear()
+        if len(self._chosen) > 2 * len(pods) + 64:
+            alive = {id(pod) for pod in pods}
+            self._chosen = {number: known for number, known in self._chosen.items() if number in alive}
+
+    def chosen(self, pod: Pod, labels: Mapping[str, str]) -> tuple[tuple[tuple[EgressPolicy, int], ...], _Key]:
+        """Policies that select a pod, with the pair of each, oldest first; and the same by name."""
+        known = self._chosen.get(id(pod))
+        if known is None or known[0] is not pod or known[1] != labels:
+            found = tuple((p, pair_of(pod, p.pairs)) for p in self.policies if selects(p, pod, labels))
+            known = self._chosen[id(pod)] = (pod, labels, found, tuple((policy.name, pair) for policy, pair in found))
+        return known[2], known[3]
+
+    def table(self, key: _Key, chosen: tuple[tuple[EgressPolicy, int], ...]) -> Mapping[Prefix, Target]:
+        if key not in self._tables:
+            self._tables[key] = merged(chosen)
+        return self._tables[key]
+
+    def number(self, key: _Key, table: Mapping[Prefix, Target], used: Set[int]) -> int:
+        if self._numbers.get(key, SET_NONE) in used | {SET_NONE}:
+            self._numbers[key] = _set_number(table, used)
+        return self._numbers[key]
+
+
 def contents(
     policies: tuple[EgressPolicy, ...],
-    pods: Iterable[Pod],
+    pods: Collection[Pod],
     namespaces: Mapping[str, Mapping[str, str]],
     ports: Mapping[str, int],
+    memo: Memo | None = None,
 ) -> Contents:
     """Everything that the maps of one node hold. `namespaces` are labels by name, `ports` ifindexes by pod address.
 
     A pod whose device is not known yet is left out: its packets are dropped where they would be covered.
     """
+    memo = memo or Memo()
+    memo.follow(policies, pods)
     entries: dict[str, tuple[int, int]] = {}
     union = tuple((policy, policy.pairs[0].id if policy.pairs else _NO_PAIR) for policy in policies)
-    destinations = {(SET_UNKNOWN, prefix): target for prefix, target in merged(union).items()}
-    numbers: dict[tuple[tuple[str, int], ...], int] = {}
+    destinations = {(SET_UNKNOWN, prefix): target for prefix, target in memo.table(_UNION, union).items()}
+    numbers: dict[_Key, int] = {(): SET_NONE}
     selected: dict[str, dict[int, int]] = {policy.name: {} for policy in policies}
     for pod in sorted(pods, key=str):
-        chosen = tuple(
-            (policy, pair_of(pod, policy.pairs))
-            for policy in policies
-            if selects(policy, pod, namespaces.get(pod.namespace, {}))
-        )
-        for policy, pair in chosen:
-            selected[policy.name][pair] = selected[policy.name].get(pair, 0) + 1
-        key = tuple((policy.name, pair) for policy, pair in chosen)
-        if not chosen:
-            number = SET_NONE
-        elif key in numbers:
-            number = numbers[key]
-        else:
-            table = merged(chosen)
-            number = numbers[key] = _set_number(table, set(numbers.values()))
+        chosen, key = memo.chosen(pod, namespaces.get(pod.namespace, _NO_LABELS))
+        for name, pair in key:
+            selected[name][pair] = selected[name].get(pair, 0) + 1
+        number = numbers.get(key)
+        if number is None:
+            table = memo.table(key, chosen)
+            number = numbers[key] = memo.number(key, table, set(numbers.values()))
             destinations.update({(number, prefix): target for prefix, target in table.items()})
         for address in pod.addresses:
             if address in ports:
