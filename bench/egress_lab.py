@@ -22,11 +22,11 @@ PORT, TCP_PORT = 9000, 9001
 
 
 @contextlib.contextmanager
-def ready_lab() -> Iterator[EgressLab]:
+def ready_lab(transport: str = "VXLAN") -> Iterator[EgressLab]:
     """A node with a selected pod, two gateways, settled."""
     with LabRun() as run:
         lab = EgressLab(run)
-        lab.objects = {"payments": egress_gateway(nat={"maxSessions": 131072})}
+        lab.objects = {"payments": egress_gateway(nat={"maxSessions": 131072}, transport=transport)}
         lab.add_node("n1")
         lab.add_node("g1", gateway=True)
         lab.add_node("g2", gateway=True)

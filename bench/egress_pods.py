@@ -1,5 +1,4 @@
-"""Pods under egress: born in hundreds while they talk, with addresses that are not theirs, and what an operator writes
-for them."""
+"""Pods under egress: with addresses that are not theirs, and what an operator writes for them."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from bench.egress_lab import PORT, Stream, ready_lab
+from bench.egress_lab import PORT, ready_lab
 from bench.harness import Goal, Report, Row, progress
 from bench.operator import fresh, requests
 from e2e.apiserver.cluster import DIGESTS, Cluster, OperatorProcess
@@ -22,49 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NONE = Goal("value", "==", 0)
-AT_ONCE = 25
 SPOOFED = 100_000
 OPERATOR_PODS = 50
 SPACE = "payments"
-
-
-def measure_births(report: Report, count: int) -> None:
-    """Pods that send from their first moment, many at a time; their node learns of them when they are there."""
-    with ready_lab() as lab, Stream(lab, "pay", rate=100) as stream:
-        latencies: list[float] = []
-        for first in range(0, count, AT_ONCE):
-            roles = [f"b{number}" for number in range(first, min(first + AT_ONCE, count))]
-            for role in roles:
-                lab.add_pod(role, "n1", known=False)
-                lab.lab.call(role, partial(stream.shout, 10))
-            latencies += _told(lab, roles)
-            for role in roles:
-                lab.lab.call(role, partial(stream.shout, 10))
-            if (first + AT_ONCE) % 100 == 0:
-                progress(f"{first + AT_ONCE} of {count} pods")
-        time.sleep(0.5)
-        wrong = sum(number for source, number in stream.sources.items() if source != SOURCE4)
-        right = stream.sources[SOURCE4]
-    latencies.sort()
-    text = f"{count} pods born under traffic: packets with a wrong source"
-    report.rows.append(Row(text, "", (float(wrong),), goal=NONE, note=f"{right:,} with the right one"))
-    p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
-    report.rows.append(Row("from pod to rule: p99", "s", (p99,), goal=Goal("value", "<=", 1)))
-
-
-def _told(lab: EgressLab, roles: list[str]) -> list[float]:
-    """The node is told of pods; seconds until each has its rule."""
-    lab.write()
-    told, missing, took = time.monotonic(), {lab.pods[role].ipv4 for role in roles}, []
-
-    def look() -> bool:
-        for address in [each for each in missing if lab.has_pod("n1", each)]:
-            missing.discard(address)
-            took.append(time.monotonic() - told)
-        return not missing
-
-    lab.wait(look, lambda: f"no rule for {missing}\n{lab.tail('n1')}", 20)
-    return took
 
 
 def measure_spoof(report: Report, count: int = SPOOFED) -> None:

@@ -334,6 +334,17 @@ class EgressLab:
         with Map.from_pin(self._bpffs / node / "maps" / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods:
             return pods.get(address) is not None
 
+    def ruled(self, node: str, addresses: Iterable[str]) -> set[str]:
+        """Those of pods' addresses that a node has its rule for, with the program of their device running."""
+        maps = self._bpffs / node / "maps"
+        with (
+            Map.from_pin(maps / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods,
+            Map.from_pin(maps / "sg_eg_dev", spec=MAPS["sg_eg_dev"]) as devices,
+        ):
+            rules = {address: pods.get(address) for address in addresses}
+            found = {address: int(str(rule["ifindex"])) for address, rule in rules.items() if isinstance(rule, dict)}
+            return {address for address, index in found.items() if devices.get(index) is not None}
+
     def wait_pods(self, node: str, count: int) -> None:
         def enough() -> bool:
             return sum(int(row["pods"]) for row in self.reports(node)) >= count
