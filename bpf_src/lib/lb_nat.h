@@ -45,6 +45,7 @@ SG_GLOBAL int sg_lb_pick(sg_ctx *ctx, struct sg_st *q)
 	struct sg_lb_key key = {};
 	enum sg_reason reason;
 	struct sg_st_svc *svc;
+	struct sg_st_obj *obj;
 
 	if (!w || !q)
 		return SG_DROP_STALE;
@@ -64,7 +65,11 @@ SG_GLOBAL int sg_lb_pick(sg_ctx *ctx, struct sg_st *q)
 	q->backend = (__u16)id;
 	q->obj = sg_is_v4(&q->far) ? svc->obj4 : svc->obj6;
 	w->ask.fresh = 1;
-	return sg_st_obj_of(q->obj) ? 0 : SG_DROP_LB_NO_BACKEND;
+	obj = sg_st_obj_of(q->obj);
+	/* Who keeps its address cannot be seen by another family. */
+	if (!obj || (obj->flags & SG_ST_KEEP && sg_is_v4(&q->far) != sg_is_v4(&q->near)))
+		return SG_DROP_LB_NO_BACKEND;
+	return 0;
 }
 
 /* Hands a packet that sg_lb_general() has kept to the engine. */

@@ -23,7 +23,8 @@ struct sg_st {
 	__u32 sess;    /* index + 1 of the session, 0 where there is none */
 	__u8 unseen;   /* do not touch state: an ICMP error, or a fragment that follows */
 	__u8 stranger; /* the port is a service's, but its backend is not who sent */
-	__u16 pad;
+	__u8 kept;     /* a backend's packet to a client that kept its address: `map` is known */
+	__u8 pad;
 	__u32 evict;   /* index + 1 of a half-open session that has to go for this one: the caller ends it */
 	__be16 vport;  /* of a balancer's service: the port that the client talks to; else 0 */
 	__u16 backend; /* of a balancer: id in sg_lb_backend */

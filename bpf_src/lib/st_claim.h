@@ -5,6 +5,7 @@
 
 #include "nat.h"
 #include "st_frag.h"
+#include "st_share.h"
 
 SG_INLINE bool sg_st_icmp_is_error(__u8 version, __u8 type)
 {
@@ -127,6 +128,35 @@ SG_INLINE bool sg_st_is_neighbour(sg_ctx *ctx, const struct sg_pkt *p)
 	return p->version == 6 && p->ttl == 255 && !sg_load(ctx, p->l4, &type, 1) && (type == 135 || type == 136);
 }
 
+/* A backend's answer to a client that kept its address: `near` is the backend. Nobody else's packets are touched, although no address of them is
+ * this node's: both ends of a session must be right. Sets what a claim sets. */
+SG_INLINE bool sg_st_claim_kept(const struct sg_nat_table *t, struct sg_work *w)
+{
+	struct sg_st_desk *d = sg_st_desk_of();
+	struct sg_st *k = &w->st;
+	__u32 port = bpf_ntohs(k->far_port), base = w->pkt.version == 4 ? t->kept4 : t->kept6, *id;
+	struct sg_st_sess *s;
+	struct sg_st_map *m;
+
+	if (!d || (k->proto != IPPROTO_TCP && k->proto != IPPROTO_UDP))
+		return false;
+	d->both.addr = k->near;
+	d->both.port = k->near_port;
+	d->both.map = sg_st_by_port(base + sg_st_proto_number(k->proto) * SG_ST_KEPT_BLOCKS + port / SG_ST_BLOCK, port);
+	id = bpf_map_lookup_elem(&sg_st_find, &d->both);
+	s = id ? sg_st_sess_of(*id) : NULL;
+	if (!s || s->state == SG_ST_FREE || s->rport != k->near_port || !sg_st_same(&s->remote, &k->near))
+		return false;
+	m = sg_st_map_of(s->map);
+	if (!m || !m->refs || m->out_port != k->far_port || m->proto != k->proto || !sg_st_same(&m->out, &k->far))
+		return false;
+	k->kept = 1;
+	k->map = s->map + 1;
+	k->obj = m->obj;
+	w->way = SG_WAY_IN;
+	return true;
+}
+
 /* Whose packet is this: sets `w->way`, and in `w->st` obj and svc. */
 SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
@@ -139,7 +169,7 @@ SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_w
 	if (!t || !w)
 		return false;
 	p = &w->pkt;
-	if (sg_st_has(t, p, SG_ST_HAS_SVC4 | SG_ST_HAS_OWN4, SG_ST_HAS_SVC6 | SG_ST_HAS_OWN6)) {
+	if (sg_st_has(t, p, SG_ST_HAS_SVC4 | SG_ST_HAS_OWN4 | SG_ST_HAS_KEPT4, SG_ST_HAS_SVC6 | SG_ST_HAS_OWN6 | SG_ST_HAS_KEPT6)) {
 		sg_st_peek(ctx, w);
 		if (sg_st_has(t, p, SG_ST_HAS_SVC4, SG_ST_HAS_SVC6) && w->st.wish) {
 			at = sg_st_svc_at(&w->st.far, w->st.far_port, w->st.proto);
@@ -165,6 +195,8 @@ SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_w
 			}
 		}
 	}
+	if (sg_st_has(t, p, SG_ST_HAS_KEPT4, SG_ST_HAS_KEPT6) && w->st.wish && sg_st_claim_kept(t, w))
+		return true;
 	if (p->version != 6 || !(t->stateful & SG_ST_HAS_GW))
 		return false;
 	gw = sg_nat_prefix6(t, &p->daddr);

@@ -111,13 +111,13 @@ SG_INLINE int sg_st_decide(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_
 		}
 		return 0;
 	}
-	own = sg_st_own_of(&q->near);
-	if (!own)
+	own = q->kept ? NULL : sg_st_own_of(&q->near);
+	if (!own && !q->kept)
 		return SG_DROP_STALE;
 	reason = sg_st_in(q, own);
 	if (unlikely(reason)) {
 		if (reason == SG_DROP_ST_NO_STATE) {
-			if (own->flags & SG_OWN_HOST)
+			if (!own || own->flags & SG_OWN_HOST)
 				return SG_PASS_NO_MATCH;
 			SG_ST_COUNT(own->obj, no_state);
 		}
@@ -177,12 +177,12 @@ SG_INLINE int sg_st_error(sg_ctx *ctx, struct sg_work *w)
 	port = q->near_port;
 	q->near_port = q->far_port;
 	q->far_port = q->proto == IPPROTO_ICMP ? 0 : port;
-	own = sg_st_own_of(&q->near);
-	if (!own)
+	own = q->kept ? NULL : sg_st_own_of(&q->near);
+	if (!own && !q->kept)
 		return SG_DROP_ICMP_INNER;
 	reason = sg_st_in(q, own);
 	if (reason)
-		return reason == SG_DROP_ST_NO_STATE && own->flags & SG_OWN_HOST ? SG_PASS_NO_MATCH : SG_DROP_ICMP_INNER;
+		return reason == SG_DROP_ST_NO_STATE && (!own || own->flags & SG_OWN_HOST) ? SG_PASS_NO_MATCH : SG_DROP_ICMP_INNER;
 	obj = sg_st_obj_of(q->obj);
 	if (!obj)
 		return SG_DROP_STALE;

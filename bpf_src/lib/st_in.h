@@ -118,8 +118,8 @@ SG_INLINE bool sg_st_asleep(__u32 number)
 	return use && use->asleep;
 }
 
-/* From outside, to `near`, an address of ours. Out: to and to_port, the client; far and far_port, the sender as the client knows it, which of
- * a service is the virtual address; obj, svc, map, sess. */
+/* From outside, to `near`, an address of ours; or, with `kept` and no `own`, a client's. Out: to and to_port, the client; far and far_port, the
+ * sender as the client knows it, which of a service is the virtual address; obj, svc, map, sess. */
 SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 {
 	struct sg_st_sess *s;
@@ -129,9 +129,11 @@ SG_GLOBAL int sg_st_in(struct sg_st *q, struct sg_st_own *own)
 	__u32 at;
 	int reason;
 
-	if (!q || !own)
+	if (!q)
 		return SG_DROP_STALE;
-	m = sg_st_map_of_port(q, own);
+	m = q->kept ? sg_st_map_of(q->map - 1) : own ? sg_st_map_of_port(q, own) : NULL;
+	if (!m && !own)
+		return SG_DROP_STALE;
 	if (!m && q->stranger) {
 		SG_ST_COUNT(own->obj, filtered);
 		return SG_DROP_ST_FILTERED;

@@ -181,7 +181,7 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 		return SG_ST_OPEN_AGAIN;
 	}
 	m->in = s->near;
-	m->out = w->out;
+	m->out = obj->flags & SG_ST_KEEP ? s->near : w->out;
 	m->in_port = s->near_port;
 	m->out_port = bpf_htons((__u16)w->port);
 	m->obj = s->obj;

@@ -182,6 +182,9 @@ SG_GLOBAL int sg_st_share_take(struct sg_st *s, struct sg_st_want *w, __u32 trie
 	h->span = pool->last - h->low + 1;
 	h->low -= first;
 	h->port = h->again && h->done_port - h->low < h->span ? h->done_port : 0;
+	/* Who keeps its address keeps its port, too, where that is free. */
+	if (!h->port && obj->flags & SG_ST_KEEP && bpf_ntohs(s->near_port) - h->low < h->span)
+		h->port = bpf_ntohs(s->near_port);
 	h->again = 0;
 	h->done = 0;
 	h->found = 0;

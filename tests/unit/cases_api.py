@@ -76,6 +76,8 @@ MAPPINGS = GATEWAY["spec"]["stateless"]["mappings"]
 NAT_VIP = {"mode": "NAT", "nat": {"sourceAddresses": ["203.0.113.1", "192.0.2.80"]}}
 NAT_BACKEND = {"mode": "NAT", "nat": {"sourceAddresses": ["2001:db8:b::2"]}}
 NAT_FEW = {"mode": "NAT", "nat": {"maxSessions": 1023}}
+KEPT = {"mode": "NAT", "nat": {"preserveClientIP": True}}
+KEPT_FROM = {"mode": "NAT", "nat": {"preserveClientIP": True, "sourceAddresses": ["203.0.113.1"]}}
 TLS_IDLE = {"type": "HTTPS", "tls": {"verify": False, "caFile": "/etc/ca.pem"}}
 TLS_TWO = {"type": "GRPC", "tls": {"caBundle": "-----BEGIN CERTIFICATE-----", "caFile": "/etc/ca.pem"}}
 
@@ -212,6 +214,8 @@ BAD = (
     _bad(BALANCER, "spec.forwarding", {"nat": {"maxSessions": 2048}}, "spec.forwarding", "of mode NAT only"),
     _bad(BALANCER, "spec.forwarding", NAT_VIP, "spec", "may be that of a VIP or a backend"),
     _bad(BALANCER, "spec.forwarding", NAT_BACKEND, "spec", "may be that of a VIP or a backend"),
+    _bad(BALANCER, "spec.forwarding", KEPT, "spec", "all vips must be of one family"),
+    _bad(BALANCER, "spec.forwarding", KEPT_FROM, "spec.forwarding.nat", "no use for sourceAddresses"),
     _bad(BALANCER, "spec.forwarding", NAT_FEW, "spec.forwarding.nat.maxSessions", "at least 1024"),
     _bad(BALANCER, "spec.service", {"namespace": "a", "name": "b"}, "spec", "exactly one of backends and service"),
     _bad(BALANCER, "spec.allPorts", True, "spec", "exactly one of ports and allPorts"),

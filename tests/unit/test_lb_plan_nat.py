@@ -8,7 +8,7 @@ from sixgate.api import UserObject
 from sixgate.plan import PlanResult
 from sixgate.plan.natplan import Has
 from sixgate.plan.nodeplan import Feature
-from sixgate.plan.stateplan import StatefulPlan
+from sixgate.plan.stateplan import StatefulFlag, StatefulPlan
 from tests.unit.balancers import lb, the_plan, the_problem
 from tests.unit.objects import make, on, planned
 
@@ -99,3 +99,20 @@ def test_mode_nat_has_xdp_only_where_it_gains_by_it() -> None:
     assert "sg_xdp" not in names()
     assert "sg_xdp" in names(acceleration="Native")
     assert "sg_xdp" in names(sourceRanges={"deny": ["198.51.100.0/24"]})
+
+
+def test_clients_that_keep_their_addresses() -> None:
+    kept = {"preserveClientIP": True}
+    mixed = [{"address": "203.0.113.11"}, {"address": "2001:db8:b::1"}]
+    result = planned(natted(nat=kept, backends=mixed), natted("six", nat=kept, vips=["2001:db8::80"], age=1))
+    left_out = {problem.ref.name: problem.message for problem in result.problems}
+    assert {problem.reason for problem in result.problems} == {"ModeUnfit"}
+    assert left_out["web"].startswith("LoadBalancer/web has the backend 2001:db8:b::1, but no client that keeps its ")
+    assert left_out["web"].endswith("comes to it by IPv6, as no VIP is of that family; 1 of 2 backends are left out")
+    node = result.nodes["a"]
+    assert node.nat is not None
+    assert dict(node.nat.kept) == {4: "clients4", 6: "clients6"}
+    assert node.nat.has == Has.KEPT4 | Has.KEPT6
+    state = the_state(result)
+    assert {item.flags & StatefulFlag.KEEP for item in state.objects} == {StatefulFlag.KEEP}
+    assert {space.name: space.addresses for space in state.spaces} == {"clients4": (), "clients6": ()}

@@ -67,6 +67,8 @@ enum sg_st_has {
 	SG_ST_HAS_SVC6 = 1 << 2,
 	SG_ST_HAS_OWN4 = 1 << 3, /* sg_st_own has IPv4 addresses */
 	SG_ST_HAS_OWN6 = 1 << 4,
+	SG_ST_HAS_KEPT4 = 1 << 5, /* balancers whose IPv4 clients keep their addresses */
+	SG_ST_HAS_KEPT6 = 1 << 6,
 };
 
 /* Everything that decides a translation, but for explicit mappings; swapped as a whole. */
@@ -77,6 +79,8 @@ struct sg_nat_table {
 	__u32 n_map; /* how many there are; 0 saves the look-up */
 	__u32 version; /* differs between any two tables that follow each other: what was remembered from one is not used with another */
 	__u32 stateful; /* enum sg_st_has */
+	__u32 kept4;	/* where in sg_st_port the ports of IPv4 clients begin that keep their addresses, and of IPv6 ones */
+	__u32 kept6;
 	struct sg_nat_range range[SG_NAT_MAX_RANGE];
 	struct sg_nat_gw gw[SG_NAT_MAX_GW];
 };

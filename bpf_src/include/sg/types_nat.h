@@ -11,7 +11,8 @@
 #define SG_ST_RING 16381 /* places of a Maglev table; a prime above 100 * SG_ST_MAX_BACKEND */
 #define SG_ST_BLOCK 64	 /* ports in one entry of sg_st_port */
 #define SG_ST_NO_OBJ 0xffff
-#define SG_ST_PROTOS 3 /* TCP, UDP, ICMP, in this order in sg_st_port */
+#define SG_ST_PROTOS 3	       /* TCP, UDP, ICMP, in this order in sg_st_port */
+#define SG_ST_KEPT_BLOCKS 1024 /* all ports of a protocol: clients that keep their addresses have them for each backend */
 
 /* Bits of sg_st_obj.flags. */
 enum sg_st_flag {
@@ -23,6 +24,7 @@ enum sg_st_flag {
 	SG_ST_CLIENTS = 1 << 5,	  /* a limit per client is set: sg_st_client is kept */
 	SG_ST_NO_PARITY = 1 << 6, /* RFC 7857 3: parity of UDP ports need not be kept */
 	SG_ST_SAME = 1 << 7,	  /* sessions stay within their family: what has no checksum needs none */
+	SG_ST_KEEP = 1 << 8,	  /* of a balancer: clients keep their addresses, backends answer by way of this node */
 };
 
 /* Indexes of sg_st_obj.life, seconds each. */

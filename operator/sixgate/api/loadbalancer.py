@@ -94,6 +94,21 @@ class MaglevSpec(Spec):
 class NatForwardingSpec(Spec):
     """The sources that backends see, and how many sessions there may be."""
 
+    rules = (
+        Rule(
+            "!has(self.preserveClientIP) || !self.preserveClientIP || "
+            "!has(self.sourceAddresses) || size(self.sourceAddresses) == 0",
+            "with preserveClientIP: true there is no use for sourceAddresses",
+            lambda nat: not (nat.preserve_client_ip and nat.source_addresses),
+        ),
+    )
+
+    preserve_client_ip: StrictBool = Field(
+        default=False,
+        alias="preserveClientIP",
+        description="True: backends see the client's address, and its port where that is free. Their way back to "
+        "clients must lead through the balancing node, so it is one node's, and backends have the VIPs' family.",
+    )
     source_addresses: tuple[HostAddress, ...] = Field(
         default=(),
         max_length=16,
@@ -173,6 +188,11 @@ def _backend_is_no_vip(spec: Any) -> bool:
     return not {backend.address for backend in spec.backends} & set(spec.vips)
 
 
+def _clients_of_one_family(spec: Any) -> bool:
+    nat = spec.forwarding.nat
+    return nat is None or not nat.preserve_client_ip or len({vip.version for vip in spec.vips}) == 1
+
+
 def _sources_apart(spec: Any) -> bool:
     sources = set(spec.forwarding.nat.source_addresses) if spec.forwarding.nat else set()
     return not sources & ({*spec.vips} | {backend.address for backend in spec.backends})
@@ -210,6 +230,14 @@ class LoadBalancerSpec(KindSpec):
             "no address of forwarding.nat.sourceAddresses may be that of a VIP or a backend",
             _sources_apart,
             ".forwarding",
+        ),
+        Rule(
+            "!has(self.forwarding) || !has(self.forwarding.nat) || !has(self.forwarding.nat.preserveClientIP) || "
+            "!self.forwarding.nat.preserveClientIP || "
+            "self.vips.exists(v, !isIP(v)) || self.vips.all(v, ip(v).family() == ip(self.vips[0]).family())",
+            "with preserveClientIP: true all vips must be of one family: backends see clients of their own only",
+            _clients_of_one_family,
+            ".vips",
         ),
         Rule(
             "!has(self.ports) || self.ports.all(a, self.ports.exists_one(b, a.protocol == b.protocol && "

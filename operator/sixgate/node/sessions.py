@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sixgate.api.nodeconfig import NodeConfigSpec
+    from sixgate.node.numbers import Numbers
 
 _SHARED = 0x80000000  # SG_ST_SHARED in a slot, SG_ST_BY_PORT in a key
+_KEPT_BLOCKS = 1024  # SG_ST_KEPT_BLOCKS
 _BLOCK = 64  # SG_ST_BLOCK: ports in one entry of sg_st_port
 _READ = "read from its tables; its program is not run, for that would touch them"
 _BY_NUMBER = {"tcp": PROTOCOLS["tcp"], "udp": PROTOCOLS["udp"], "icmp": PROTOCOLS["icmp"], "icmpv6": PROTOCOLS["icmp"]}
@@ -47,22 +49,30 @@ class Sessions:
     root: Path
     objects: dict[int, str]
     gateways: tuple[tuple[IPv6Network, int], ...]  # of stateful objects: prefix and number
+    kept: dict[int, int]  # by family, where the ports of clients that keep their addresses begin in sg_st_port
 
     @classmethod
-    def of(cls, root: Path, spec: NodeConfigSpec, given: dict[str, tuple[int, int]]) -> Sessions:
-        """`given` are the numbers of the space `obj`, by name."""
+    def of(cls, root: Path, spec: NodeConfigSpec, numbers: Numbers) -> Sessions:
+        """`numbers` are those that the node has handed out."""
+        given = numbers["obj"].given if "obj" in numbers else {}
+        ports = numbers["port"].given if "port" in numbers else {}
         owners = {i.name: i.owners[0] for s in spec.numbers if s.space == "obj" for i in s.items if i.owners}
         objects = {number: owners.get(name, name) for name, (number, _) in given.items()}
         gateways = []
+        kept = {}
         for table in spec.tables:
             for entry in table.entries if table.map == "sg_nat" else ():
+                for family in (4, 6):
+                    at = cast("dict[str, Any]", entry.value).get(f"kept{family}")
+                    if at is not None:
+                        kept[family] = ports.get(at["$number"].partition("/")[2], (0, 0))[0]
                 for gateway in cast("dict[str, Any]", entry.value).get("gw", ()):
                     if gateway.get("flags", 0) & SgGwFlag.SG_GW_STATEFUL:
                         number = gateway["obj"]
                         if isinstance(number, dict):
                             number = given.get(number["$number"].partition("/")[2], (0, 0))[0]
                         gateways.append((IPv6Network((gateway["prefix"], gateway["prefix_len"])), int(number)))
-        return cls(root, objects, tuple(gateways))
+        return cls(root, objects, tuple(gateways), kept)
 
     def look(self, seen: Seen) -> Told | None:
         """None where the packet is none of any stateful object's."""
@@ -77,6 +87,10 @@ class Sessions:
         own = self._get("sg_st_own", str(seen.target.address))
         if own is not None:
             return self._inbound(seen, proto, own)
+        if seen.target.address.version in self.kept and proto in {PROTOCOLS["tcp"], PROTOCOLS["udp"]}:
+            told = self._to_kept(seen, proto)
+            if told is not None:
+                return told
         for prefix, number in self.gateways:
             if seen.target.address in prefix:
                 return self.outbound(seen, number, prefix=prefix)
@@ -167,6 +181,18 @@ class Sessions:
                     return Told(name, "", text, None, str(bound["addr"]))
             return Told(name, "SG_DROP_ST_NO_STATE", f"{name} drops it: it belongs to no mapping or session ({_READ}).")
         name = self.objects.get(int(mapping["obj"]), name)
+        inside = End(ip_address(mapping["in"]), int(mapping["in_port"]))
+        after = _moved(seen, self._source(seen, mapping, inside), inside)
+        return Told(name, _reason(seen, after), self._known(name, mapping, after), after, str(inside.address))
+
+    def _to_kept(self, seen: Seen, proto: int) -> Told | None:
+        """From a backend to a client that kept its address; None for all else."""
+        row, port = list(PROTOCOLS.values()).index(proto), seen.target.port
+        block = self.kept[seen.target.address.version] + row * _KEPT_BLOCKS + port // _BLOCK
+        mapping = self._mapping_of_port(seen, block, port)
+        if mapping is None or mapping["out_port"] != port or ip_address(mapping["out"]) != seen.target.address:
+            return None
+        name = self.objects.get(int(mapping["obj"]), f"object {mapping['obj']}")
         inside = End(ip_address(mapping["in"]), int(mapping["in_port"]))
         after = _moved(seen, self._source(seen, mapping, inside), inside)
         return Told(name, _reason(seen, after), self._known(name, mapping, after), after, str(inside.address))

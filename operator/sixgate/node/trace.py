@@ -190,8 +190,7 @@ class _Bench:
     def __init__(self, spec: NodeConfigSpec, options: NodeOptions, have: Observed) -> None:
         self._spec, self._options, self._have = spec, options, have
         self._owners, self._networks = object_counters(spec), Owners.of(spec)
-        given = StateDir(options.state_dir).numbers().get("obj")
-        self._sessions = Sessions.of(options.bpffs, spec, dict(given.given) if given is not None else {})
+        self._sessions = Sessions.of(options.bpffs, spec, StateDir(options.state_dir).numbers())
         self._packet: Seen | None = None
         self.target = ""  # where the packet goes, where that is not in the frame
         self.arrives = ""  # the device that it comes in at there, of a tunnel

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from sixgate.api.loadbalancer import LoadBalancer, NatForwardingSpec, ServicePortSpec
 from sixgate.errors import Problem, Ref
 from sixgate.plan.lbcheck import check_plan
-from sixgate.plan.lbnat import with_engine, with_sources
+from sixgate.plan.lbnat import MODE_UNFIT, with_clients_family, with_engine, with_sources
 from sixgate.plan.lbplan import BackendPlan, BalancerPlan, NatSourcePlan, PortPlan, VipPlan
 from sixgate.plan.nat46 import (
     DEFAULT_ICMP_BURST,
@@ -28,7 +28,6 @@ PORT_UNKNOWN = "PortUnknown"
 TABLE_SMALL = "TableTooSmall"
 SERVER_ID = "ServerIdTwice"
 LOOP = "BackendIsVip"
-MODE_UNFIT = "ModeUnfit"
 MAX_ANNOUNCERS = 3
 MAX_BACKENDS = 4096  # SG_MG_MAX_BACKEND
 # Slots by number of backends: a hundred or more for each, so that shares are right to 2 %. Few sizes, because a table
@@ -84,7 +83,9 @@ def balancer(
     _check_mode(item, backends, ports, problems)
     forwarding = spec.forwarding
     nat = (forwarding.nat or NatForwardingSpec()) if forwarding.mode == "NAT" else None
-    if nat is not None:
+    if nat is not None and nat.preserve_client_ip:
+        backends = with_clients_family(item.ref, map(str, spec.vips), backends, problems)
+    elif nat is not None:
         backends = with_sources(item.ref, [str(source) for source in nat.source_addresses], backends, problems)
     made = BalancerPlan(
         owner=item.ref,
@@ -107,9 +108,13 @@ def balancer(
         quic_length=quic.length if quic else 0,
         new_flows_per_s=spec.new_flows_per_second,
         icmp_echo=spec.icmp_echo,
-        nat=NatSourcePlan(tuple(map(str, nat.source_addresses)), nat.max_sessions) if nat is not None else None,
+        nat=_sources(nat) if nat is not None else None,
     )
     return BalancerPart(item.ref, spec.acceleration, made), tuple(problems)
+
+
+def _sources(nat: NatForwardingSpec) -> NatSourcePlan:
+    return NatSourcePlan(tuple(map(str, nat.source_addresses)), nat.max_sessions, nat.preserve_client_ip)
 
 
 def default_size(backends: int, *, of_service: bool) -> int:

@@ -33,7 +33,9 @@ from sixgate.plan.stateful import (
 from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, ServicePlan, StatefulFlag, StatefulPlan
 
 NO_SOURCE = "NoSource"
+MODE_UNFIT = "ModeUnfit"
 FAMILIES = (4, 6)
+ANY = {4: "0.0.0.0", 6: "::"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,21 @@ def with_sources(
     return tuple(backend for backend in backends if backend not in without)
 
 
+def with_clients_family(
+    ref: Ref, vips: Iterable[str], backends: tuple[BackendPlan, ...], problems: list[Problem]
+) -> tuple[BackendPlan, ...]:
+    """`backends` that see a client's own address: those of the family of `vips`."""
+    families = {family_of(vip) for vip in vips}
+    without = [backend for backend in backends if family_of(backend.address) not in families]
+    if without:
+        version = family_of(without[0].address)
+        text = f"{ref} has the backend {without[0].address}, but no client that keeps its address "
+        text += f"(spec.forwarding.nat.preserveClientIP) comes to it by IPv{version}, as no VIP is of that family; "
+        text += f"{len(without)} of {len(backends)} backends are left out"
+        problems.append(Problem(ref, MODE_UNFIT, text, "spec.forwarding.nat.preserveClientIP"))
+    return tuple(backend for backend in backends if backend not in without)
+
+
 def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan:
     """`made`, which balances, with the engine for those of `balancers` in mode NAT; one that runs serves all."""
     mine = tuple(item for item in balancers if item.nat is not None)
@@ -90,7 +107,9 @@ def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan
     owners = tuple(item.owner for item in mine)
     has = has_bits(stateful)
     nat = made.nat or NatPlan(owners, (), (), (), 0, 0)
-    nat = replace(nat, has=has, version=number_of((nat.gateways, nat.ranges, nat.generation, has)))
+    kept = sorted((6 if ":" in space.address else 4, space.name) for space in stateful.spaces if space.clients)
+    version = number_of((nat.gateways, nat.ranges, nat.generation, has, tuple(kept)))
+    nat = replace(nat, has=has, kept=tuple(kept), version=version)
     maps = state_maps(stateful)
     objects = []
     for item in made.objects:
@@ -162,6 +181,11 @@ def _state(balancers: tuple[BalancerPlan, ...], made: NodePlan) -> StatefulPlan:
 
 def _spaces(each: _Object) -> tuple[PortSpacePlan, ...]:
     assert each.item.nat is not None
+    owners = (each.item.owner,)
+    if each.item.nat.keep:
+        name, whole = f"clients{each.family}", PROTOCOLS * ALL_BLOCKS
+        any_address = ANY[each.family]
+        return (PortSpacePlan(name, any_address, 1, 0, ALL_BLOCKS, whole, each.name, False, owners, clients=True),)
     declared = [source for source in each.item.nat.sources if family_of(source) == each.family]
     return tuple(
         PortSpacePlan(
@@ -173,7 +197,7 @@ def _spaces(each: _Object) -> tuple[PortSpacePlan, ...]:
             count=PROTOCOLS * ALL_BLOCKS,
             obj=each.name,
             static=False,
-            owners=(each.item.owner,),
+            owners=owners,
         )
         for address in declared or [OWN[each.family]]
     )
@@ -187,7 +211,7 @@ def _object(each: _Object, spaces: tuple[PortSpacePlan, ...], stat: int) -> Obje
         name=each.name,
         owner=each.item.owner,
         gateway=bare_writer(each.item.owner, stat, GatewayFlag.STATEFUL | GatewayFlag.UDP_ZERO_CALC),
-        flags=int(StatefulFlag.LIVE | StatefulFlag.PAIRED),
+        flags=int(StatefulFlag.LIVE | StatefulFlag.PAIRED | (StatefulFlag.KEEP if each.item.nat.keep else 0)),
         max_sessions=sessions,
         lifetimes=lifetimes(LifetimesSpec()),
         client_ports=0,

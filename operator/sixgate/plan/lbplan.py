@@ -64,10 +64,12 @@ class CheckPlan:
 
 @dataclass(frozen=True, slots=True)
 class NatSourcePlan:
-    """Mode NAT: `sources` of this node, empty for its own addresses; sessions to the backends of one family."""
+    """Mode NAT: `sources` of this node, empty for its own addresses; sessions to the backends of one family. `keep`:
+    there are no sources, clients keep their addresses."""
 
     sources: tuple[str, ...]
     max_sessions: int
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Has(IntFlag):
     SVC6 = 1 << 2
     OWN4 = 1 << 3
     OWN6 = 1 << 4
+    KEPT4 = 1 << 5
+    KEPT6 = 1 << 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +97,4 @@ class NatPlan:
     generation: int
     version: int
     has: int = 0  # of enum sg_st_has
+    kept: tuple[tuple[int, str], ...] = ()  # families whose clients keep their addresses, and their port spaces

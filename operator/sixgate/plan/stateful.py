@@ -125,7 +125,11 @@ def has_bits(plan: StatefulPlan) -> int:
     for service in (each for each in plan.services if not each.balanced):
         found |= Has.SVC6 if ":" in service.vip else Has.SVC4
     for space in plan.spaces:
-        found |= Has.OWN6 if space.address == OWN[6] or ":" in space.address else Has.OWN4
+        six = space.address == OWN[6] or ":" in space.address
+        if space.clients:
+            found |= Has.KEPT6 if six else Has.KEPT4
+        else:
+            found |= Has.OWN6 if six else Has.OWN4
     return int(found)
 
 

@@ -25,6 +25,7 @@ class StatefulFlag(IntFlag):
     STATIC = 1 << 4
     CLIENTS = 1 << 5
     SAME = 1 << 7
+    KEEP = 1 << 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class PortSpacePlan:
     static: bool
     owners: tuple[Ref, ...]
     same: bool = False  # its clients are of the same family
+    clients: bool = False  # any client's address: clients keep theirs, ports are each backend's
 
     @property
     def address_value(self) -> str | dict[str, int]:
@@ -50,7 +52,9 @@ class PortSpacePlan:
 
     @property
     def addresses(self) -> tuple[tuple[str | dict[str, int], int], ...]:
-        """Every address, and where its ports begin in the space."""
+        """Every address that is the node's, and where its ports begin in the space."""
+        if self.clients:
+            return ()
         step = self.count // self.n_addrs
         if self.n_addrs == 1:
             return ((self.address_value, 0),)

@@ -238,6 +238,7 @@ class SgStFlag(IntEnum):
     SG_ST_CLIENTS = 32
     SG_ST_NO_PARITY = 64
     SG_ST_SAME = 128
+    SG_ST_KEEP = 256
 
 
 class SgStHas(IntEnum):
@@ -246,6 +247,8 @@ class SgStHas(IntEnum):
     SG_ST_HAS_SVC6 = 4
     SG_ST_HAS_OWN4 = 8
     SG_ST_HAS_OWN6 = 16
+    SG_ST_HAS_KEPT4 = 32
+    SG_ST_HAS_KEPT6 = 64
 
 
 class SgStLife(IntEnum):
@@ -999,7 +1002,7 @@ SG_NAT_GW = Record(
 
 SG_NAT_TABLE = Record(
     "sg_nat_table",
-    1496,
+    1504,
     (
         Field("n_gw", 0, Int("__u32", 4)),
         Field("n_range", 4, Int("__u32", 4)),
@@ -1007,8 +1010,10 @@ SG_NAT_TABLE = Record(
         Field("n_map", 12, Int("__u32", 4)),
         Field("version", 16, Int("__u32", 4)),
         Field("stateful", 20, Int("__u32", 4)),
-        Field("range", 24, Array(SG_NAT_RANGE, 16)),
-        Field("gw", 216, Array(SG_NAT_GW, 16)),
+        Field("kept4", 24, Int("__u32", 4)),
+        Field("kept6", 28, Int("__u32", 4)),
+        Field("range", 32, Array(SG_NAT_RANGE, 16)),
+        Field("gw", 224, Array(SG_NAT_GW, 16)),
     ),
 )
 
@@ -1741,7 +1746,8 @@ SG_ST = Record(
         Field("sess", 68, Int("__u32", 4)),
         Field("unseen", 72, Int("__u8", 1)),
         Field("stranger", 73, Int("__u8", 1)),
-        Field("pad", 74, Int("__u16", 2)),
+        Field("kept", 74, Int("__u8", 1)),
+        Field("pad", 75, Int("__u8", 1)),
         Field("evict", 76, Int("__u32", 4)),
         Field("vport", 80, Int("__be16", 2, big=True)),
         Field("backend", 82, Int("__u16", 2)),
