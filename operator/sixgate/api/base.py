@@ -114,6 +114,19 @@ class Column:
     description: str = ""
 
 
+def standing(ready: str) -> tuple[Column, ...]:
+    """Columns that every kind ends with: how it stands. `ready` says what nodes are that have it."""
+    condition = ".status.conditions[?(@.type=='Ready')]"
+    return (
+        Column("Desired", ".status.nodes.desired", "integer", description="Nodes that are selected"),
+        Column("Nodes", ".status.nodes.ready", "integer", description=ready),
+        Column("Ready", f"{condition}.status", description="Whether all of it works"),
+        Column("Reason", f"{condition}.reason", priority=1),
+        Column("Message", f"{condition}.message", priority=1),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class KindInfo:
     """What a CRD says of a kind beside its schema."""
@@ -208,6 +221,11 @@ DevicePattern = Annotated[
     ),
 ]
 
+Acceleration = Annotated[
+    Literal["Disabled", "BestEffort", "Native"],
+    Field(description="XDP in front of tc: Native reports a device that refuses it as Degraded, BestEffort does not."),
+]
+
 StrictBool = Annotated[bool, Field(strict=True)]
 StrictInt = Annotated[int, Field(strict=True)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
@@ -223,6 +241,7 @@ DomainName = Annotated[
     ),
 ]
 SET: JsonDict = {"x-kubernetes-list-type": "set"}
+Devices = Annotated[tuple[DevicePattern, ...], Field(min_length=1, max_length=32, json_schema_extra=SET)]
 OBJECT: JsonDict = {"default": {}}  # an object whose fields all have defaults is filled in by the API server
 
 

@@ -18,6 +18,7 @@ from sixgate.api.base import (
     StrictBool,
     StrictInt,
     UserObject,
+    standing,
 )
 
 MIN_SIZE_BYTES = 65536  # the kernel's default; less is not BIG TCP
@@ -96,12 +97,7 @@ class BIGTCPPolicy(UserObject):
             Column("IPv4", ".spec.ipv4.maxSize", "integer", description="Largest IPv4 super-packet, bytes"),
             Column("Pods", ".spec.pods", description="What is set for pods"),
             Column("Priority", ".spec.priority", "integer", priority=1),
-            Column("Desired", ".status.nodes.desired", "integer", description="Nodes that are selected"),
-            Column("Nodes", ".status.nodes.ready", "integer", description="Nodes that have the sizes"),
-            Column("Ready", ".status.conditions[?(@.type=='Ready')].status", description="Whether all of it works"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
-            Column("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
-            Column("Age", ".metadata.creationTimestamp", "date"),
+            *standing("Nodes that have the sizes"),
         ),
     )
 

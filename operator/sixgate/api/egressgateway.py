@@ -20,6 +20,7 @@ from sixgate.api.base import (
     StrictBool,
     StrictInt,
     UserObject,
+    standing,
 )
 from sixgate.api.stateful import ClientLimitsSpec, LifetimesSpec
 
@@ -200,12 +201,7 @@ class EgressGateway(UserObject):
         columns=(
             Column("IPv4", ".spec.addresses[0].ipv4", description="First IPv4 source address"),
             Column("IPv6", ".spec.addresses[0].ipv6", description="First IPv6 source address"),
-            Column("Desired", ".status.nodes.desired", "integer", description="Nodes that are selected"),
-            Column("Nodes", ".status.nodes.ready", "integer", description="Nodes that are gateways"),
-            Column("Ready", ".status.conditions[?(@.type=='Ready')].status", description="Whether all of it works"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
-            Column("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
-            Column("Age", ".metadata.creationTimestamp", "date"),
+            *standing("Nodes that are gateways"),
         ),
     )
 

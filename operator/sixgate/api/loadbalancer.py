@@ -11,8 +11,9 @@ from sixgate.api.addr import AnyCidr, HostAddress, HostIpv4Cidr, HostIpv6Cidr
 from sixgate.api.base import (
     OBJECT,
     SET,
+    Acceleration,
     Column,
-    DevicePattern,
+    Devices,
     KindInfo,
     KindSpec,
     Port,
@@ -24,6 +25,7 @@ from sixgate.api.base import (
     UserObject,
     Weight,
     keyed_by,
+    standing,
 )
 from sixgate.api.healthcheck import HealthCheckSpec
 
@@ -268,17 +270,11 @@ class LoadBalancerSpec(KindSpec):
         json_schema_extra=keyed_by("address"),
     )
     service: ServiceRefSpec | None = Field(default=None, description="A Service whose endpoints are the backends.")
-    devices: tuple[DevicePattern, ...] = Field(
+    devices: Devices = Field(
         default=("auto",),
-        min_length=1,
-        max_length=32,
         description="Devices whose packets are balanced: names, shell patterns, or `auto` for every uplink.",
-        json_schema_extra=SET,
     )
-    acceleration: Literal["Disabled", "BestEffort", "Native"] = Field(
-        default="BestEffort",
-        description="XDP in front of tc: Native reports a device that refuses it as Degraded, BestEffort does not.",
-    )
+    acceleration: Acceleration = "BestEffort"
     maglev: MaglevSpec = Field(
         default_factory=MaglevSpec, description="The table that spreads flows.", json_schema_extra=OBJECT
     )
@@ -320,12 +316,7 @@ class LoadBalancer(UserObject):
             Column("VIPs", ".spec.vips", description="Virtual addresses"),
             Column("Port", ".spec.ports[0].port", "integer", description="First port of the addresses"),
             Column("Mode", ".spec.forwarding.mode", description="How packets reach a backend"),
-            Column("Desired", ".status.nodes.desired", "integer", description="Nodes that are selected"),
-            Column("Nodes", ".status.nodes.ready", "integer", description="Nodes that balance"),
-            Column("Ready", ".status.conditions[?(@.type=='Ready')].status", description="Whether all of it works"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
-            Column("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
-            Column("Age", ".metadata.creationTimestamp", "date"),
+            *standing("Nodes that balance"),
         ),
     )
 

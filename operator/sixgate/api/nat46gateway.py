@@ -17,8 +17,9 @@ from sixgate.api.addr import (
 )
 from sixgate.api.base import (
     SET,
+    Acceleration,
     Column,
-    DevicePattern,
+    Devices,
     KindInfo,
     KindSpec,
     Rule,
@@ -27,6 +28,7 @@ from sixgate.api.base import (
     StrictInt,
     UserObject,
     keyed_by,
+    standing,
 )
 from sixgate.api.dns64 import Dns64Spec
 from sixgate.api.stateful import NatServiceSpec, StatefulSpec
@@ -231,18 +233,12 @@ class NAT46GatewaySpec(KindSpec):
         ),
     )
 
-    devices: tuple[DevicePattern, ...] = Field(
+    devices: Devices = Field(
         default=("auto",),
-        min_length=1,
-        max_length=32,
         description="Devices whose packets are translated: names, shell patterns, or `auto` for every uplink. Those of "
         "all gateways of a node are one set, in which each gateway translates at each.",
-        json_schema_extra=SET,
     )
-    acceleration: Literal["Disabled", "BestEffort", "Native"] = Field(
-        default="Disabled",
-        description="XDP in front of tc: Native reports a device that refuses it as Degraded, BestEffort does not.",
-    )
+    acceleration: Acceleration = "Disabled"
     prefix: Prefix6052 | None = Field(
         default=None, description="IPv6 prefix under which IPv4 addresses are represented (RFC 6052 2.2)."
     )
@@ -277,12 +273,7 @@ class NAT46Gateway(UserObject):
         short="n46",
         columns=(
             Column("Prefix", ".spec.prefix", description="Prefix that represents IPv4 addresses"),
-            Column("Desired", ".status.nodes.desired", "integer", description="Nodes that are selected"),
-            Column("Nodes", ".status.nodes.ready", "integer", description="Nodes that translate"),
-            Column("Ready", ".status.conditions[?(@.type=='Ready')].status", description="Whether all of it works"),
-            Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
-            Column("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
-            Column("Age", ".metadata.creationTimestamp", "date"),
+            *standing("Nodes that translate"),
         ),
     )
 
