@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,30 @@ def test_mistakes_get_a_sentence(cluster: Cluster, words: tuple[str, ...], sente
     assert "Traceback" not in done.stderr
 
 
+def test_watching_prints_every_state_and_ends_by_sigint(cluster: Cluster, operator: StartOperator) -> None:
+    cluster.node("n1", LABEL)
+    cluster.apply(gateway())
+    operator()
+    cluster.wait("a NodeConfig", lambda: cluster.list("NodeConfig"))
+    command = [sys.executable, "-m", "sixgate", "cluster", "nodes", "--watch", "-o", "json"]
+    command += ["--kubeconfig", str(cluster.server.admin().path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        limit = threading.Timer(60, process.kill)  # reading ends then
+        limit.start()
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            assert any('"state": "Silent"' in line for line in lines)
+            cluster.report()
+            assert any('"state": "Ready"' in line for line in lines)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            limit.cancel()
+            process.kill()
+    assert (process.returncode, said) == (0, "")
+
+
 def test_more_nodes_than_one_page(cluster: Cluster) -> None:
     for number in range(1005):
         body = {"apiVersion": "sixgate.io/v1alpha1", "kind": "NodeConfig", "metadata": {"name": f"n{number}"},
@@ -102,41 +129,72 @@ def test_more_nodes_than_one_page(cluster: Cluster) -> None:
     assert "And 985 more nodes are not ready." in status["complaints"]
 
 
+SECRETS = {
+    "made-up": ("Opaque", {"password": "correct-horse-battery-staple"}),
+    "tls": (
+        "kubernetes.io/tls",
+        {"tls.crt": "not-a-certificate-8472", "tls.key": "-----BEGIN PRIVATE KEY-----\nMC4CAQAw"},
+    ),
+    "pull": (
+        "kubernetes.io/dockerconfigjson",
+        {".dockerconfigjson": '{"auths": {"r.example": {"auth": "dTpwdWxsLW1l"}}}'},
+    ),
+}
+PLANTED = "planted-in-the-open-2931"
+
+
+def plant(cluster: Cluster, namespace: str) -> list[str]:
+    """Secrets of every kind, a Pod with a value among its variables, a ConfigMap that should not have one: paths."""
+    found = []
+
+    def put(plural: str, body: dict[str, Any]) -> None:
+        base = f"/api/v1/namespaces/{namespace}/{plural}"
+        cluster.call("POST", base, {"apiVersion": "v1", **body})
+        found.append(f"{base}/{body['metadata']['name']}")
+
+    for number, (kind, values) in enumerate(SECRETS.values()):
+        meta = {"name": f"dumped-{number}"}
+        put("secrets", {"kind": "Secret", "type": kind, "metadata": meta, "stringData": values})
+    env = [{"name": "TOKEN", "value": PLANTED}]
+    spec = {"containers": [{"name": "one", "image": "one", "env": env}], "automountServiceAccountToken": False}
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps({"spec": spec})}
+    put("pods", {"kind": "Pod", "metadata": {"name": "dumped", "annotations": noted}, "spec": spec})
+    put("configmaps", {"kind": "ConfigMap", "metadata": {"name": "dumped"}, "data": {"note": f"password={PLANTED}"}})
+    return found
+
+
 def test_a_sysdump_holds_objects_and_no_secret(cluster: Cluster, operator: StartOperator, tmp_path: Path) -> None:
-    secret = "dG9wLXNlY3JldC10b2tlbi12YWx1ZXM="
     cluster.node("n1", LABEL)
     cluster.apply(gateway())
     operator()
     cluster.wait("a NodeConfig", lambda: cluster.list("NodeConfig"))
     target = tmp_path / "report.tar.gz"
-    kept = {
-        "secrets": {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "dumped"}, "data": {"t": secret}},
-        "configmaps": {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "dumped"},
-            "data": {"note": f"password={secret}"},
-        },
-    }
-    for plural, body in kept.items():
-        cluster.call("POST", f"/api/v1/namespaces/{NAMESPACE}/{plural}", body)
+    planted: list[str] = []
     try:
+        for namespace in (NAMESPACE, "default"):
+            planted += plant(cluster, namespace)
         done = ask(cluster, "sysdump", "-o", str(target), "--namespace", NAMESPACE)
     finally:
-        for plural in kept:
-            cluster.call("DELETE", f"/api/v1/namespaces/{NAMESPACE}/{plural}/dumped")
+        for path in planted:
+            cluster.call("DELETE", f"{path}?gracePeriodSeconds=0")
     assert done.returncode == 0, done.stderr
-    with tarfile.open(target) as found:
-        members = [(member.name.removeprefix("report/"), found.extractfile(member)) for member in found]
+    with tarfile.open(target) as archive:
+        members = [(member.name.removeprefix("report/"), archive.extractfile(member)) for member in archive]
         files = {name: file.read().decode() for name, file in members if file is not None}
     assert json.loads(files["objects/NAT46Gateway.json"])[0]["metadata"]["name"] == "gw"
     assert json.loads(files["objects/NodeConfig.json"])[0]["metadata"]["name"] == "n1"
     assert json.loads(files["cluster/nodes.json"])[0]["metadata"]["name"] == "n1"
     assert json.loads(files["cluster/version.json"])["gitVersion"].startswith("v")
     assert {"namespace/pods.json", "namespace/events.json", "namespace/configmaps.json"} <= set(files)
-    assert not any(secret in text or "secrets.json" in name for name, text in files.items())
+    values = [value for _, kept in SECRETS.values() for value in kept.values()]
+    hidden = [PLANTED, "pull-me", *values, *(base64.b64encode(value.encode()).decode() for value in values)]
+    everything = "\n".join((*files, *files.values()))
+    assert [value for value in hidden if value in everything or json.dumps(value)[1:-1] in everything] == []
+    assert "secrets.json" not in everything
     (noted,) = (c for c in json.loads(files["namespace/configmaps.json"]) if c["metadata"]["name"] == "dumped")
     assert noted["data"] == {"note": "password=[redacted]"}
+    (pod,) = (p for p in json.loads(files["namespace/pods.json"]) if p["metadata"]["name"] == "dumped")
+    assert pod["spec"]["containers"][0]["env"] == [{"name": "TOKEN", "value": "[redacted]"}]
 
 
 def test_kubectl_completes_names_of_objects(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.node.agent import NodeAgent
 from sixgate.node.bpf import missing_permission
 from sixgate.node.options import NodeOptions
+from tests.netns.standalone import Gateway
 from tools.build_bpf import find_tool, system_flags
 
 SOURCE = Path(__file__).with_name("src") / "node_t.bpf.c"
@@ -202,3 +203,14 @@ def any_node(request: pytest.FixtureRequest, node: Node) -> Node:
     """The same, attached by tcx where the kernel has it, and by clsact filters."""
     node.tcx = request.param
     return node
+
+
+@pytest.fixture
+def gateway(netns: Namespace, bpffs: Path, tmp_path: Path) -> Iterator[Gateway]:
+    """A standalone gateway that is not started yet, with device e0; killed at the end."""
+    netns.veth("e0", "e1", "192.0.2.1/24", "2001:db8::1/64")
+    made = Gateway(netns, bpffs, tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait()

@@ -17,7 +17,7 @@ from sixgate.node import packets
 from sixgate.node.bpf import layouts
 from sixgate.node.bpf.map import Map
 from sixgate.node.packets import parse_end
-from tests.netns.test_standalone_run import PATIENCE_S, Gateway, environment, gateway, ready  # noqa: F401 - a fixture
+from tests.netns.standalone import PATIENCE_S, Gateway, environment, ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ CLIENT, SERVER = "[2001:db8:64::c633:6407]:40000", "[2001:db8:64::c000:0202]:80"
 
 
 @pytest.fixture
-def running(gateway: Gateway) -> Iterator[Gateway]:  # noqa: F811
+def running(gateway: Gateway) -> Iterator[Gateway]:
     gateway.write(stateless={"ipv4CIDRs": ["198.51.100.0/24"]})
     gateway.start()
     gateway.wait(ready)
@@ -141,7 +141,7 @@ def test_one_observer_at_a_time_and_a_killed_one_is_forgotten(running: Gateway) 
     assert done.returncode == 0
 
 
-def test_nothing_loaded_and_wrong_addresses_get_a_sentence(gateway: Gateway) -> None:  # noqa: F811
+def test_nothing_loaded_and_wrong_addresses_get_a_sentence(gateway: Gateway) -> None:
     done = gateway.call(*gateway.words("observe", "--seconds", "1"))
     assert done.returncode == 1
     assert "sg_obs_conf" in done.stderr

@@ -6,7 +6,7 @@ import json
 import tarfile
 from typing import TYPE_CHECKING
 
-from tests.netns.test_standalone_run import Gateway, gateway, ready  # noqa: F401 - a fixture
+from tests.netns.standalone import Gateway, ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TOKEN = "eyJhbGciOiJSUzI1NiIsImtpZCI6IiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
 
 
-def test_one_file_with_everything_but_secrets(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
+def test_one_file_with_everything_but_secrets(gateway: Gateway, tmp_path: Path) -> None:
     gateway.write()
     gateway.start()
     gateway.wait(ready)
@@ -40,7 +40,7 @@ def test_one_file_with_everything_but_secrets(gateway: Gateway, tmp_path: Path) 
     assert "state/kubeconfig" not in files
 
 
-def test_where_it_cannot_be_written(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
+def test_where_it_cannot_be_written(gateway: Gateway, tmp_path: Path) -> None:
     done = gateway.call(*gateway.words("sysdump", "-o", str(tmp_path / "missing" / "report.tar.gz")))
     assert done.returncode == 1
     assert "The archive should be written to" in done.stderr

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.netns.test_standalone_run import Gateway, gateway, ready  # noqa: F401 - a fixture
+from tests.netns.standalone import Gateway, ready
 
 if TYPE_CHECKING:
     import subprocess
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def running(gateway: Gateway) -> Gateway:  # noqa: F811
+def running(gateway: Gateway) -> Gateway:
     gateway.write(stateless={"ipv4CIDRs": ["198.51.100.0/24"]})
     gateway.start()
     gateway.wait(ready)
@@ -107,13 +107,13 @@ def test_mistakes_get_a_sentence(running: Gateway, words: tuple[str, ...], sente
     assert "Traceback" not in done.stderr
 
 
-def test_a_node_that_was_told_nothing(gateway: Gateway) -> None:  # noqa: F811
+def test_a_node_that_was_told_nothing(gateway: Gateway) -> None:
     done = trace(gateway, "--from", CLIENT, "--to", SERVER, "--device", "e0")
     assert done.returncode == 2
     assert "should hold what this node was told" in done.stderr
 
 
-def test_metrics_are_those_of_the_maps(gateway: Gateway) -> None:  # noqa: F811
+def test_metrics_are_those_of_the_maps(gateway: Gateway) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

@@ -119,6 +119,16 @@ def as_yaml(value: object) -> str:
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
+def camel(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with its names as users write them: `left_s` is leftS."""
+
+    def name(text: str) -> str:
+        first, *rest = text.split("_")
+        return first + "".join(word.capitalize() for word in rest)
+
+    return {name(key): value for key, value in row.items()}
+
+
 def document(body: Any, output: str) -> None:
     """Print for machines: `output` is json or yaml."""
     typer.echo(as_yaml(body) if output == "yaml" else json.dumps(body, indent=2), nl=output != "yaml")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sixgate.node.nat import Session
 
 COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods", "sessions")
+MORE_COLUMNS = ("pair",)
 
 
 def _inspector(bpffs: Path, state_dir: Path) -> Inspector:
@@ -39,8 +40,9 @@ def list_pairs(
     """Show the pairs of source addresses that this node knows, who owns them, and the way there."""
 
     def people(rows: list[dict[str, Any]]) -> None:
+        columns = COLUMNS + MORE_COLUMNS if output == "wide" else COLUMNS
         if rows:
-            tables.show(COLUMNS, [[str(row[name]) for name in COLUMNS] for row in rows])
+            tables.show(columns, [[str(row[name]) for name in columns] for row in rows])
         else:
             typer.echo("This node has no hand in egress.")
 
@@ -75,14 +77,16 @@ def flows(  # noqa: PLR0917 - options, which are given by name
     def ask() -> list[Session]:
         return list(islice((s for s in state.sessions(Filter()) if s.object.startswith(prefix)), limit))
 
-    tables.tell(
-        ask,
-        lambda found: tables.put([asdict(session) for session in found], output, lambda: _show_flows(found)),
-        watch,
-    )
+    def show(found: list[Session]) -> None:
+        wide = output == "wide"
+        tables.put([asdict(session) for session in found], output, lambda: _show_flows(found, wide=wide))
+
+    tables.tell(ask, show, watch)
 
 
-def _show_flows(found: list[Session]) -> None:
+def _show_flows(found: list[Session], *, wide: bool) -> None:
+    columns = ["object", "protocol", "pod", "source", "destination", "state", "seconds left"]
+    columns += ["age s", "packets out", "packets in", "bytes out", "bytes in"] if wide else []
     rows = [
         [
             s.object.split("/")[1],
@@ -92,10 +96,11 @@ def _show_flows(found: list[Session]) -> None:
             f"{s.remote} {s.remote_port}",
             s.state,
             str(s.left_s),
+            *map(str, (s.age_s, s.packets_out, s.packets_in, s.bytes_out, s.bytes_in) if wide else ()),
         ]
         for s in found
     ]
-    tables.show(("object", "protocol", "pod", "source", "destination", "state", "seconds left"), rows)
+    tables.show(columns, rows)
 
 
 def explain(

@@ -15,7 +15,7 @@ from sixgate.cli.tables import OutputOption, WatchOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sixgate.node.lb.inspect import BalancerRow, Counted
+    from sixgate.node.lb.inspect import BalancerRow, Counted, FlowRow
 
 _NAMES = names_on_node("LoadBalancer")
 NameArgument = Annotated[str, typer.Argument(help="Name of a LoadBalancer.", autocompletion=_NAMES)]
@@ -33,17 +33,27 @@ def list_(
     """List the balancers of this node with what they have counted."""
     tables.tell(
         lambda: _balancers(bpffs, state_dir),
-        lambda rows: tables.put([_short(row) for row in rows], output, lambda: _show_list(rows)),
+        lambda rows: tables.put([_short(row) for row in rows], output, lambda: _show_list(rows, wide=output == "wide")),
         watch,
     )
 
 
-def _show_list(rows: Sequence[BalancerRow]) -> None:
+def _show_list(rows: Sequence[BalancerRow], *, wide: bool) -> None:
     if not rows:
         typer.echo("This node balances nothing.")
         return
     table = tables.table(
-        "balancer", "VIPs", "ports", "mode", "backends", "slots", "packets", "bytes", "new flows", "drops"
+        "balancer",
+        "VIPs",
+        "ports",
+        "mode",
+        "backends",
+        "slots",
+        "packets",
+        "bytes",
+        "new flows",
+        "drops",
+        *(("backends known", "drain s", "table") if wide else ()),
     )
     for row in rows:
         modes = {backend.mode for backend in row.backends}
@@ -57,6 +67,7 @@ def _show_list(rows: Sequence[BalancerRow]) -> None:
             str(row.size),
             *_counts(row.total),
             f"{row.total.drops:,}",
+            *((str(len(row.backends)), f"{row.drain_s:.0f}", str(row.table)) if wide else ()),
         )
     tables.console().print(table)
 
@@ -111,9 +122,10 @@ def flows(
         _one(name, bpffs, state_dir)
     wanted = _known_as(name)
     rows = [row for row in read_flows(bpffs.absolute(), state_dir.absolute()) if not name or row.balancer in wanted]
-    if output != "table":
-        common.document([asdict(row) for row in rows], output)
-        return
+    tables.put([asdict(row) for row in rows], output, lambda: _show_flows(rows))
+
+
+def _show_flows(rows: Sequence[FlowRow]) -> None:
     table = tables.table("balancer", "protocol", "client", "VIP", "backend", "idle s")
     for row in rows:
         table.add_row(
@@ -140,16 +152,15 @@ def maglev(
         from sixgate.node.lb.inspect import read_slots  # noqa: PLC0415
 
         pairs = read_slots(bpffs.absolute(), row.table)
-        if output != "table":
-            common.document([{"backend": now, "former": before} for now, before in pairs], output)
-            return
-        for number, (now, before) in enumerate(pairs):
-            typer.echo(f"{number}\t{now or '-'}\t{before or '-'}")
+        lines = (f"{number}\t{now or '-'}\t{before or '-'}" for number, (now, before) in enumerate(pairs))
+        body = [{"backend": now, "former": before} for now, before in pairs]
+        tables.put(body, output, lambda: typer.echo("\n".join(lines)))
         return
-    if output != "table":
-        body = {"name": row.name, "size": row.size, "backends": [asdict(backend) for backend in row.backends]}
-        common.document(body, output)
-        return
+    document = {"name": row.name, "size": row.size, "backends": [asdict(backend) for backend in row.backends]}
+    tables.put(document, output, lambda: _show_spread(row))
+
+
+def _show_spread(row: BalancerRow) -> None:
     most = max((backend.slots for backend in row.backends), default=0)
     mean = row.size / max(1, sum(backend.slots > 0 for backend in row.backends))
     typer.echo(f"{row.name}: {row.size} slots, {mean:.1f} on average, {most} at most.")

@@ -68,17 +68,24 @@ def list_sessions(  # noqa: PLR0917 - options, which are given by name
         return
 
     def show(found: list[Session]) -> None:
-        tables.put([_camel(asdict(session)) for session in found], output, lambda: _show_sessions(found, limit))
+        tables.put(
+            [common.camel(asdict(session)) for session in found], output, lambda: _show_sessions(found, limit, output)
+        )
 
     tables.tell(lambda: list(islice(nat.sessions(wanted), limit or None)), show, watch)
 
 
-def _show_sessions(found: list[Session], limit: int) -> None:
+def _show_sessions(found: list[Session], limit: int, output: str) -> None:
     if not found:
         typer.echo("There are no such sessions on this node.")
         return
     columns = ("object", "protocol", "client", "as", "remote", "state", "age", "left", "out", "in")
-    tables.show(columns, map(_cells, found))
+    if output == "wide":
+        more = ((session.service or "-", str(session.bytes_out), str(session.bytes_in)) for session in found)
+        rows = [(*_cells(session), *cells) for session, cells in zip(found, more, strict=True)]
+        tables.show((*columns, "service", "bytes out", "bytes in"), rows)
+    else:
+        tables.show(columns, map(_cells, found))
     if limit and len(found) == limit:
         typer.echo(f"These are the first {limit}; --limit 0 shows all.")
 
@@ -190,14 +197,6 @@ def _cells(session: Session) -> tuple[str, ...]:
 
 def _end(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _camel(row: dict[str, Any]) -> dict[str, Any]:
-    def name(text: str) -> str:
-        head, *rest = text.split("_")
-        return head + "".join(word.capitalize() for word in rest)
-
-    return {name(key): value for key, value in row.items()}
 
 
 def _show_counts(counts: list[tuple[str, int]], by: str, output: str) -> None:

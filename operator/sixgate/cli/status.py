@@ -42,7 +42,10 @@ def status(
         reported: dict[str, Any] = told if isinstance(told, dict) else {}
         return merge(reported, inspect(options, reported.get("counters", {})))
 
-    body = tables.tell(ask, lambda body: tables.put(body, output, lambda: show(body, tables.console())), watch)
+    def tell(body: dict[str, Any]) -> None:
+        tables.put(body, output, lambda: show(body, tables.console(), output == "wide"))
+
+    body = tables.tell(ask, tell, watch)
     common.end(common.OK if body["ready"] else common.FAILED)
 
 
@@ -67,8 +70,8 @@ def merge(reported: Mapping[str, Any], seen: Inspection) -> dict[str, Any]:
         "objects": last.get("objects", []),
         "problems": problems,
         "resolvers": resolvers,
-        "hooks": [_camel(asdict(row)) for row in seen.hooks],
-        "tables": [_camel(asdict(row)) for row in seen.tables],
+        "hooks": [common.camel(asdict(row)) for row in seen.hooks],
+        "tables": [common.camel(asdict(row)) for row in seen.tables],
         "counters": {reason: asdict(count) for reason, count in seen.counters.items()},
         "traffic": {o: {way: asdict(count) for way, count in both.items()} for o, both in seen.traffic.items()},
         "devices": last.get("devices", []),
@@ -76,8 +79,8 @@ def merge(reported: Mapping[str, Any], seen: Inspection) -> dict[str, Any]:
     }
 
 
-def show(body: Mapping[str, Any], console: Console) -> None:
-    """The same for people; reasons that never happened are left out."""
+def show(body: Mapping[str, Any], console: Console, wide: bool = False) -> None:
+    """The same for people; reasons that never happened are left out, ids too unless `wide`."""
     if not any(body[part] for part in ("node", "appliedRevision", "hooks", "tables")):
         console.print("Nothing of sixgate is on this node. `sixgate standalone` or the chart's agent brings it here.")
         return
@@ -109,8 +112,12 @@ def show(body: Mapping[str, Any], console: Console) -> None:
     _table(
         console,
         "Hooks",
-        ("device", "hook", "attached by", "program", "id"),
-        [(row["device"], row["hook"], row["mechanism"], row["program"], str(row["progId"])) for row in body["hooks"]],
+        ("device", "hook", "attached by", "program", "id", *(("object", "link") if wide else ())),
+        [
+            (row["device"], row["hook"], row["mechanism"], row["program"], str(row["progId"]))
+            + ((row["object"], str(row["linkId"])) if wide else ())
+            for row in body["hooks"]
+        ],
     )
     _table(
         console,
@@ -135,9 +142,10 @@ def show(body: Mapping[str, Any], console: Console) -> None:
     _table(
         console,
         "Tables",
-        ("map", "entries", "room"),
+        ("map", "entries", "room", *(("id",) if wide else ())),
         [
             (row["name"], "" if row["entries"] is None else str(row["entries"]), str(row["maxEntries"]))
+            + ((str(row["mapId"]),) if wide else ())
             for row in body["tables"]
         ],
     )
@@ -151,14 +159,6 @@ def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[tu
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _camel(row: dict[str, Any]) -> dict[str, Any]:
-    def camel(name: str) -> str:
-        first, *rest = name.split("_")
-        return first + "".join(part.capitalize() for part in rest)
-
-    return {camel(name): value for name, value in row.items()}
 
 
 def register(app: typer.Typer) -> None:

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 PIPE_COLUMNS = 200  # of a line that no terminal bounds
 T = TypeVar("T")
-Output: TypeAlias = Literal["table", "json", "yaml"]
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
-WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Print again whenever something has changed.")]
+Output: TypeAlias = Literal["table", "wide", "json", "yaml"]
+OutputOption = Annotated[
+    Output, typer.Option("-o", "--output", help="How to print; wide is a table with all columns that there are.")
+]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", "-w", help="Print again whenever something has changed; SIGINT ends it with 0.")
+]
 
 
 def console() -> Console:
@@ -54,21 +58,22 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = 
 
 
 def put(body: Any, output: str, people: Callable[[], None]) -> None:
-    """Print `body` for machines, or, where `output` is `table`, what `people` prints."""
-    if output == "table":
+    """Print `body` for machines, or, where `output` is a table, what `people` prints."""
+    if output in {"table", "wide"}:
         people()
     else:
         common.document(body, output)
 
 
 def tell(ask: Callable[[], T], show: Callable[[T], None], watch: bool, every_s: float = WATCH_S) -> T:
-    """Ask and show, once, or with `watch` again whenever the answer is another one, until interrupted; the last answer.
+    """Ask and show, once, or with `watch` again whenever the answer is another one; the last answer. SIGINT is how one
+    ends watching, and no failure.
 
     A terminal is cleared in between, so that one state is seen; anything else gets one after the other.
     """
-    found = ask()
-    show(found)
     try:
+        found = ask()
+        show(found)
         while watch:
             time.sleep(every_s)
             now = ask()
@@ -77,5 +82,7 @@ def tell(ask: Callable[[], T], show: Callable[[T], None], watch: bool, every_s: 
                 console().clear()  # does nothing but on a terminal
                 show(found)
     except KeyboardInterrupt:
+        if not watch:
+            raise
         raise typer.Exit(common.OK) from None
     return found

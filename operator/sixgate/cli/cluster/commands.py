@@ -158,6 +158,8 @@ def _print(
     try:
         return asyncio.run(run())
     except KeyboardInterrupt:
+        if not watch:
+            raise
         raise typer.Exit(common.OK) from None
 
 
