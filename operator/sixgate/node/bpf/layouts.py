@@ -785,22 +785,11 @@ SG_LB_VIP = Record(
     ),
 )
 
-SG_LB_KEY = Record(
-    "sg_lb_key",
-    24,
-    (
-        Field("addr", 0, Address()),
-        Field("port", 16, Int("__be16", 2, big=True)),
-        Field("proto", 18, Int("__u8", 1)),
-        Field("pad", 19, Array(Int("__u8", 1), 5)),
-    ),
-)
-
 SG_LB_RECENT = Record(
     "sg_lb_recent",
     96,
     (
-        Field("key", 0, SG_LB_KEY),
+        Field("key", 0, Array(Int("__u64", 8), 3)),
         Field("vip", 24, SG_LB_VIP),
         Field("gen", 88, Int("__u32", 4)),
         Field("pad", 92, Int("__u32", 4)),
@@ -846,6 +835,17 @@ SG_LB_CHUNK = Record(
         Field("epoch", 16, Int("__u32", 4)),
         Field("pad", 20, Int("__u32", 4)),
         Field("slot", 24, Array(SG_LB_SLOT, 256)),
+    ),
+)
+
+SG_LB_KEY = Record(
+    "sg_lb_key",
+    24,
+    (
+        Field("addr", 0, Address()),
+        Field("port", 16, Int("__be16", 2, big=True)),
+        Field("proto", 18, Int("__u8", 1)),
+        Field("pad", 19, Array(Int("__u8", 1), 5)),
     ),
 )
 
