@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import bigtcp, dns64, egress, harness, lb, nat, nat64, observe, operator
+from bench import bigtcp, dns64, egress, harness, lb, nat, nat64, observe, operator, soak
 from e2e.conformance import DEFAULT_VECTORS
 from e2e.lab.run import LabError
 
@@ -23,6 +23,7 @@ def main() -> int:
     try:
         reports = {"nat64": nat64.run(args.vectors), "nat": nat.run(), "bigtcp": bigtcp.run(), "dns64": dns64.run()}
         reports |= {"operator": operator.run(), "lb": lb.run(), "egress": egress.run(), "observe": observe.run()}
+        reports["soak"] = soak.run()
     except LabError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "operator" / "sixgate"
-COLLECTORS = frozenset({"Problem", "problem", "note", "say", "_problem", "_problems", "append", "_UnfitError"})
+COLLECTORS = frozenset({"Problem", "problem", "note", "say", "_problem", "_problems", "append", "UnfitError"})
 _WORD = re.compile(r"(?:[A-Z][a-z0-9]+)+")
 _COMPOUND = re.compile(r"(?:[A-Z][a-z0-9]+){2,}")
 
