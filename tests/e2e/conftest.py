@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.apiserver import ApiServer
-from e2e.apiserver.cluster import DIGESTS, Cluster, OperatorProcess
+from e2e.apiserver.cluster import DIGESTS, ROOT, Cluster, OperatorProcess
+from e2e.apiserver.kernel_node import KernelNode
+from sixgate.node.bpf import missing_permission
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+OBJECTS = ROOT / "build" / "bpf"
 StartOperator = Callable[..., OperatorProcess]
 
 
@@ -51,6 +55,23 @@ def operator(cluster: Cluster, tmp_path: Path) -> Iterator[StartOperator]:
             return process
 
         yield start
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[KernelNode]:
+    """A node of the cluster that gateways and balancers select, with an agent that programs a kernel."""
+    if reason := missing_permission():
+        pytest.skip(reason)
+    cluster.node("n1", {"gateway": "yes", "balancer": "yes"})
+    with KernelNode(cluster, "n1", OBJECTS) as node:
+        node.start()
+        yield node
+
+
+def digests() -> dict[str, str]:
+    """Of the objects that were built, as an operator is told them."""
+    found: dict[str, str] = json.loads((OBJECTS / "manifest.json").read_text())["objects"]
+    return found
 
 
 def gateway(name: str = "gw", prefix: str = "2001:db8:64::/96", *cidrs: str, **spec: Any) -> dict[str, Any]:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from e2e.apiserver.cluster import ROOT, Cluster
+from e2e.apiserver.cluster import Cluster
 from e2e.apiserver.kernel_node import KernelNode
 from sixgate.errors import BpfError
-from sixgate.node.bpf import missing_permission
 from sixgate.node.lb.inspect import BalancerRow, read_balancers
-from tests.e2e.conftest import StartOperator
+from tests.e2e.conftest import StartOperator, digests
 from tests.e2e.test_endpoints import balancer, namespace, put_endpoints
 
 __all__ = ["namespace"]
 
-OBJECTS = ROOT / "build" / "bpf"
 READY: dict[str, Any] = {}
 LEAVING = {"ready": False, "serving": True, "terminating": True}
 UNREADY = {"ready": False, "serving": False}
 B1, B2, B3, B4 = (f"2001:db8:1::{n}" for n in range(1, 5))
-
-
-@pytest.fixture
-def node(cluster: Cluster) -> Iterator[KernelNode]:
-    if reason := missing_permission():
-        pytest.skip(reason)
-    cluster.node("n1", {"balancer": "yes"})
-    with KernelNode(cluster, "n1", OBJECTS) as node:
-        node.start()
-        yield node
 
 
 class Eyes:
@@ -88,7 +72,7 @@ def test_a_node_follows_the_endpoints_of_a_service(
         addresses = {"b1": B1, "b2": B2, "b3": B3, "b4": B4}
         return put_endpoints(cluster, namespace, "web", {addresses[k]: v for k, v in endpoints.items()}, name=name)
 
-    operator(digests=json.loads((OBJECTS / "manifest.json").read_text())["objects"])
+    operator(digests=digests())
     cluster.apply(balancer(namespace, "web", drainSeconds=600))
     cluster.wait("a sentence about a Service without endpoints", lambda: seen.reason() == "NoEndpoints")
     assert not seen.slots()

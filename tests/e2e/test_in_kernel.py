@@ -2,32 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-
-import pytest
-
-from e2e.apiserver.cluster import ROOT, Cluster
+from e2e.apiserver.cluster import Cluster
 from e2e.apiserver.kernel_node import KernelNode
-from sixgate.node.bpf import missing_permission
-from tests.e2e.conftest import StartOperator, gateway
-
-OBJECTS = ROOT / "build" / "bpf"
-
-
-@pytest.fixture
-def node(cluster: Cluster) -> Iterator[KernelNode]:
-    if reason := missing_permission():
-        pytest.skip(reason)
-    cluster.node("n1", {"gateway": "yes"})
-    with KernelNode(cluster, "n1", OBJECTS) as node:
-        node.start()
-        yield node
-
-
-def digests() -> dict[str, str]:
-    found: dict[str, str] = json.loads((OBJECTS / "manifest.json").read_text())["objects"]
-    return found
+from tests.e2e.conftest import StartOperator, digests, gateway
 
 
 def test_an_object_is_programmed_changed_and_taken_away(

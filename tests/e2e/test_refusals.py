@@ -13,8 +13,7 @@ import pytest
 from e2e.apiserver.cluster import Cluster
 from e2e.apiserver.kernel_node import MNT_DETACH, KernelNode
 from sixgate.node.bpf import missing_permission
-from tests.e2e.conftest import StartOperator, gateway
-from tests.e2e.test_in_kernel import OBJECTS, digests
+from tests.e2e.conftest import OBJECTS, StartOperator, digests, gateway
 
 if TYPE_CHECKING:
     from pathlib import Path
