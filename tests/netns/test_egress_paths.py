@@ -27,6 +27,7 @@ PORT = 9000
 FAR = "far"
 FAR4, FAR6 = "203.0.113.50", "2001:db8:f00d::50"
 POOL = "198.51.100.99"
+VIP = "192.0.2.90"
 TUNNEL_MTU = 1450
 FAMILIES = pytest.mark.parametrize(("far", "source"), [(FAR4, SOURCE4), (FAR6, SOURCE6)], ids=["ipv4", "ipv6"])
 PODS = pytest.mark.parametrize("pod", ["pay", "ongw"])
@@ -42,7 +43,7 @@ def lab() -> Iterator[EgressLab]:
         made = EgressLab(run)
         nat64 = nat_gateway({"prefix": "2001:db8:64::/96", "stateful": {"pools": [{"cidr": f"{POOL}/32"}]}}, "nat64")
         nat64["spec"]["nodeSelector"] = {"matchLabels": GATEWAY_LABEL}
-        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536}), "nat64": nat64}
+        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536}), "nat64": nat64, "web": _balancer()}
         made.add_node("n1")
         made.add_node("g1", gateway=True)
         made.add_pod("pay", "n1")
@@ -54,6 +55,18 @@ def lab() -> Iterator[EgressLab]:
             made.wait_pods(node, 1)
         made.wait_settled()
         yield made
+
+
+def _balancer() -> dict[str, Any]:
+    """A virtual address in front of the server, on the gateway."""
+    spec = {
+        "nodeSelector": {"matchLabels": GATEWAY_LABEL},
+        "vips": [VIP],
+        "ports": [{"port": PORT, "protocol": "UDP"}],
+        "backends": [{"address": SERVER4}],
+        "forwarding": {"mode": "NAT"},
+    }
+    return {"apiVersion": "sixgate.io/v1alpha1", "kind": "LoadBalancer", "metadata": {"name": "web"}, "spec": spec}
 
 
 def _far(lab: EgressLab) -> None:
@@ -309,3 +322,14 @@ def test_pods_of_a_gateway_node_have_its_nat64(lab: EgressLab, pod: str) -> None
         receiver.sendto(b"answer", peer)
         assert sender.recv(64) == b"answer"
     assert traffic.ping(lab.lab, pod, f"2001:db8:64::{SERVER4}", count=2).received == 2
+
+
+@pytest.mark.parametrize("pod", ["plain", "ongw"])
+def test_pods_of_a_gateway_node_reach_its_virtual_addresses(lab: EgressLab, pod: str) -> None:
+    """The balancer is asked for what egress lets pass, as NAT64 is."""
+    with listener(lab, SERVER, SERVER4) as receiver, talker(lab, pod, VIP) as sender:
+        sender.send(b"question")
+        data, peer = receiver.recvfrom(64)
+        assert (data, peer[0]) == (b"question", f"198.51.100.{lab.nodes['g1']}")
+        receiver.sendto(b"answer", peer)
+        assert sender.recv(64) == b"answer"

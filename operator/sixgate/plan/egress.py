@@ -16,6 +16,8 @@ from sixgate.api.egressgateway import EgressGateway
 from sixgate.errors import Ref
 from sixgate.plan.egress_nat import with_nat
 from sixgate.plan.egressplan import (
+    BEHIND,
+    CHAINED,
     EgressMemberPlan,
     EgressNatPlan,
     EgressPairPlan,
@@ -36,7 +38,6 @@ OBJECTS = ("sg_egress", "sg_eslow", "sg_tc", "sg_slow", "sg_import")
 MAX_PAIR = 0x3FFFFE
 MAX_STAT = 4095
 ICMP_RATE = 100
-BEHIND = "@behind-egress"  # in place of a device's name in an attachment
 ETHERNET_HEADER_BYTES = 14
 
 
@@ -217,7 +218,7 @@ def with_egress(made: NodePlan, found: tuple[EgressPart, ...], digests: Mapping[
             AttachmentPlan("sg_tunnel_tc", "tc-ingress", (TUNNEL_DEVICE,)),
             AttachmentPlan("sg_guard_tc", "tc-egress", ("auto",)),
         ),
-        constants=(("sg_eg_chained", 1),) if chained else (),
+        constants=((CHAINED, 1),) if chained else (),
     )
     slow = ObjectPlan(
         "sg_eslow",

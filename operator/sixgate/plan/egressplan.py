@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from sixgate.errors import Ref
 
+BEHIND = "@behind-egress"  # in place of a device's name in an attachment
+CHAINED = "sg_eg_chained"  # constant of sg_egress: 1 where there is such an attachment
+
 
 @dataclass(frozen=True, slots=True)
 class TermPlan:

@@ -14,10 +14,11 @@ from ipaddress import ip_address
 
 from sixgate.api.stateful import LifetimesSpec
 from sixgate.errors import Problem, Ref
+from sixgate.plan.egressplan import BEHIND, CHAINED
 from sixgate.plan.lbplan import BackendPlan, BalancerPlan
 from sixgate.plan.nat46 import PODS, number_of
 from sixgate.plan.natplan import MAX_STATS, GatewayFlag, NatPlan
-from sixgate.plan.nodeplan import AttachmentPlan, Feature, NodePlan
+from sixgate.plan.nodeplan import AttachmentPlan, Feature, NodePlan, ObjectPlan
 from sixgate.plan.pools import rendezvous
 from sixgate.plan.stateful import (
     ALL_BLOCKS,
@@ -113,11 +114,7 @@ def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan
     maps = state_maps(stateful)
     objects = []
     for item in made.objects:
-        attachments = item.attachments
-        pods = AttachmentPlan("sg_uplink_tc", "tc-ingress", (PODS,), required=False)
-        if item.name == "sg_tc" and not made.egress and not any(PODS in each.devices for each in attachments):
-            attachments = (*attachments, pods)  # backends and clients on this node come in by no uplink
-        objects.append(replace(item, maps=maps, attachments=attachments))
+        objects.append(replace(_for_pods(item, egress=bool(made.egress)), maps=maps))
     features = made.config.features | Feature.NAT | Feature.STATEFUL
     return replace(
         made,
@@ -126,6 +123,17 @@ def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan
         nat=nat,
         stateful=stateful,
     )
+
+
+def _for_pods(item: ObjectPlan, *, egress: bool) -> ObjectPlan:
+    """Backends and clients on this node come in by no uplink. Where egress has their devices, it asks for what it lets
+    pass."""
+    if item.name == "sg_egress":
+        return replace(item, constants=tuple({**dict(item.constants), CHAINED: 1}.items()))
+    if item.name != "sg_tc" or any({PODS, BEHIND} & {*each.devices} for each in item.attachments):
+        return item
+    pods = AttachmentPlan("sg_uplink_tc", "tc-ingress", (BEHIND if egress else PODS,), required=False)
+    return replace(item, attachments=(*item.attachments, pods))
 
 
 def _objects(item: BalancerPlan) -> tuple[_Object, ...]:
