@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 from sixgate.api import UserObject, parse_object
 from sixgate.api.nodeconfig import NodeConfigSpec
 from sixgate.cli import build
+from sixgate.errors import Ref
 from sixgate.node.bpf import layouts
 from sixgate.plan import NodeInfo, NodePlan, PlanMemo, PlanResult, Snapshot, plan
 from sixgate.plan.natplan import Has
 from sixgate.plan.nodeplan import Feature
 from sixgate.plan.stateful import ALL_BLOCKS, PROTOCOLS
-from sixgate.plan.stateplan import StatefulFlag, StatefulPlan
+from sixgate.plan.stateplan import PortSpacePlan, ReservationPlan, StatefulFlag, StatefulPlan, joined
 from sixgate.render import Renderer
 from tests.unit.objects import DIGESTS, gateway, nodes, planned
 
@@ -339,3 +341,16 @@ def test_the_commands_of_the_page_exist() -> None:
         told = CliRunner().invoke(build(), [*words[:2], "--help"], terminal_width=200)
         assert told.exit_code == 0
         assert all(word in told.output for word in words[2:] if word.startswith("--"))
+
+
+def test_what_two_features_keep_at_one_address_has_one_place() -> None:
+    """A port rests and a static one stays free if either of them needs it; nobody's part is lost."""
+    lone = PortSpacePlan("192.0.2.1", "192.0.2.1", 1, 0, 2, 6, "x", False, (Ref("A", "a"),), same=True)
+    shared = replace(lone, owners=(Ref("B", "b"),), static=True, same=False)
+    other = replace(lone, name="192.0.2.2", address="192.0.2.2")
+    one = StatefulPlan((Ref("A", "a"),), (), (lone, other), (), ())
+    two = StatefulPlan((Ref("B", "b"),), (), (shared,), (), (), (ReservationPlan(Ref("B", "b"), "192.0.2.1", 0, 1),))
+    made = joined(one, two)
+    assert made.spaces == (replace(shared, owners=(Ref("A", "a"), Ref("B", "b"))), other)
+    assert (made.owners, made.reservations) == ((Ref("A", "a"), Ref("B", "b")), two.reservations)
+    assert joined(None, two) == two

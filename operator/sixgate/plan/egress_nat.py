@@ -23,7 +23,7 @@ from sixgate.plan.stateful import (
     has_bits,
     state_maps,
 )
-from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, StatefulFlag, StatefulPlan
+from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, StatefulFlag, StatefulPlan, joined
 
 __all__ = ["object_name", "with_nat"]
 
@@ -39,7 +39,7 @@ def object_name(policy: str, pair: int, family: int) -> str:
 def with_nat(made: NodePlan, policies: tuple[EgressPlan, ...], digests: Mapping[str, str]) -> NodePlan:
     """`made` with the engine for `policies`, of which the node is a gateway; one that runs already serves both."""
     mine = _state(policies, made)
-    stateful = _joined(made.stateful, mine) if made.stateful is not None else mine
+    stateful = joined(made.stateful, mine)
     owners = tuple(policy.owner for policy in policies)
     has = has_bits(stateful)
     nat = made.nat or NatPlan(owners, (), (), (), 0, 0)
@@ -155,15 +155,4 @@ def _object(policy: EgressPlan, name: str, space: PortSpacePlan, stat: int, shar
         half_size=max(1, min(MAX_HALF_OPEN, ports // 4, sessions // 4)),
         block_size=nat.block_size,
         pools=(PoolPlan(space, *OWN_PORTS),),
-    )
-
-
-def _joined(one: StatefulPlan, other: StatefulPlan) -> StatefulPlan:
-    spaces = (*one.spaces, *other.spaces)
-    objects = (*one.objects, *other.objects)
-    return replace(
-        one,
-        owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
-        objects=objects,
-        spaces=spaces,
     )

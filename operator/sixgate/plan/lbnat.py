@@ -31,7 +31,15 @@ from sixgate.plan.stateful import (
     lifetimes,
     state_maps,
 )
-from sixgate.plan.stateplan import ObjectStatePlan, PoolPlan, PortSpacePlan, ServicePlan, StatefulFlag, StatefulPlan
+from sixgate.plan.stateplan import (
+    ObjectStatePlan,
+    PoolPlan,
+    PortSpacePlan,
+    ServicePlan,
+    StatefulFlag,
+    StatefulPlan,
+    joined,
+)
 
 NO_SOURCE = "NoSource"
 MODE_UNFIT = "ModeUnfit"
@@ -104,7 +112,7 @@ def with_engine(made: NodePlan, balancers: tuple[BalancerPlan, ...]) -> NodePlan
     mine = tuple(item for item in balancers if item.nat is not None)
     if not mine or made.config is None:
         return made
-    stateful = _joined(made.stateful, _state(mine, made))
+    stateful = joined(made.stateful, _state(mine, made))
     owners = tuple(item.owner for item in mine)
     has = has_bits(stateful)
     nat = made.nat or NatPlan(owners, (), (), (), 0, 0)
@@ -161,7 +169,7 @@ def _state(balancers: tuple[BalancerPlan, ...], made: NodePlan) -> StatefulPlan:
             own = _spaces(each)
             for space in own:
                 known = spaces.get(space.name)
-                spaces[space.name] = _shared(known, space) if known else space
+                spaces[space.name] = known.shared_with(space) if known else space
             objects.append(_object(each, tuple(spaces[space.name] for space in own), stat))
         by_family = (named[4].name if 4 in named else "", named[6].name if 6 in named else "")
         services += (
@@ -229,26 +237,6 @@ def _object(each: _Object, spaces: tuple[PortSpacePlan, ...], stat: int) -> Obje
         half_size=max(1, min(MAX_HALF_OPEN, ports // 4, sessions // 4)),
         block_size=0,
         pools=tuple(PoolPlan(space, *OWN_PORTS) for space in spaces),
-    )
-
-
-def _shared(one: PortSpacePlan, other: PortSpacePlan) -> PortSpacePlan:
-    return replace(one, owners=tuple(dict.fromkeys((*one.owners, *other.owners))), static=one.static or other.static)
-
-
-def _joined(one: StatefulPlan | None, other: StatefulPlan) -> StatefulPlan:
-    """Both; what stands at the same addresses has one place."""
-    if one is None:
-        return other
-    spaces = {space.name: space for space in one.spaces}
-    for space in other.spaces:
-        spaces[space.name] = _shared(spaces[space.name], space) if space.name in spaces else space
-    return replace(
-        one,
-        owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
-        objects=(*one.objects, *other.objects),
-        spaces=tuple(spaces.values()),
-        services=(*one.services, *other.services),
     )
 
 

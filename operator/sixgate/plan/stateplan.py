@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -65,6 +65,12 @@ class PortSpacePlan:
     def own_flags(self) -> int:
         """`enum sg_own_flag`; whether the host has the address is known to the node only."""
         return (OWN_STATIC if self.static else 0) | (OWN_SAME if self.same else 0)
+
+    def shared_with(self, other: PortSpacePlan) -> PortSpacePlan:
+        """The one place of what both say of the same addresses: static ports of either are kept free, and a port rests
+        before it is used again if the clients of either need that."""
+        owners = tuple(dict.fromkeys((*self.owners, *other.owners)))
+        return replace(self, owners=owners, static=self.static or other.static, same=self.same and other.same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +188,21 @@ class StatefulPlan:
     @property
     def half_entries(self) -> int:
         return roomy(sum(item.half_size for item in self.objects))
+
+
+def joined(one: StatefulPlan | None, other: StatefulPlan) -> StatefulPlan:
+    """Both on one node; what stands at the same addresses has one place."""
+    if one is None:
+        return other
+    spaces = {space.name: space for space in one.spaces}
+    for space in other.spaces:
+        known = spaces.get(space.name)
+        spaces[space.name] = known.shared_with(space) if known is not None else space
+    return StatefulPlan(
+        owners=tuple(dict.fromkeys((*one.owners, *other.owners))),
+        objects=(*one.objects, *other.objects),
+        spaces=tuple(spaces.values()),
+        bindings=(*one.bindings, *other.bindings),
+        services=(*one.services, *other.services),
+        reservations=(*one.reservations, *other.reservations),
+    )
