@@ -12,6 +12,7 @@ from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTe
 from sixgate.node.egress.tables import (
     SET_NONE,
     SET_UNKNOWN,
+    Memo,
     Pod,
     Prefix,
     Target,
@@ -163,3 +164,34 @@ def test_entries_are_bounded_by_the_pods_of_the_node() -> None:
     made = contents(policies, pods, SPACES, {pod.addresses[0]: 3 for pod in pods})
     assert len(made.pods) == 110
     assert len(made.destinations) == 2 * 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_memo_saves_work_and_changes_nothing(seed: int) -> None:
+    """Pods, labels, policies and devices come, go and change; the same memo serves all the while."""
+    choice = random.Random(seed)
+    memo = Memo()
+    spaces = {"pay": {"team": "payments"}, "other": {"team": "other"}}
+    pods: dict[str, Pod] = {}
+    policies: tuple[EgressPolicy, ...] = ()
+    for _ in range(300):
+        match choice.randrange(6):
+            case 0 | 1:
+                name = f"p{choice.randrange(12)}"
+                where = choice.choice(sorted(spaces))
+                pods[name] = Pod(where, name, {}, (f"10.0.0.{choice.randrange(1, 20)}", f"fd00::{len(pods)}"))
+            case 2:
+                pods.pop(f"p{choice.randrange(12)}", None)
+            case 3:
+                spaces[choice.choice(sorted(spaces))] = {"team": choice.choice(["payments", "other"])}
+            case 4:
+                chosen = choice.sample(["a", "b", "c"], choice.randrange(4))
+                policies = tuple(
+                    policy(n, f"203.0.{choice.randrange(3)}.0/24", pairs=(1, choice.randrange(2, 5))) for n in chosen
+                )
+            case _:
+                pass
+        ports = {f"10.0.0.{n}": n for n in range(1, 20) if choice.random() < 0.8}
+        assert contents(policies, list(pods.values()), spaces, ports, memo) == contents(
+            policies, list(pods.values()), spaces, ports
+        )
