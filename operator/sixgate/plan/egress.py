@@ -65,11 +65,6 @@ class Numbers:
         return number
 
 
-def transport_missing(item: EgressGateway) -> str:
-    """The part of the transport that is not there, empty if all is."""
-    return "" if item.spec.transport in {"VXLAN", "Direct"} else f"spec.transport {item.spec.transport}"
-
-
 def node_address(node: NodeInfo, version: int) -> str:
     """The first address of a family, empty where the node has none."""
     return next((text for text in node.addresses if _version(text) == version), "")
@@ -140,7 +135,7 @@ def _plan(
         excluded=tuple(sorted(map(str, spec.excluded_cidrs))),
         pairs=pairs,
         members=members,
-        transport="Direct" if spec.transport == "Direct" else "VXLAN",
+        transport=spec.transport,
         device=spec.device,
         announce=spec.announce,
         mss_clamp=spec.mss_clamp,

@@ -1,4 +1,4 @@
-"""What plan must know of each kind: its claims, what is supported, which BPF objects it needs."""
+"""What plan must know of each kind: its claims, which BPF objects it needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from ipaddress import ip_network
 
 from sixgate.api.addr import Address
 from sixgate.api.base import UserObject
-from sixgate.api.bigtcppolicy import BIGTCPPolicy
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.loadbalancer import LoadBalancer
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan import balancer
 from sixgate.plan.claims import Claim
-from sixgate.plan.egress import transport_missing
 from sixgate.plan.nat46 import objects_needed
 from sixgate.plan.snapshot import ServiceKey
 
@@ -32,17 +30,6 @@ def claims_of(item: UserObject) -> Iterator[Claim]:
             yield from _balancer_claims(item)
         case _:
             return
-
-
-def not_supported(item: UserObject) -> str:
-    """The part of `item` whose data plane is not there yet, empty if all of it is."""
-    if isinstance(item, BIGTCPPolicy):
-        return ""
-    if isinstance(item, EgressGateway):
-        return transport_missing(item)
-    if not isinstance(item, NAT46Gateway | LoadBalancer):
-        return f"the kind {item.ref.kind}"
-    return ""
 
 
 def services_of(item: UserObject) -> tuple[ServiceKey, ...]:

@@ -13,10 +13,9 @@ from sixgate.plan.admit_egress import EgressAdmission
 from sixgate.plan.admit_nat46 import GatewayAdmission
 from sixgate.plan.claims import Claim, ClaimIndex
 from sixgate.plan.devices import policies_overlap
-from sixgate.plan.kinds import not_supported
 from sixgate.plan.memo import PlanMemo
 from sixgate.plan.nodeplan import EMPTY, NodePlan
-from sixgate.plan.result import CONFLICTED, DUPLICATE, NO_NODES, NOT_SUPPORTED, PlanResult
+from sixgate.plan.result import CONFLICTED, DUPLICATE, NO_NODES, PlanResult
 from sixgate.plan.run import Run
 from sixgate.plan.select import NodeSet, bits_of
 from sixgate.plan.snapshot import Snapshot
@@ -73,9 +72,6 @@ class _Planner:
             self._run.program(item, self._claim_devices(item, selected))
         if isinstance(item, EgressGateway):
             self._egress.admit(item, selected, everywhere)
-        unsupported = not_supported(item)
-        if unsupported:
-            self._run.blame(item, NOT_SUPPORTED, f"uses {unsupported}, which this version does not program yet")
         elif isinstance(item, NAT46Gateway) and everywhere:
             self._gateways.admit(item, held)
         elif isinstance(item, LoadBalancer) and everywhere:

@@ -9,7 +9,6 @@ from sixgate.errors import Problem, Ref
 from sixgate.plan.nodeplan import NodePlan
 
 CONFLICTED = "Conflicted"
-NOT_SUPPORTED = "NotSupportedYet"
 NO_NODES = "NoNodes"
 TOO_MANY = "TooManyGateways"
 DUPLICATE = "Duplicate"

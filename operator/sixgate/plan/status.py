@@ -20,14 +20,13 @@ from sixgate.plan.result import (
     COVERS,
     DUPLICATE,
     NO_NODES,
-    NOT_SUPPORTED,
     OBJECT_MISSING,
     TOO_MANY,
     PlanResult,
 )
 
 # The first of these that an object has is the reason of Ready=False.
-BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, COVERS, NOT_SUPPORTED, OBJECT_MISSING, TOO_MANY, NO_NODES)
+BY_WEIGHT = (INVALID, DUPLICATE, CONFLICTED, COVERS, OBJECT_MISSING, TOO_MANY, NO_NODES)
 MAX_NAMED = 5
 NODE_NOT_READY = "NodeNotReady"
 RESOLVER_FAILING = "ResolverFailing"
