@@ -7,19 +7,18 @@ Client, gateway and backend are namespaces of one machine: one core sends, trans
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench import harness
-from bench.harness import Report, Row, progress
-from bench.nat_labs import NatPath, conns_server, kernel_path, ready_for_packets, start
+from bench.harness import Report, Row
+from bench.nat_labs import NatPath, kernel_path, start
+from bench.nat_ways import Ways
 from e2e.lab import natlab
 from e2e.lab.natlab import CLIENT4, SERVER4, SERVER6, VIP4, NatHost
 from e2e.lab.run import LabRun
 from e2e.lab.sixgate import NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 WAYS = {"IPv4 backend": SERVER4, "IPv6 backend": SERVER6}
 
@@ -53,26 +52,17 @@ def _paths(stack: ExitStack, seconds: float) -> dict[str, NatPath]:
 
 def measure(report: Report, rounds: int = 5, seconds: float = 1.0) -> None:
     """Adds the rows; the issue names no goal for this mode."""
-    with ExitStack() as stack:
-        paths = _paths(stack, seconds)
-        for path in paths.values():
-            ready_for_packets(path)
-        for what, reverse in (("client to backend", False), ("backend to client", True)):
-            progress(f"mode NAT, UDP packets, {what}: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
-            measures = {name: partial(path.packets, reverse=reverse) for name, path in paths.items()}
-            report.rows += _rows(f"UDP packets, {what}", "kpps", measures, rounds)
-    with ExitStack() as stack:
-        paths = _paths(stack, seconds)
-        for path in paths.values():
-            stack.enter_context(conns_server(path.lab, path.server))
-        progress(f"mode NAT, connections: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
-        report.rows += _rows("new TCP connections", "thousand/s", {n: p.connections for n, p in paths.items()}, rounds)
+    ways = Ways(_paths, _rows, rounds, seconds)
+    ways.packets(report, "UDP packets", "backend")
+    ways.connections(report)
     report.remarks.append(
         "Mode NAT: compared with nft's DNAT and masquerade; 44-byte packets of one flow, and connections that are "
-        "reset as soon as they stand, 64 at once. No goal is set for it."
+        "reset as soon as they stand, 64 at once. No goal is set for it. The engine takes 44 % of a packet's time on "
+        "its general path, as conntrack, NAT and forwarding take 41 % of nft's: packets to a backend, and answers of "
+        "one of the same family. The rest is the sender, skbs and veth. Answers of a backend of the other family "
+        "have a short path."
     )
 
 
-def _rows(what: str, unit: str, measures: Mapping[str, Callable[[], float]], rounds: int) -> list[Row]:
-    got = harness.interleave(measures, rounds)
-    return [Row(f"mode NAT, {name}, {what}, against nft", unit, got[name], got["nft"]) for name in WAYS]
+def _rows(metric: str, unit: str, got: Mapping[str, tuple[float, ...]]) -> list[Row]:
+    return [Row(f"mode NAT, {name}, {metric}, against nft", unit, got[name], got["nft"]) for name in WAYS]

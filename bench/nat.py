@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from bench import harness, nat_engine, nat_million
 from bench.harness import Goal, Report, Row, progress
-from bench.nat_labs import conns_server, kernel_path, nat46_path, nat64_path, ready_for_packets
+from bench.nat_labs import kernel_path, nat46_path, nat64_path
 from bench.nat_upgrade import kill_under_flows, upgrade_under_flows
+from bench.nat_ways import Ways
 from e2e.lab import traffic
 from e2e.lab.run import LabError, LabRun
 
@@ -65,14 +66,7 @@ def measure_tcp(report: Report, rounds: int, seconds: float) -> None:
 
 def measure_packets(report: Report, rounds: int, seconds: float) -> None:
     """Packets per second of one flow both directions, in turns through three labs."""
-    with ExitStack() as stack:
-        paths = _paths(stack, seconds)
-        for path in paths.values():
-            ready_for_packets(path)
-        for metric, reverse in (("UDP 64 bytes, client to server", False), ("UDP 64 bytes, server to client", True)):
-            progress(f"{metric}: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
-            measures = {name: partial(path.packets, reverse=reverse) for name, path in paths.items()}
-            report.rows += _rows(metric, "kpps", harness.interleave(measures, rounds))
+    Ways(_paths, _rows, rounds, seconds).packets(report, "UDP 64 bytes", "server")
     report.remarks.append(
         "UDP: 64 bytes as IPv6, 44 as IPv4, handed to the gateway as a network card's driver would (XDP frames), "
         "counted by the receiver's device. One core sends, forwards and receives."
@@ -81,13 +75,7 @@ def measure_packets(report: Report, rounds: int, seconds: float) -> None:
 
 def measure_connections(report: Report, rounds: int, seconds: float) -> None:
     """New TCP connections per second, in turns through three labs."""
-    with ExitStack() as stack:
-        paths = _paths(stack, seconds)
-        for path in paths.values():
-            stack.enter_context(conns_server(path.lab, path.server))
-        progress(f"New connections: {rounds} rounds of {seconds:g} s through {', '.join(paths)}")
-        measures = {name: path.connections for name, path in paths.items()}
-        report.rows += _rows("New TCP connections", "thousand/s", harness.interleave(measures, rounds))
+    Ways(_paths, _rows, rounds, seconds).connections(report)
     report.remarks.append("New connections: opened by one client process, 64 at once, and reset as soon as they stand.")
 
 
