@@ -31,6 +31,10 @@ struct sg_st_pick {
 	__u32 bit;   /* of ports that rest: the next one to look at */
 	__u32 seen;  /* blocks looked through */
 	__u32 next;  /* the first second at which one of this block is free */
+	__u32 nr;    /* of the address in its pool */
+	__u32 first; /* ports of all that the client may have */
+	__u32 last;
+	__u32 pad;
 };
 
 /* A walk over random ports for a session of a service. */
@@ -64,6 +68,8 @@ struct sg_st_want {
 	__u16 obj;
 	__u8 proto;
 	__u8 pad[3];
+	__u32 mark; /* of this second and the ports given back until now; see sg_st_port_of() */
+	__u32 pad2;
 };
 
 /* One step of the sweeper. */

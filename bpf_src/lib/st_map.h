@@ -43,6 +43,9 @@ SG_GLOBAL int sg_st_unmap(__u32 id, __u32 rest)
 		sg_st_share_give(m->block, bpf_ntohs(m->out_port));
 	else
 		sg_st_port_give(m->block, bpf_ntohs(m->out_port), now, rest && !m->flags && obj && obj->life[SG_LIFE_REST]);
+	use = sg_st_use_of(m->obj);
+	if (use)
+		__sync_fetch_and_add(&use->given, 1);
 	sg_st_id_give(true, id);
 	return 0;
 }
@@ -167,6 +170,7 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	id--;
 	__builtin_memset(w, 0, sizeof(*w));
 	w->now = s->now;
+	w->mark = (s->now * 0x9e3779b1 + use->given * 0x85ebca6b + s->obj) * 0xc2b2ae35 | 1; /* never 0 */
 	w->obj = s->obj;
 	w->proto = s->proto;
 	w->in_port = bpf_ntohs(s->near_port);

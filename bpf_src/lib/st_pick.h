@@ -5,6 +5,8 @@
 
 #include "st.h"
 
+#define SG_ST_MARK_SHIFT 26 /* of 64 pools */
+#define SG_ST_MARK_POOL (63U << SG_ST_MARK_SHIFT)
 #define SG_ST_CLAIMED 0xffffffff /* a slot between rest and mapping */
 
 /* Bits of ports low to high in the block of ports 64 * n and on. */
@@ -152,12 +154,21 @@ SG_INLINE bool sg_st_walk(struct sg_st_pick *p, __u32 first_block, __u32 low, __
 	return p->found;
 }
 
-/* Finds the pool of address number `nr`, and in it a port. RFC 4787 REQ-3: range, then (RFC 6146 3.5.1.1, UDP) parity are kept. */
+/* The entry that remembers of an address and a protocol that there is no port: of no client's block, but of all of the pool. */
+SG_INLINE struct sg_st_ports *sg_st_empty_of(struct sg_st_pick *p, const struct sg_st_want *w)
+{
+	return w->high ? NULL : bpf_map_lookup_elem(&sg_st_port, &p->base);
+}
+
+/* Finds the pool of address number `nr`, and in it a port. A search of everything that finds nothing is remembered, for it costs the time of a
+ * hundred packets, and whoever wants to could ask for one with every packet: until a port of the object is given back, and for this second at
+ * most, for ports that rest come free by time. RFC 4787 REQ-3: range, then (RFC 6146 3.5.1.1, UDP) parity are kept. */
 SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
 {
 	struct sg_st_desk *d = sg_st_desk_of();
 	struct sg_st_pick *p;
 	struct sg_st_pool *pool = NULL;
+	struct sg_st_ports *b;
 	struct sg_st_obj *obj;
 	__u32 i, at, nr, low, high, parity;
 	bool dull;
@@ -183,6 +194,10 @@ SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
 	if (!pool || i == 64)
 		return 0;
 	p->base = pool->base + (nr * SG_ST_PROTOS + sg_st_proto_number(w->proto)) * pool->blocks;
+	w->mark = (w->mark & ~SG_ST_MARK_POOL) | (i << SG_ST_MARK_SHIFT); /* pools may share an address */
+	b = sg_st_empty_of(p, w);
+	if (b && b->empty == w->mark)
+		return 0;
 	p->now = w->now;
 	p->rest = obj->life[SG_LIFE_REST];
 	low = pool->first;
@@ -191,6 +206,9 @@ SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
 		low = w->low > low ? w->low : low;
 		high = w->high < high ? w->high : high;
 	}
+	p->nr = nr; /* here and not on the stack, which is full */
+	p->first = low;
+	p->last = high;
 	parity = w->proto == IPPROTO_UDP && !(obj->flags & SG_ST_NO_PARITY) ? w->in_port & 1 : 2;
 	dull = w->proto == IPPROTO_ICMP;
 	if (!dull) {
@@ -203,17 +221,22 @@ SG_GLOBAL int sg_st_port_of(struct sg_st_want *w)
 		if (sg_st_walk(p, pool->first_block, l, h, parity) || (parity != 2 && sg_st_walk(p, pool->first_block, l, h, 2)))
 			goto found;
 		/* "If free": a client with a port that the pool has none like takes any. */
-		if (l == low && h == high)
-			return 0;
+		if (l == p->first && h == p->last)
+			goto none;
 	}
-	if (!sg_st_walk(p, pool->first_block, low, high, 2))
-		return 0;
+	if (!sg_st_walk(p, pool->first_block, p->first, p->last, 2))
+		goto none;
 found:
 	w->out = pool->addr;
-	w->out.w[3] = bpf_htonl(bpf_ntohl(pool->addr.w[3]) + nr);
+	w->out.w[3] = bpf_htonl(bpf_ntohl(pool->addr.w[3]) + p->nr);
 	w->block = p->block;
 	w->port = pool->first_block * SG_ST_BLOCK + p->found - 1;
 	return 1;
+none:
+	b = sg_st_empty_of(p, w);
+	if (b)
+		b->empty = w->mark;
+	return 0;
 }
 
 #endif

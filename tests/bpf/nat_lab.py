@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sixgate.node.bpf import Map, SkbContext
-from sixgate.node.bpf.layouts import SgFeature, SgGwFlag, SgStFlag, SgStHas
+from sixgate.node.bpf.layouts import SgFeature, SgFlushField, SgGwFlag, SgStFlag, SgStHas
 from tests.bpf.frames import PREFIX, TCP, UDP, Out, read
 from tests.bpf.harness import Loaded
 
@@ -298,6 +298,18 @@ class NatLab:
                 rests, slots = block["resting"], block["slot"]
                 aged = [(slot - seconds) % 2**32 if rests >> i & 1 else slot for i, slot in enumerate(slots)]
                 blocks.set(index, block | {"slot": aged, "rest_next": 0})
+        for index in (base + i * BLOCKS for base in self.bases.values() for i in range(3)):
+            block = self.record("sg_st_port", index)
+            if block["empty"]:  # what was known of this second is over
+                blocks.set(index, block | {"empty": 0})
+
+    def flush(self, client: str) -> None:
+        """Ends the sessions of a client; returns when the sweeper has done it."""
+        order = int(self.record("sg_st_sweep", 0)["flushed"]) + 1
+        mask = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+        fields = int(SgFlushField.SG_FLUSH_CLIENT)
+        self.map("sg_st_flush").set(0, {"seq": order, "fields": fields, "client": client, "client_mask": mask})
+        self.wait(lambda: self.record("sg_st_sweep", 0)["flushed"] == order)
 
     def bind(self, proto: int, out: str, out_port: int, client: str, port: int) -> None:
         """A static binding of object 0, and its port reserved."""

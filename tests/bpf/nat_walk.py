@@ -38,7 +38,7 @@ FLAGS = (SYN, SYN, ACK, SYN | ACK, FIN | ACK, RST)
 WALK_STEPS, WALK_S = 20_000, 100.0
 COMPARE = 50
 SHARED = 0x80000000
-USE = struct.Struct("=5I")
+USE = struct.Struct("=3I")  # what the walk looks at
 PEER = struct.Struct("=16sI2sH")
 FORWARD = struct.Struct("=16s2sBBHH")
 PORTS = struct.Struct("=QQII64I")
@@ -228,7 +228,7 @@ class Walk:
     # Comparing
 
     def use(self) -> tuple[int, int, int]:
-        sessions, half, mappings, _, _ = USE.unpack(self.lab.map("sg_st_use").get_raw(bytes(4)) or bytes(20))
+        sessions, half, mappings = USE.unpack_from(self.lab.map("sg_st_use").get_raw(bytes(4)) or bytes(12))
         return sessions, half, mappings
 
     def check_counters(self) -> None:

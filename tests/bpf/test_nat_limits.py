@@ -6,7 +6,7 @@ import pytest
 
 from tests.bpf.frames import ACK, SYN, embed, tcp, udp
 from tests.bpf.nat_flood import Flood
-from tests.bpf.nat_lab import Domain, NatLab, Pool
+from tests.bpf.nat_lab import LIVES, Domain, NatLab, Pool
 
 REMOTE = "203.0.113.5"
 REMOTE6 = embed(REMOTE)
@@ -68,3 +68,32 @@ def test_sessions_of_a_full_table_go_on() -> None:
         before = lab.stat()["out"]
         flood.each(0, 2000, ports=1000, packets=20000)
         assert (lab.stat()["out"] - before, lab.stat()["full"]) == (20000, 8000)
+
+
+@pytest.mark.parametrize("rest", [0, 120])
+def test_a_port_that_is_given_back_is_found_at_once(rest: int) -> None:
+    """A search that found nothing is remembered, until a port is given back or has rested."""
+    domain = Domain(pools=(Pool(n=1, ports=(1024, 1087)),), lives=(*LIVES[:-1], rest))
+    late = udp(f"{BASE}ffff", 3000, REMOTE6, 80)
+    with NatLab((domain,)) as lab:
+        for i in range(64):
+            assert lab.send(udp(f"{BASE}{i + 1:x}", 3000, REMOTE6, 80)).reason == "SG_OK_64"
+        for tries in range(3):
+            assert lab.send(late).reason == "SG_SLOW_ICMP"
+            assert lab.stat()["no_port"] == tries + 1
+        lab.flush(client=f"{BASE}1")
+        assert lab.use()["given"] == 1
+        assert lab.send(late).reason == ("SG_SLOW_ICMP" if rest else "SG_OK_64")
+        lab.rest(rest + 1)
+        assert lab.send(late).reason == "SG_OK_64"
+
+
+def test_pools_of_one_address_are_remembered_apart() -> None:
+    """A full one says nothing of the other one's ports."""
+    pools = (Pool(n=1, ports=(1024, 1087)), Pool(n=1, ports=(2048, 2111)))
+    with NatLab((Domain(pools=pools),)) as lab:
+        shared = lab.record("sg_st_pool", 1)["base"]
+        lab.put("sg_st_pool", {0: lab.record("sg_st_pool", 0) | {"base": shared}})
+        sent = [lab.send(udp(f"{BASE}{i + 1:x}", 3000, REMOTE6, 80)).reason for i in range(400)]
+        assert lab.use()["maps"] == 128
+        assert sent.count("SG_OK_64") == 128

@@ -222,7 +222,7 @@ struct sg_st_ports {
 	__u64 used;	 /* bound or resting; set by compare-and-swap: who sets it owns it */
 	__u64 resting;	 /* slot is the second at which the port was released */
 	__u32 rest_next; /* no port of this block comes free before this second */
-	__u32 pad;
+	__u32 empty; /* of the first block of an address and protocol: mark of a search that found nothing, see sg_st_port_of() */
 	__u32 slot[SG_ST_BLOCK]; /* index + 1 in sg_st_map, or SG_ST_SHARED */
 };
 
@@ -240,6 +240,7 @@ struct sg_st_use {
 	__u32 maps;
 	__u32 next;   /* in its part of sg_st_half */
 	__u32 asleep; /* sessions are another gateway's, copied: nothing from outside gets through. Of SG_ST_SAME objects */
+	__u32 given;  /* ports given back */
 };
 
 /* sg_st_stats, by object and CPU. */

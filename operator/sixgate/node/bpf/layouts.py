@@ -1227,7 +1227,7 @@ SG_ST_SEARCH = Record(
 
 SG_ST_PICK = Record(
     "sg_st_pick",
-    64,
+    80,
     (
         Field("base", 0, Int("__u32", 4)),
         Field("blocks", 4, Int("__u32", 4)),
@@ -1244,6 +1244,10 @@ SG_ST_PICK = Record(
         Field("bit", 52, Int("__u32", 4)),
         Field("seen", 56, Int("__u32", 4)),
         Field("next", 60, Int("__u32", 4)),
+        Field("nr", 64, Int("__u32", 4)),
+        Field("first", 68, Int("__u32", 4)),
+        Field("last", 72, Int("__u32", 4)),
+        Field("pad", 76, Int("__u32", 4)),
     ),
 )
 
@@ -1280,7 +1284,7 @@ SG_ST_SHARE = Record(
 
 SG_ST_WANT = Record(
     "sg_st_want",
-    64,
+    72,
     (
         Field("client", 0, Address()),
         Field("out", 16, Address()),
@@ -1294,6 +1298,8 @@ SG_ST_WANT = Record(
         Field("obj", 58, Int("__u16", 2)),
         Field("proto", 60, Int("__u8", 1)),
         Field("pad", 61, Array(Int("__u8", 1), 3)),
+        Field("mark", 64, Int("__u32", 4)),
+        Field("pad2", 68, Int("__u32", 4)),
     ),
 )
 
@@ -1326,18 +1332,18 @@ SG_ST_BROOM = Record(
 
 SG_ST_DESK = Record(
     "sg_st_desk",
-    312,
+    336,
     (
         Field("search", 0, SG_ST_SEARCH),
         Field("pick", 16, SG_ST_PICK),
-        Field("share", 80, SG_ST_SHARE),
-        Field("want", 152, SG_ST_WANT),
-        Field("both", 216, SG_ST_PEER),
-        Field("client", 240, SG_ST_CLIENT_PORT),
-        Field("id", 264, Int("__u32", 4)),
-        Field("pad", 268, Int("__u32", 4)),
-        Field("broom", 272, SG_ST_BROOM),
-        Field("hint", 304, Array(Int("__u32", 4), 2)),
+        Field("share", 96, SG_ST_SHARE),
+        Field("want", 168, SG_ST_WANT),
+        Field("both", 240, SG_ST_PEER),
+        Field("client", 264, SG_ST_CLIENT_PORT),
+        Field("id", 288, Int("__u32", 4)),
+        Field("pad", 292, Int("__u32", 4)),
+        Field("broom", 296, SG_ST_BROOM),
+        Field("hint", 328, Array(Int("__u32", 4), 2)),
     ),
 )
 
@@ -1463,7 +1469,7 @@ SG_ST_PORTS = Record(
         Field("used", 0, Int("__u64", 8)),
         Field("resting", 8, Int("__u64", 8)),
         Field("rest_next", 16, Int("__u32", 4)),
-        Field("pad", 20, Int("__u32", 4)),
+        Field("empty", 20, Int("__u32", 4)),
         Field("slot", 24, Array(Int("__u32", 4), 64)),
     ),
 )
@@ -1606,13 +1612,14 @@ SG_ST_TABLE = Record(
 
 SG_ST_USE = Record(
     "sg_st_use",
-    20,
+    24,
     (
         Field("sessions", 0, Int("__u32", 4)),
         Field("half", 4, Int("__u32", 4)),
         Field("maps", 8, Int("__u32", 4)),
         Field("next", 12, Int("__u32", 4)),
         Field("asleep", 16, Int("__u32", 4)),
+        Field("given", 20, Int("__u32", 4)),
     ),
 )
 
