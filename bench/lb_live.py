@@ -1,7 +1,8 @@
 """Live frames through a balancer: sixgate in XDP, nft's DNAT with masquerade, and a program that only encapsulates.
 
 One core sends, balances and receives (live.c stays on one, and a veth's packets are taken in on the core that gave
-them), so pps are those of one core, which does the sender's and the receiver's work, too. What counts, and why:
+them), so pps are those of one core, which does the sender's and the receiver's work, too: packets per second of time
+that live.c had the core, which on a quiet machine is all of the time. What counts, and why:
 
 * Frames are XDP frames, as a network card's driver hands them on. The sender never sleeps: as long as its program was
   put into the XDP dispatcher by every test run, half of its time went into waiting for RCU, and all ratios to 1.
@@ -51,10 +52,10 @@ def measure(report: Report, rounds: int = 7, seconds: float = 0.5) -> None:
             progress(f"balancer, live frames, flows {flows:,}: {rounds} rounds of {seconds:g} s, {len(paths)} ways")
             report.rows += rows(paths, rounds, seconds, flows)
     report.remarks.append(
-        "Live frames: 44-byte UDP packets in XDP frames over veth; one core sends, balances and receives. sixgate's "
-        "and bare encapsulation's end in XDP behind a veth, nft's as they leave the gateway (crossing the veth would "
-        "cost them more); where an skb is made of each, all of them end in tc behind the veth. Beyond its coming: "
-        "less what a packet takes that is dropped where it comes in."
+        "Live frames: 44-byte UDP packets in XDP frames over veth, per second of the core's time; one core sends, "
+        "balances and receives. sixgate's and bare encapsulation's end in XDP behind a veth, nft's as they leave the "
+        "gateway (crossing the veth would cost them more); where an skb is made of each, all of them end in tc behind "
+        "the veth. Beyond its coming: less what a packet takes that is dropped where it comes in."
     )
 
 

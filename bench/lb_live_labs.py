@@ -61,14 +61,14 @@ class LivePath:
     arrived: Callable[[], int]
 
     def rate(self, seconds: float, flows: int) -> float:
-        """Packets per second that arrive. LabError where more than 1 % are lost on the way."""
+        """Packets that arrive, per second of the core's time. LabError where more than 1 % are lost on the way."""
         frame = live.frame(self.lab, "client", CLIENT, VIP)
         before = self.arrived()
         sent = live.transmit(self.lab, "client", frame, seconds, flows=(flows, min(flows, PER_ADDRESS), NEIGHBOURS))
         count = self.arrived() - before
         if count < sent.runs * 0.99:
             raise LabError(f"{count} of {sent.runs} packets from {CLIENT} to {VIP} arrived where they are counted.")
-        return count / sent.seconds
+        return count / sent.core
 
 
 def path(stack: ExitStack, way: str, end: str) -> LivePath:

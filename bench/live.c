@@ -7,7 +7,8 @@
  * port + that number % PORTS.
  *
  * The program of OBJECT is live.bpf.c's. Frames leave at DEV, whose peer must be a veth with GRO switched on, or with an XDP program.
- * Prints {"runs": N, "seconds": S}.
+ * Prints {"runs": N, "seconds": S, "core": C}: what happens to a
+ * frame before it is at rest happens in this process, C are seconds that it had the core.
  */
 #define _GNU_SOURCE
 #include "xdp_live.h"
@@ -23,7 +24,7 @@ struct constants {
 int main(int argc, char **argv)
 {
 	struct constants values = {0};
-	unsigned long long runs = 0, begin, end;
+	unsigned long long runs = 0, begin, end, core;
 	int fd, index;
 
 	if (argc != 5 && argc != 8) {
@@ -37,14 +38,16 @@ int main(int argc, char **argv)
 	}
 	values.len = read_frame(argv[3], values.frame);
 	index = device(argv[2]);
-	stay_on_this_core();
+	have_a_core();
 	fd = sender(load(argv[1], &values, sizeof(values)), "live_send");
 	begin = now_ns();
+	core = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	end = begin + (unsigned long long)(strtod(argv[4], NULL) * 1e9);
 	while (now_ns() < end) {
 		send_frames(fd, values.frame, values.len, index, REPEAT);
 		runs += REPEAT;
 	}
-	printf("{\"runs\": %llu, \"seconds\": %.6f}\n", runs, (double)(now_ns() - begin) / 1e9);
+	core = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - core;
+	printf("{\"runs\": %llu, \"seconds\": %.6f, \"core\": %.6f}\n", runs, (double)(now_ns() - begin) / 1e9, (double)core / 1e9);
 	return 0;
 }

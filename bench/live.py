@@ -45,10 +45,12 @@ def frame(lab: LabRun, role: str, source: str, destination: str, ports: tuple[in
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How many frames, and in how many seconds."""
+    """How many frames, in how many seconds; `core`: for how many of them the sender, with all that its frames met
+    before they came to rest, had its core."""
 
     runs: int
     seconds: float
+    core: float
 
 
 def transmit(lab: LabRun, role: str, data: bytes, seconds: float, *, flows: tuple[int, int, int] | None = None) -> Sent:
