@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMED = re.compile(r'^_?[A-Z_]+ = "([a-z-]+\.json|lock)"', re.MULTILINE)
+NAMED = re.compile(r'^_?[A-Z_]+ = "([a-z-]+\.json|ask\.sock|lock)"', re.MULTILINE)
 SOURCES = [file for part in ("node", "standalone") for file in (ROOT / "operator" / "sixgate" / part).rglob("*.py")]
 FILES = sorted({name for file in SOURCES for name in NAMED.findall(file.read_text())})
 
