@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from types import TracebackType
 from typing import Literal, Self
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf import info
+from sixgate.node.bpf.descriptor import Descriptor
 from sixgate.node.bpf.lib import LinkCreateOpts, LinkUpdateOpts, check, libbpf
 from sixgate.node.bpf.prog import Program
 
@@ -18,7 +18,7 @@ XDP_MODE_FLAGS: dict[str, int] = {"best-effort": 0, "generic": 1 << 1, "native":
 BPF_F_REPLACE, BPF_F_BEFORE = 1 << 2, 1 << 3
 
 
-class Link:
+class Link(Descriptor):
     """One attachment, owned through a descriptor. Unless it is pinned, closing the last descriptor detaches it."""
 
     def __init__(self, fd: int, name: str) -> None:
@@ -85,20 +85,6 @@ class Link:
         result = libbpf().bpf_link_detach(self._fd)
         if result < 0 and -result not in (errno.ENOLINK, errno.ENODEV):
             check(result, f"detaching {self.name}")
-
-    def close(self) -> None:
-        """Closes the descriptor. Twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def is_gone(error: BpfError) -> bool:

@@ -7,20 +7,20 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from ctypes import c_char, c_uint32
-from types import TracebackType
 from typing import Self
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf import info
 from sixgate.node.bpf.codec import Codec, Resolve, Value
 from sixgate.node.bpf.ctype import MapSpec
+from sixgate.node.bpf.descriptor import Descriptor
 from sixgate.node.bpf.lib import BatchOpts, MapCreateOpts, check, libbpf, possible_cpus
 from sixgate.node.bpf.mapspec import NO_BATCH, OF_MAPS, PER_CPU, MapFlag, add_up, codec_of, find_codec, kernel_name
 
 BATCH = 4096
 
 
-class Map:
+class Map(Descriptor):
     """One map, owned through a descriptor; `close` it or use it in `with`.
 
     Keys and values are given and returned as `codec` says (see codec.py); the `_raw` methods take and give bytes.
@@ -261,20 +261,6 @@ class Map:
     def sums(self) -> list[tuple[Value, Value]]:
         """`items` with the values of all CPUs added up."""
         return [(key, add_up(value) if self.per_cpu else value) for key, value in self.items()]
-
-    def close(self) -> None:
-        """Closes the descriptor; a map that is pinned or used by a program stays. Twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
         """Entries in batches, so that a large map is never in memory as a whole. BpfError with an errno of NO_BATCH

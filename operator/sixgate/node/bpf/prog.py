@@ -7,10 +7,10 @@ import os
 from ctypes import Structure, c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from types import TracebackType
 from typing import Self
 
 from sixgate.node.bpf import info
+from sixgate.node.bpf.descriptor import Descriptor
 from sixgate.node.bpf.lib import TestRunOpts, check, libbpf
 
 GROWTH_BYTES = 1 << 16
@@ -129,7 +129,7 @@ class TestResult:
     context: SkbContext | None = None
 
 
-class Program:
+class Program(Descriptor):
     """A loaded program, owned through a descriptor; `close` it or use it in `with`."""
 
     def __init__(self, fd: int, name: str = "") -> None:
@@ -191,20 +191,6 @@ class Program:
         check(libbpf().bpf_prog_test_run_opts(self._fd, ctypes.byref(opts)), f"running program {self.name} on a packet")
         out = b"" if live else room.raw[: opts.data_size_out]
         return TestResult(opts.retval, out, opts.duration, _read_context(after))
-
-    def close(self) -> None:
-        """Closes the descriptor; a pinned or attached program stays. Twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _context(context: SkbContext | XdpContext | None, length: int) -> Structure | None:
