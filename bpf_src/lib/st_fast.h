@@ -179,81 +179,105 @@ SG_INLINE bool sg_st_fast_vip(struct sg_st *q)
 	return true;
 }
 
+/* Who has a plain packet. */
+struct sg_st_hit {
+	const struct sg_st_obj *obj;
+	struct sg_st_sess *sess;
+	__be32 ports; /* as it came */
+	bool out;
+	__u8 pad[3];
+};
+
+/* The object that an outbound packet is for: of the service that it goes to, or else of its prefix. */
+SG_INLINE bool sg_st_fast_obj(const struct sg_nat_table *t, const struct sg_plain *p, struct sg_st *q, bool six)
+{
+	__u32 at = q->svc - 1;
+	struct sg_st_svc *svc;
+	int gw;
+
+	if (q->svc) {
+		svc = bpf_map_lookup_elem(&sg_st_svcs, &at);
+		if (!svc)
+			return false;
+		q->obj = svc->obj;
+		return true;
+	}
+	gw = six ? sg_nat_prefix6(t, &p->daddr) : -1;
+	if (gw < 0 || !(sg_nat_gw(t, gw)->flags & SG_GW_STATEFUL))
+		return false;
+	q->obj = sg_nat_gw(t, gw)->obj;
+	q->far = sg_addr4(sg_rfc6052_extract(&p->daddr, sg_nat_gw(t, gw)->prefix_len));
+	return true;
+}
+
+/* Whose packet this is, its session, and what it becomes (`k`); false where the general path has to look at it. */
+SG_INLINE bool sg_st_fast_ask(sg_ctx *ctx, const struct sg_nat_table *t, const struct sg_plain *p, struct sg_st *q,
+			      struct sg_st_q5 *k, struct sg_st_hit *hit, bool six)
+{
+	const struct sg_st_own *own = NULL;
+	bool udp = p->proto == IPPROTO_UDP;
+	__be32 ports;
+
+	if (!sg_st_fast_l4(ctx, ETH_HLEN + (six ? SG_V6_LEN : SG_V4_LEN), udp, &ports))
+		return false;
+	hit->ports = ports;
+	__builtin_memset(q, 0, sizeof(*q));
+	q->proto = p->proto;
+	q->now = sg_st_now();
+	q->near = p->saddr;
+	q->near_port = (__be16)ports;
+	q->far = p->daddr;
+	q->far_port = (__be16)(ports >> 16);
+	if (t->stateful & (six ? SG_ST_HAS_SVC6 : SG_ST_HAS_SVC4))
+		q->svc = (__u16)sg_st_svc_at(&q->far, q->far_port, q->proto);
+	if (!q->svc && t->stateful & (six ? SG_ST_HAS_OWN6 : SG_ST_HAS_OWN4))
+		own = bpf_map_lookup_elem(&sg_st_own, &p->daddr);
+	hit->out = !own;
+	if (own) {
+		if (own->flags & SG_OWN_SAME)
+			return false;
+		q->near = p->daddr;
+		q->near_port = (__be16)(ports >> 16);
+		q->far = p->saddr;
+		q->far_port = (__be16)ports;
+		hit->sess = sg_st_fast_in(q, own);
+		hit->obj = sg_st_obj_of(q->obj);
+		if (!hit->sess || !hit->obj || (q->svc && !sg_st_fast_vip(q)))
+			return false;
+	} else {
+		if (!sg_st_fast_obj(t, p, q, six))
+			return false;
+		hit->obj = sg_st_obj_of(q->obj);
+		hit->sess = hit->obj ? sg_st_fast_out(q, hit->obj) : NULL;
+		if (!hit->sess)
+			return false;
+	}
+	sg_st_fast_new(q, hit->obj, hit->out, k);
+	k->version = t->version;
+	k->proto = p->proto;
+	k->tos = p->tos;
+	return sg_is_v4(&k->daddr) == six;
+}
+
 SG_GLOBAL int sg_st_fast64(sg_ctx *ctx, const struct sg_nat_table *t)
 {
-	const struct sg_st_obj *obj;
-	struct sg_st_own *own = NULL;
 	struct sg_st_route *r;
-	struct sg_st_sess *s;
 	struct sg_st_q5 k = {};
+	struct sg_st_hit hit;
 	struct sg_plain p;
 	struct sg_st q;
 	struct iphdr ip = {};
-	__be32 ports;
 	__u64 diff;
-	bool udp;
-	int gw;
 
 	if (!t || !sg_plain6(ctx, &p))
 		return SG_FLOW_GENERAL;
-	udp = p.proto == IPPROTO_UDP;
-	if (!sg_st_fast_l4(ctx, ETH_HLEN + SG_V6_LEN, udp, &ports))
+	if (!sg_st_fast_ask(ctx, t, &p, &q, &k, &hit, true))
 		return SG_FLOW_GENERAL;
-	__builtin_memset(&q, 0, sizeof(q));
-	q.proto = p.proto;
-	q.now = sg_st_now();
-	q.near = p.saddr;
-	q.near_port = (__be16)ports;
-	q.far = p.daddr;
-	q.far_port = (__be16)(ports >> 16);
-	if (t->stateful & SG_ST_HAS_SVC6) {
-		q.svc = (__u16)sg_st_svc_at(&q.far, q.far_port, q.proto);
-		if (q.svc) {
-			__u32 at = q.svc - 1;
-			struct sg_st_svc *svc = bpf_map_lookup_elem(&sg_st_svcs, &at);
-
-			if (!svc)
-				return SG_FLOW_GENERAL;
-			q.obj = svc->obj;
-		}
-	}
-	if (!q.svc && t->stateful & SG_ST_HAS_OWN6)
-		own = bpf_map_lookup_elem(&sg_st_own, &p.daddr);
-	if (own && own->flags & SG_OWN_SAME)
-		return SG_FLOW_GENERAL;
-	if (own) {
-		q.near = p.daddr;
-		q.near_port = (__be16)(ports >> 16);
-		q.far = p.saddr;
-		q.far_port = (__be16)ports;
-		s = sg_st_fast_in(&q, own);
-		obj = sg_st_obj_of(q.obj);
-		if (!s || !obj || (q.svc && !sg_st_fast_vip(&q)))
-			return SG_FLOW_GENERAL;
-	} else {
-		if (!q.svc) {
-			gw = sg_nat_prefix6(t, &p.daddr);
-			if (gw < 0 || !(sg_nat_gw(t, gw)->flags & SG_GW_STATEFUL))
-				return SG_FLOW_GENERAL;
-			q.obj = sg_nat_gw(t, gw)->obj;
-			q.far = sg_addr4(sg_rfc6052_extract(&p.daddr, sg_nat_gw(t, gw)->prefix_len));
-		}
-		obj = sg_st_obj_of(q.obj);
-		s = obj ? sg_st_fast_out(&q, obj) : NULL;
-		if (!s)
-			return SG_FLOW_GENERAL;
-	}
-	sg_st_fast_new(&q, obj, !own, &k);
-	if (!sg_is_v4(&k.daddr))
-		return SG_FLOW_GENERAL;
-	k.version = t->version;
-	k.proto = p.proto;
-	k.tos = p.tos;
 	r = sg_st_route_of(ctx, &k);
 	if (!r || p.seg_len - 20 > r->mtu || p.len - 20 > 65535)
 		return SG_FLOW_GENERAL;
 	*(__u8 *)&ip = 0x45;
-	ip.tos = obj->gw.flags & SG_GW_FIXED_TOS ? obj->gw.tos : p.tos;
+	ip.tos = hit.obj->gw.flags & SG_GW_FIXED_TOS ? hit.obj->gw.tos : p.tos;
 	ip.tot_len = bpf_htons((__u16)(p.len - 20));
 	if (p.seg_len - 20 > SG_V4_DF_MIN)
 		ip.frag_off = bpf_htons(SG_IP_DF);
@@ -264,77 +288,31 @@ SG_GLOBAL int sg_st_fast64(sg_ctx *ctx, const struct sg_nat_table *t)
 	ip.saddr = k.saddr.w[3];
 	ip.daddr = k.daddr.w[3];
 	ip.check = sg_csum_v4(&ip);
-	sg_st_fast_count(ctx, s, obj, q.obj, !own, true, p.len);
+	sg_st_fast_count(ctx, hit.sess, hit.obj, q.obj, hit.out, true, p.len);
 	diff = sg_csum_neg(sg_csum_addr(&p.saddr) + sg_csum_addr(&p.daddr)) + ip.saddr + ip.daddr;
-	if (sg_l4_ports(ctx, ETH_HLEN + SG_V6_LEN, udp ? 6 : 16, k.ports, sg_csum_neg(ports) + k.ports, udp))
+	if (sg_l4_ports(ctx, ETH_HLEN + SG_V6_LEN, p.proto == IPPROTO_UDP ? 6 : 16, k.ports, sg_csum_neg(hit.ports) + k.ports,
+			p.proto == IPPROTO_UDP))
 		return TC_ACT_SHOT;
 	return sg_flow_put4(ctx, &r->hop, &ip, sg_csum_fold32(diff));
 }
 
 SG_GLOBAL int sg_st_fast46(sg_ctx *ctx, const struct sg_nat_table *t)
 {
-	const struct sg_st_obj *obj;
-	struct sg_st_own *own = NULL;
 	struct sg_st_route *r;
-	struct sg_st_sess *s;
 	struct sg_st_q5 k = {};
-	struct ipv6hdr ip6;
+	struct sg_st_hit hit;
 	struct sg_plain p;
 	struct sg_st q;
-	__be32 ports;
+	struct ipv6hdr ip6;
 	__u64 diff;
 	__u8 *b = (__u8 *)&ip6, tc;
-	bool udp;
 
-	if (!t || !sg_plain4(ctx, &p))
+	if (!t || !sg_plain4(ctx, &p) || !sg_st_fast_ask(ctx, t, &p, &q, &k, &hit, false))
 		return SG_FLOW_GENERAL;
-	udp = p.proto == IPPROTO_UDP;
-	if (!sg_st_fast_l4(ctx, ETH_HLEN + SG_V4_LEN, udp, &ports))
-		return SG_FLOW_GENERAL;
-	__builtin_memset(&q, 0, sizeof(q));
-	q.proto = p.proto;
-	q.now = sg_st_now();
-	if (t->stateful & SG_ST_HAS_SVC4) {
-		q.svc = (__u16)sg_st_svc_at(&p.daddr, (__be16)(ports >> 16), q.proto);
-		if (q.svc) {
-			__u32 at = q.svc - 1;
-			struct sg_st_svc *svc = bpf_map_lookup_elem(&sg_st_svcs, &at);
-
-			if (!svc)
-				return SG_FLOW_GENERAL;
-			q.obj = svc->obj;
-		}
-	}
-	if (!q.svc) {
-		own = t->stateful & SG_ST_HAS_OWN4 ? bpf_map_lookup_elem(&sg_st_own, &p.daddr) : NULL;
-		if (!own || own->flags & SG_OWN_SAME)
-			return SG_FLOW_GENERAL;
-		q.near = p.daddr;
-		q.near_port = (__be16)(ports >> 16);
-		q.far = p.saddr;
-		q.far_port = (__be16)ports;
-		s = sg_st_fast_in(&q, own);
-		obj = sg_st_obj_of(q.obj);
-		if (!s || !obj || (q.svc && !sg_st_fast_vip(&q)))
-			return SG_FLOW_GENERAL;
-	} else {
-		q.near = p.saddr;
-		q.near_port = (__be16)ports;
-		obj = sg_st_obj_of(q.obj);
-		s = obj ? sg_st_fast_out(&q, obj) : NULL;
-		if (!s)
-			return SG_FLOW_GENERAL;
-	}
-	sg_st_fast_new(&q, obj, !own, &k);
-	if (sg_is_v4(&k.daddr))
-		return SG_FLOW_GENERAL;
-	k.version = t->version;
-	k.proto = p.proto;
-	k.tos = p.tos;
 	r = sg_st_route_of(ctx, &k);
-	if (!r || p.seg_len + 20 > (p.df || obj->gw.low_mtu > r->mtu ? r->mtu : obj->gw.low_mtu) || p.len > 65535 - 20)
+	if (!r || p.seg_len + 20 > (p.df || hit.obj->gw.low_mtu > r->mtu ? r->mtu : hit.obj->gw.low_mtu) || p.len > 65535 - 20)
 		return SG_FLOW_GENERAL;
-	tc = obj->gw.flags & SG_GW_ZERO_TC ? 0 : p.tos;
+	tc = hit.obj->gw.flags & SG_GW_ZERO_TC ? 0 : p.tos;
 	b[0] = 0x60 | (tc >> 4);
 	b[1] = (__u8)(tc << 4);
 	b[2] = 0;
@@ -344,9 +322,10 @@ SG_GLOBAL int sg_st_fast46(sg_ctx *ctx, const struct sg_nat_table *t)
 	ip6.hop_limit = p.ttl - 1;
 	__builtin_memcpy(&ip6.saddr, &k.saddr, 16);
 	__builtin_memcpy(&ip6.daddr, &k.daddr, 16);
-	sg_st_fast_count(ctx, s, obj, q.obj, !own, false, p.len);
+	sg_st_fast_count(ctx, hit.sess, hit.obj, q.obj, hit.out, false, p.len);
 	diff = sg_csum_neg((__u64)p.saddr.w[3] + p.daddr.w[3]) + sg_csum_addr(&k.saddr) + sg_csum_addr(&k.daddr);
-	if (sg_l4_ports(ctx, ETH_HLEN + SG_V4_LEN, udp ? 6 : 16, k.ports, sg_csum_neg(ports) + k.ports, udp))
+	if (sg_l4_ports(ctx, ETH_HLEN + SG_V4_LEN, p.proto == IPPROTO_UDP ? 6 : 16, k.ports, sg_csum_neg(hit.ports) + k.ports,
+			p.proto == IPPROTO_UDP))
 		return TC_ACT_SHOT;
 	return sg_flow_put6(ctx, &r->hop, &ip6, sg_csum_fold32(diff));
 }
