@@ -57,7 +57,7 @@ def test_the_object_says_who_has_its_addresses_and_counts_no_pods() -> None:
     """What changes with every pod must not be in what the operator writes."""
     few, many = (status({"g1": node(row("g1", True, pods=n, sessions=9 * n))}) for n in (1, 500))
     assert few == many
-    assert few["addresses"] == [{**A, "node": "g1", "epoch": 1, "reason": ""}]
+    assert few["addresses"] == [{**A, "node": "g1", "epoch": 1, "reason": "", "standby": ""}]
     (ready,) = [c for c in few["conditions"] if c["type"] == "Ready"]
     assert "g1 has 198.51.100.10, 2001:db8::10." in ready["message"]
 

@@ -320,6 +320,12 @@ class EgressReport(Model):
     reason: str = Field(default="", description="Why this node took the pair.")
     pods: int = Field(default=0, description="Pods of this node that use the pair.")
     sessions: int = Field(default=0, description="Connections through this node, as the owner.")
+    standby: str = Field(default="", description="Gateway that connections are copied to, as the owner tells.")
+    copies: int = Field(default=0, description="Connections that the standby has.")
+    behind_seconds: int = Field(default=0, description="Age of what the standby has.")
+    uncopied: str = Field(
+        default="", description="Why connections would not survive the owner's death; empty if copies are there."
+    )
 
 
 class NodeConfigStatus(Model):

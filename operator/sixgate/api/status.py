@@ -50,6 +50,9 @@ class EgressAddressStatus(Spec):
     node: str = Field(default="", max_length=253, description="Node that has them; empty while no living one does.")
     epoch: Annotated[int, Field(ge=0)] = Field(default=0, description="How often the pair has changed hands.")
     reason: str = Field(default="", max_length=512, description="Why that node took them.")
+    standby: str = Field(
+        default="", max_length=253, description="Node that connections survive the other's death on; empty for none."
+    )
 
 
 class ObjectStatus(Spec):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sixgate.node.egress.explain import Inspector
     from sixgate.node.nat import Session
 
-COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods", "sessions")
-MORE_COLUMNS = ("pair",)
+COLUMNS = ("object", "ipv4", "ipv6", "owner", "gateway", "mtu", "here", "pods", "sessions", "standby", "copies")
+MORE_COLUMNS = ("pair", "behind", "uncopied")
 
 
 def _inspector(bpffs: Path, state_dir: Path) -> Inspector:

@@ -103,6 +103,8 @@ def egress_families(root: Path, spec: NodeConfigSpec, reports: Sequence[EgressRe
         ("pods", "Pods of this node that leave with a pair of source addresses.", "pods"),
         ("sessions", "Connections through this node, as the owner of the pair.", "sessions"),
         ("epoch", "How often a pair has changed hands.", "epoch"),
+        ("copies", "Connections of this node's pair that another gateway has, too.", "copies"),
+        ("copies_behind_seconds", "Age of what that gateway has.", "behind_seconds"),
     ):
         yield Family(
             "gauge",

@@ -32,7 +32,12 @@ def holders(
         epoch, node, row = claims.get(number, (0, "", pair))
         living = node if node not in dead else ""
         reason = row.reason[:MAX_REASON] if living else ""
-        made.append(EgressAddressStatus(ipv4=pair.ipv4, ipv6=pair.ipv6, node=living, epoch=epoch, reason=reason))
+        standby = row.standby if living and not row.uncopied else ""
+        made.append(
+            EgressAddressStatus(
+                ipv4=pair.ipv4, ipv6=pair.ipv6, node=living, epoch=epoch, reason=reason, standby=standby
+            )
+        )
     return tuple(sorted(made, key=lambda each: (each.ipv4, each.ipv6)))
 
 

@@ -163,7 +163,7 @@ class Copies:
                 log.error("Connections are not copied: %s", error)
 
     def _look(self) -> None:
-        """Numbers of the engine's objects, and which of them sleep."""
+        """Numbers of the engine's objects, which of them sleep, and what standbys say of themselves."""
         mine = self.owners.mine()
         self._objects = {
             number: (pair, family)
@@ -173,6 +173,10 @@ class Copies:
         }
         for number, (pair, _) in self._objects.items():
             self._sleep(number, asleep=pair not in mine and not self.draining(pair))
+        for pair in self._targets:
+            link = self._link(pair)
+            if link is not None and link.room:
+                link.send(Kind.PING, pair, self.owners.epoch(pair))
 
     def _sleep(self, number: int, *, asleep: bool) -> None:
         if self._asleep.get(number) != asleep:

@@ -26,12 +26,13 @@ _STATE = layouts.SG_EG_SESSION.by_name["state"].offset
 
 class Kind(enum.IntEnum):
     """RECORDS: connections, begun, changed or ended. BEGIN and END stand around a copy of everything: what was there
-    before and was not told of in between is over. DROP: copies go elsewhere from now on."""
+    before and was not told of in between is over. DROP: copies go elsewhere from now on. PING: how many are there?"""
 
     RECORDS = 1
     BEGIN = 2
     END = 3
     DROP = 4
+    PING = 5
 
 
 class Verdict(enum.IntEnum):

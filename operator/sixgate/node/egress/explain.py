@@ -126,6 +126,10 @@ class Inspector:
                     "here": state,
                     "pods": row.get("pods", 0),
                     "sessions": sessions.get(pair, 0),
+                    "standby": row.get("standby", "") if state == "owner" else "",
+                    "copies": row.get("copies", 0) if state == "owner" else 0,
+                    "behind": row.get("behind_seconds", 0) if state == "owner" else 0,
+                    "uncopied": row.get("uncopied", "") if state == "owner" else "",
                 }
             )
         return rows

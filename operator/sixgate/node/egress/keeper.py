@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sixgate.api.nodeconfig import EgressReport
 from sixgate.errors import ApplyError, BpfError
 from sixgate.node.egress import owners as own
-from sixgate.node.egress.copies import Copies
+from sixgate.node.egress.copies import Copies, CopyReport
 from sixgate.node.egress.copytables import CopyTables
 from sixgate.node.egress.effects import Effects
 from sixgate.node.egress.explain import REPORT
@@ -46,6 +46,7 @@ TELL_S = 0.25  # between reports of pods: they are born in bursts
 COUNT_S = 10.0  # between counts of connections for the status: one write of a gateway, at most
 LEAST_TICK_S = 0.02
 MAX_REPORTS = 200
+NO_COPIES = CopyReport()
 REBIND_S = 1.0
 LEAVE_S = 1.0  # how long a pair may take to go where this node's pairs go when it is a gateway no more
 
@@ -71,6 +72,7 @@ class EgressKeeper:
     _ways: Ways = field(init=False)
     _effects: Effects = field(init=False)
     _sessions: dict[int, int] = field(default_factory=dict, init=False)
+    _copied: dict[int, CopyReport] = field(default_factory=dict, init=False)  # as it was told last
     _tick_s: float = field(default=1.0, init=False)
     _untold: bool = field(default=False, init=False)
     _running: asyncio.Task[None] | None = field(default=None, init=False)
@@ -193,6 +195,7 @@ class EgressKeeper:
             count = pods.get(known.policy.name, {}).get(number, 0)
             if number not in mine and not count and self.options.node not in known.gateways:
                 continue
+            copies = self._copies.report(number) if number in mine else NO_COPIES
             rows.append(
                 EgressReport(
                     object=known.policy.name,
@@ -205,6 +208,10 @@ class EgressKeeper:
                     reason=self._effects.reasons.get(number, "") if number in mine else "",
                     pods=count,
                     sessions=self._sessions.get(number, 0) if number in mine else 0,
+                    standby=copies.standby,
+                    copies=copies.copies,
+                    behind_seconds=copies.behind_s,
+                    uncopied=copies.why,
                 )
             )
         rows.sort(key=lambda row: (not row.here, row.object, row.pair))
@@ -268,6 +275,7 @@ class EgressKeeper:
                 if now >= hello_due:
                     hello_due = now + HELLO_S
                     self._hello()
+                    self._look_at_copies()
                 if now >= mtu_due:
                     mtu_due = now + MTU_S
                     self._ways.refresh()
@@ -296,8 +304,18 @@ class EgressKeeper:
         except BpfError as error:
             log.debug("Connections could not be counted: %s", error)
             return
-        if found != self._sessions:
-            self._sessions = found
+        copies = {number: self._copies.report(number) for number in found}
+        if found != self._sessions or copies != self._copied:
+            self._sessions, self._copied = found, copies
+            self._tell()
+
+    def _look_at_copies(self) -> None:
+        """Who has copies is told at once, and how many only now and then."""
+        found = {number: self._copies.report(number) for number in self._owners.mine()}
+        if {n: (r.standby, r.why) for n, r in found.items()} != {
+            n: (r.standby, r.why) for n, r in self._copied.items()
+        }:
+            self._copied = found
             self._tell()
 
     async def _bind(self) -> None:

@@ -1,0 +1,212 @@
+"""A gateway dies, and the connections through it live on at the one that had copies of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, EgressLab, egress_gateway
+from e2e.lab.run import LabRun
+
+PORT = 9001
+OLD_S = 1.0  # older than that a connection is copied
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[EgressLab]:
+    with LabRun() as run:
+        made = EgressLab(run)
+        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536}, failover={"drainSeconds": 1})}
+        made.add_node("n1")
+        made.add_node("g1", gateway=True)
+        made.add_node("g2", gateway=True)
+        made.add_pod("pay", "n1")
+        made.start()
+        made.wait_pods("n1", 1)
+        made.wait_settled()
+        yield made
+
+
+@dataclass
+class Ends:
+    """Both ends of connections, of both families."""
+
+    lab: EgressLab
+    mine: list[socket.socket] = field(default_factory=list)
+    theirs: list[socket.socket] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+
+    def open(self, count: int) -> None:
+        for server in (SERVER4, SERVER6):
+            self._open(server, count // 2)
+
+    def _open(self, server: str, count: int) -> None:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+
+        def listen() -> socket.socket:
+            made = socket.socket(family)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((server, PORT))
+            made.listen(1024)
+            return made
+
+        with self.lab.lab.call(SERVER, listen) as listener:
+            listener.settimeout(20)
+            self.mine += self.lab.lab.call(
+                "pay", lambda: [socket.create_connection((server, PORT), 20) for _ in range(count)]
+            )
+            accepted = [listener.accept() for _ in range(count)]
+        self.theirs += [end for end, _ in accepted]
+        by_port = {address[1]: end for end, address in accepted}
+        self.ports += sorted(by_port)
+        for end in (*self.mine, *self.theirs):
+            end.settimeout(20)
+
+    def talk(self) -> None:
+        """Every connection carries a byte both ways; the server begins, which pods' nodes are not asked about."""
+        for ends, others in ((self.theirs, self.mine), (self.mine, self.theirs)):
+            for end in ends:
+                end.sendall(b"x")
+            for other in others:
+                assert other.recv(1) == b"x"
+
+    def close(self) -> None:
+        for end in (*self.mine, *self.theirs):
+            end.close()
+
+
+@pytest.fixture
+def ends(lab: EgressLab) -> Iterator[Ends]:
+    """Cables are put back, and the pair is where it belongs, before the next test."""
+    made = Ends(lab)
+    try:
+        yield made
+    finally:
+        made.close()
+        for gateway in lab.gateways:
+            lab.cut(gateway, up=True)
+        lab.wait_settled()
+
+
+def copies(lab: EgressLab) -> tuple[int, int, str]:
+    """Sessions of the owner, those that its standby has, and why it has none."""
+    owner = lab.owner("n1")
+    rows = [row for row in lab.reports(owner) if row["here"]] if owner else []
+    return (rows[0]["sessions"], rows[0]["copies"], rows[0]["uncopied"]) if rows else (0, 0, "nobody owns it")
+
+
+def wait_copied(lab: EgressLab) -> str:
+    """Until the owner says that a standby has everything; the owner."""
+    owner = lab.wait_settled()
+    lab.wait(lambda: copies(lab)[2] == "", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
+    time.sleep(OLD_S)
+    return owner
+
+
+def resets(lab: EgressLab) -> int:
+    """Resets that pod and server have sent, and connections that were reset there."""
+    found = 0
+    for role in ("pay", SERVER):
+        lines = lab.lab.run(role, ["cat", "/proc/net/snmp"]).stdout.splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        table = dict(zip(names, values, strict=True))
+        found += int(table["OutRsts"]) + int(table["EstabResets"])
+    return found
+
+
+def cut(lab: EgressLab, owner: str) -> None:
+    lab.cut(owner)
+    lab.wait(lambda: lab.owner("n1") not in ("", owner), lambda: f"nobody takes over\n{lab.tail('n1')}", 10)
+
+
+def test_established_connections_outlive_their_gateway(lab: EgressLab, ends: Ends) -> None:
+    lab.wait_settled()
+    ends.open(300)
+    owner = wait_copied(lab)
+    before = resets(lab)
+    cut(lab, owner)
+    ends.talk()
+    ends.talk()
+    assert resets(lab) == before
+    # And when the dead one is back: a planned move, with what it had before it died in its tables.
+    lab.cut(owner, up=True)
+    lab.wait(lambda: lab.owner("n1") == owner, lambda: f"it does not come back\n{lab.tail(owner)}")
+    ends.talk()
+    assert resets(lab) == before
+
+
+def test_a_standby_that_was_restarted_has_everything_again(lab: EgressLab, ends: Ends) -> None:
+    owner = lab.wait_settled()
+    ends.open(60)
+    standby = next(iter(lab.gateways - {owner}))
+    lab.kill(standby)
+    lab.wait(lambda: copies(lab)[2] != "", lambda: f"nobody misses {standby}: {copies(lab)}\n{lab.tail(owner)}")
+    ends.open(60)
+    lab.command(standby, ["down"])
+    lab.start(standby)
+    assert wait_copied(lab) == owner
+    before = resets(lab)
+    cut(lab, owner)
+    ends.talk()
+    assert resets(lab) == before
+
+
+def test_a_standby_answers_for_nothing_that_it_has_copies_of(lab: EgressLab, ends: Ends) -> None:
+    """A neighbour that sends to the standby by mistake: no packet gets through, and none is refused aloud."""
+    lab.wait_settled()
+    ends.open(2)
+    owner = wait_copied(lab)
+    standby = next(iter(lab.gateways - {owner}))
+    device = lab.lab.device("up")
+    shown = {}
+    for node in (owner, standby):
+        (link,) = json.loads(lab.lab.run(node, ["ip", "-j", "link", "show", device]).stdout)
+        shown[node] = link["address"]
+    lab.wait(lambda: "draining" not in lab.command(standby, ["egress", "list"]).stdout, f"{standby} drains for ever")
+    time.sleep(1.2)  # a look at what has to sleep is taken once a second
+    before, dropped = resets(lab), lab.drops(standby, "SG_DROP_ST_NO_STATE")
+    lab.lab.ip(SERVER, f"neigh replace {SOURCE4} lladdr {shown[standby]} dev {device}")
+    try:
+        ends.theirs[0].sendall(b"y")
+        ends.mine[0].settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            ends.mine[0].recv(1)
+        assert lab.drops(standby, "SG_DROP_ST_NO_STATE") > dropped
+    finally:
+        lab.lab.ip(SERVER, f"neigh replace {SOURCE4} lladdr {shown[owner]} dev {device} nud reachable")
+    ends.mine[0].settimeout(20)
+    assert ends.mine[0].recv(1) == b"y"
+    assert resets(lab) == before
+
+
+def test_connections_that_have_ended_leave_the_standby(lab: EgressLab, ends: Ends) -> None:
+    lab.wait_settled()
+    ends.open(40)
+    owner = wait_copied(lab)
+    standby = next(iter(lab.gateways - {owner}))
+
+    def there() -> int:
+        return lab.command(standby, ["egress", "flows", "payments", "-o", "json"]).stdout.count('"tcp"')
+
+    assert there() >= 40
+    lab.command(owner, ["nat", "flush", "--all"])
+    lab.wait(lambda: there() == 0, lambda: f"{there()} are still there\n{lab.tail(standby)}")
+
+
+def test_a_pair_with_one_gateway_alive_says_that_nothing_is_copied(lab: EgressLab, ends: Ends) -> None:
+    del ends
+    owner = lab.wait_settled()
+    lab.wait(lambda: copies(lab)[2] == "", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
+    standby = next(iter(lab.gateways - {owner}))
+    with contextlib.ExitStack() as stack:
+        stack.callback(lab.cut, standby, up=True)
+        lab.cut(standby)
+        lab.wait(lambda: copies(lab)[2] == "No other gateway is alive.", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
+    lab.wait(lambda: copies(lab)[2] == "", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
+    assert standby in lab.command(owner, ["egress", "list"]).stdout
