@@ -1,6 +1,7 @@
 """Egress: cost of the way through a gateway, and what pods notice when gateways move, die or are edited.
 
-    python -m bench.egress [--json FILE] [--only cost,failover,move,births,spoof,restart,scale,operator]
+    python -m bench.egress [--json FILE] [--only cost,failover,takeover,move,births,spoof,restart,scale,
+                                            operator]
                            [--pods N] [--trials N]
                            [--quiet-seconds N] [--rounds N] [--seconds S]
 
@@ -24,6 +25,7 @@ from bench.egress_births import AT_ONCE, measure_births
 from bench.egress_cost import measure_cost
 from bench.egress_lab import Connections, Stream, ready_lab
 from bench.egress_pods import NONE, measure_operator, measure_spoof
+from bench.egress_takeover import measure_takeover
 from bench.harness import Goal, Report, Row, progress
 from e2e.lab.run import LabError
 from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from e2e.lab.egress import EgressLab
 
-USUAL = ("cost", "failover", "move", "births", "spoof", "restart", "scale", "operator")
+USUAL = ("cost", "failover", "takeover", "move", "births", "spoof", "restart", "scale", "operator")
 PARTS = (*USUAL, "quiet")
 MAX_MOVE_CONNECTIONS = 1000
 
@@ -168,6 +170,7 @@ def run(  # noqa: PLR0917 - one argument per question
     parts: dict[str, Callable[[], None]] = {
         "cost": partial(measure_cost, report, rounds, seconds),
         "failover": partial(_both, partial(measure_failover, report), trials, max(1, trials // 4)),
+        "takeover": partial(measure_takeover, report, rounds),
         "move": partial(measure_move, report),
         "births": partial(_both, partial(measure_births, report), pods, max(AT_ONCE, pods // 5)),
         "spoof": partial(measure_spoof, report),

@@ -31,7 +31,7 @@ CONNECTIONS_S = 0.3  # a source address has 64,512 ports, and a released one res
 
 
 @contextlib.contextmanager
-def _servers(lab: EgressLab) -> Iterator[None]:
+def servers(lab: EgressLab) -> Iterator[None]:
     """iperf3 and, at both addresses, something that accepts connections."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(traffic.iperf_server(lab.lab, SERVER))
@@ -62,7 +62,7 @@ def measure_cost(report: Report, rounds: int, seconds: float) -> None:
     with contextlib.ExitStack() as stack:
         labs = {"sixgate": stack.enter_context(ready_lab()), "kernel": stack.enter_context(baseline())}
         for lab in labs.values():
-            stack.enter_context(_servers(lab))
+            stack.enter_context(servers(lab))
         for family, address in (("IPv4", SERVER4), ("IPv6", SERVER6)):
             for way, reverse in (("pod to server", False), ("server to pod", True)):
                 progress(f"{family} TCP, {way}: {rounds} rounds of {seconds:g} s")

@@ -22,14 +22,14 @@ PORT, TCP_PORT = 9000, 9001
 
 
 @contextlib.contextmanager
-def ready_lab(transport: str = "VXLAN") -> Iterator[EgressLab]:
-    """A node with a selected pod, two gateways, settled."""
+def ready_lab(transport: str = "VXLAN", gateways: tuple[str, ...] = ("g1", "g2")) -> Iterator[EgressLab]:
+    """A node with a selected pod, gateways, settled."""
     with LabRun() as run:
         lab = EgressLab(run)
         lab.objects = {"payments": egress_gateway(nat={"maxSessions": 131072}, transport=transport)}
         lab.add_node("n1")
-        lab.add_node("g1", gateway=True)
-        lab.add_node("g2", gateway=True)
+        for name in gateways:
+            lab.add_node(name, gateway=True)
         lab.add_pod("pay", "n1")
         lab.start()
         lab.wait_pods("n1", 1)

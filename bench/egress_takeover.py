@@ -1,0 +1,132 @@
+"""What becomes of connections when their gateway dies, and what it costs to copy them to another one all the time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench import harness
+from bench.egress_cost import CONNECTIONS_S, connections, servers
+from bench.egress_lab import Connections, baseline, ready_lab
+from bench.harness import Goal, Report, Row, progress
+from e2e.lab.egress import SERVER, SERVER4
+from e2e.lab.run import LabError
+from sixgate.node.egress.sessions import PORT
+
+if TYPE_CHECKING:
+    from e2e.lab.egress import EgressLab
+
+MANY = 1000
+OLD_S = 1.0  # a connection of this age is copied
+WATCHED_S = 20.0  # in which everything is told once
+NONE = Goal("value", "<=", 0)
+
+
+def measure_takeover(report: Report, rounds: int) -> None:
+    for transport in ("VXLAN", "Direct"):
+        _survival(report, transport)
+    _wire(report)
+    _rate(report, rounds)
+    report.remarks.append(
+        f"Takeover: every connection was established {OLD_S:g} s before the cable of its gateway was pulled, and "
+        "carries bytes both ways, round after round; resets are those that pod and server have sent or received."
+    )
+
+
+def _resets(lab: EgressLab) -> int:
+    found = 0
+    for role in ("pay", SERVER):
+        lines = lab.lab.run(role, ["cat", "/proc/net/snmp"]).stdout.splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        table = dict(zip(names, values, strict=True))
+        found += int(table["OutRsts"]) + int(table["EstabResets"])
+    return found
+
+
+def _survival(report: Report, transport: str) -> None:
+    """The owner's cable is pulled while 1,000 connections talk."""
+    with ready_lab(transport) as lab:
+        progress(f"a gateway dies with {MANY} connections, {transport}")
+        owner = wait_copied(lab)
+        with Connections(lab, "pay", MANY) as talking:
+            time.sleep(OLD_S)
+            before = _resets(lab)
+            talking.start()
+            time.sleep(0.5)
+            lab.cut(owner)
+            lab.wait(lambda: lab.owner("n1") not in ("", owner), lambda: lab.tail("n1"), 10)
+            time.sleep(5)
+            talking.stop()
+            resets = _resets(lab) - before
+    alive = (float(MANY - talking.broken),)
+    report.rows.append(
+        Row(f"{transport}, gateway dies: connections that go on, of 1,000", "", alive, goal=Goal("value", ">=", MANY))
+    )
+    report.rows.append(Row(f"{transport}, gateway dies: resets", "", (float(resets),), goal=NONE))
+    stall = (talking.longest_stall_s,)
+    report.rows.append(Row(f"{transport}, gateway dies: longest stall", "s", stall, goal=Goal("value", "<=", 2)))
+
+
+def wait_copied(lab: EgressLab) -> str:
+    """The owner, once it says that another gateway has everything."""
+    owner = lab.wait_settled()
+
+    def whole() -> bool:
+        return any(row["here"] and row["standby"] and not row["uncopied"] for row in lab.reports(owner))
+
+    lab.wait(whole, lambda: f"nothing is copied: {lab.reports(owner)}\n{lab.tail(owner)}")
+    return owner
+
+
+def _wire(report: Report) -> None:
+    """Bytes from gateway to gateway, for connections that are born and for such that are there."""
+    with ready_lab() as lab:
+        owner = wait_copied(lab)
+        progress("bytes of copies on the wire")
+        rules = lab.lab.workdir / "copies.nft"
+        rules.write_text(
+            f"table inet c {{\n chain o {{\n  type filter hook output priority 0\n  tcp dport {PORT} counter\n }}\n}}\n"
+        )
+        lab.lab.run(owner, ["nft", "-f", str(rules)])
+
+        def sent() -> int:
+            told = json.loads(lab.lab.run(owner, ["nft", "-j", "list", "table", "inet", "c"]).stdout)
+            rule = next(item["rule"] for item in told["nftables"] if "rule" in item)
+            return int(next(part["counter"]["bytes"] for part in rule["expr"] if "counter" in part))
+
+        start = sent()
+        with Connections(lab, "pay", MANY):
+            time.sleep(OLD_S)
+            born = sent()
+            time.sleep(WATCHED_S)
+            steady = sent()
+    report.rows.append(Row("copying: bytes for a connection that is born", "B", ((born - start) / MANY,)))
+    report.rows.append(
+        Row("copying: bytes a second for one that is there", "B/s", ((steady - born) / MANY / WATCHED_S,))
+    )
+
+
+def _rate(report: Report, rounds: int) -> None:
+    """New connections with a standby, without one, and by the kernel alone."""
+    with contextlib.ExitStack() as stack:
+        labs = {
+            "copied": stack.enter_context(ready_lab()),
+            "alone": stack.enter_context(ready_lab(gateways=("g1",))),
+            "kernel": stack.enter_context(baseline()),
+        }
+        wait_copied(labs["copied"])
+        for lab in labs.values():
+            stack.enter_context(servers(lab))
+        progress(f"connections with and without a standby: {rounds} rounds of {CONNECTIONS_S:g} s")
+        for lab in labs.values():
+            connections(lab, SERVER4, CONNECTIONS_S / 2)
+        opened = {name: partial(connections, lab, SERVER4, CONNECTIONS_S) for name, lab in labs.items()}
+        got = harness.interleave(opened, rounds)
+        if not any(row["standby"] for row in labs["copied"].reports(labs["copied"].owner("n1"))):
+            raise LabError("The standby is gone.")
+    goal = Goal("ratio", ">=", 1.0)
+    report.rows.append(Row("new connections while they are copied, to nft", "1/s", got["copied"], got["kernel"], goal))
+    report.rows.append(Row("new connections while they are copied, to none copied", "1/s", got["copied"], got["alone"]))
