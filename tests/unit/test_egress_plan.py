@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 import yaml
 
@@ -79,6 +80,25 @@ def test_of_one_address_in_two_objects_the_older_keeps_it_and_the_newer_is_held_
         policies = {policy.name: policy for policy in specs(result)["n1"].egress}
         assert policies["old"].members
         assert not policies["new"].members  # its pods' packets are dropped, not sent with another address
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("192.0.2.1", "wants 192.0.2.1 (spec.addresses[0].ipv4), but that is the address 192.0.2.1 of the node n1"),
+        ("10.1.0.9", "wants 10.1.0.9 (spec.addresses[0].ipv4), but that is one of the pods 10.1.0.0/16 of the node n1"),
+    ],
+)
+def test_an_address_of_the_cluster_is_no_source_and_nothing_leaves(address: str, found: str) -> None:
+    result = planned(example(addresses=[{"ipv4": address, "ipv6": "2001:db8:77::9"}]))
+    assert reasons(result) == {("payments", CONFLICTED)}
+    assert found in result.problems[0].message
+    (policy,) = specs(result)["n1"].egress
+    assert not policy.members
+
+
+def test_an_address_of_a_gateway_is_adopted() -> None:
+    assert not planned(example(addresses=[{"ipv4": "192.0.2.2", "ipv6": "2001:db8:77::9"}])).problems
 
 
 def test_destinations_that_cover_the_cluster_are_refused_with_the_overlap_named() -> None:

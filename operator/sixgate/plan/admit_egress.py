@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sixgate.api.egressgateway import EgressGateway
-from sixgate.plan.cluster import covered_by_egress
+from sixgate.plan.cluster import Of, address_of_cluster, covered_by_egress
 from sixgate.plan.egress import (
     MAX_PAIR,
     MAX_STAT,
@@ -14,7 +14,7 @@ from sixgate.plan.egress import (
     numbered_pairs,
     parts,
 )
-from sixgate.plan.result import COVERS, NO_ADDRESS
+from sixgate.plan.result import CONFLICTED, COVERS, NO_ADDRESS
 from sixgate.plan.run import Run
 from sixgate.plan.select import NodeSet
 
@@ -39,6 +39,7 @@ class EgressAdmission:
             return
         if self._run.lacks_objects(item, OBJECTS):
             return
+        mine = self._has_addresses(item, gateways) and mine
         usable = gateways if mine else 0
         for name in self._run.index.names_of(usable):
             if not node_address(self._run.nodes[name], self._family):
@@ -48,3 +49,14 @@ class EgressAdmission:
         for part, nodes in found:
             self._run.program(part, nodes)
             self._run.selected[item.ref] |= nodes
+
+    def _has_addresses(self, item: EgressGateway, gateways: NodeSet) -> bool:
+        """Whether none of its addresses is the cluster's own. One of a gateway is: that is where it is adopted."""
+        names = set(self._run.index.names_of(gateways))
+        taken = address_of_cluster(item, self._run.cluster, names)
+        if taken is None:
+            return True
+        field, address, own = taken
+        what = f"is {own}, which is no gateway of it" if own.of is Of.NODE else f"is one of {own}"
+        self._run.blame(item, CONFLICTED, f"wants {address} ({field}), but that {what}", field)
+        return False

@@ -7,13 +7,13 @@ those away from it; an egress gateway whose destinations cover pods, Services or
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 
-from sixgate.api.addr import Network, extract
+from sixgate.api.addr import Address, Network, extract
 from sixgate.api.egressgateway import EgressGateway
 from sixgate.api.nat46gateway import NAT46Gateway
 from sixgate.plan.snapshot import NodeInfo
@@ -136,6 +136,20 @@ def covered_by_egress(egress: EgressGateway, cluster: ClusterAddresses) -> tuple
         for own in cluster.inside(destination):
             if not any(_contains(cidr, own) for cidr in excluded):
                 return f"spec.destinationCIDRs[{number}]", destination, own
+    return None
+
+
+def address_of_cluster(
+    egress: EgressGateway, cluster: ClusterAddresses, gateways: Collection[str]
+) -> tuple[str, Address, Own] | None:
+    """The first of its source addresses that the cluster has for something else than the gateways themselves."""
+    for number, pair in enumerate(egress.spec.addresses):
+        for family, address in (("ipv4", pair.ipv4), ("ipv6", pair.ipv6)):
+            if address is None:
+                continue
+            for own in cluster.inside(ip_network(address)):
+                if own.of is not Of.NODE or own.node not in gateways:
+                    return f"spec.addresses[{number}].{family}", address, own
     return None
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sixgate.node.model import Device
 
@@ -22,16 +23,24 @@ _GLOBAL = 0
 def device_for(
     address: str, asked: str, devices: Mapping[str, Device], defaults: Mapping[int, str], node_address: str
 ) -> str:
-    """The device that carries an egress address: the one asked for; else the one whose subnet has it, the one with the
-    default route, the one with the node's own address. Empty where there is none."""
-    if asked != AUTO:
-        return asked if asked in devices else ""
-    found = subnet_device(address, sorted(devices.values(), key=lambda device: device.ifindex))
-    default = defaults.get(ipaddress.ip_address(address).version, "")
-    if found or default in devices:
+    """The device that carries an egress address: the one asked for; with `auto`, and among those that a pattern stands
+    for, the one whose subnet has it, the one with the default route, the one with the node's own address, and of a
+    pattern's at last the first. Empty where there is none."""
+    if asked in devices:
+        return asked
+    able = sorted(_asked_for(asked, devices.values()), key=lambda device: device.ifindex)
+    names = [device.name for device in able]
+    found, default = subnet_device(address, able), defaults.get(ipaddress.ip_address(address).version, "")
+    if found or default in names:
         return found or default
-    holders = (d.name for d in devices.values() if any(seen.address == node_address for seen in d.addresses))
-    return next(holders, "")
+    holders = [device.name for device in able if any(seen.address == node_address for seen in device.addresses)]
+    return next(iter(holders or (names if asked != AUTO else ())), "")
+
+
+def _asked_for(asked: str, devices: Iterable[Device]) -> Iterator[Device]:
+    for device in devices:
+        if asked == AUTO or (not device.loopback and not device.ours and fnmatch.fnmatchcase(device.name, asked)):
+            yield device
 
 
 def subnet_device(address: str, devices: Iterable[Device]) -> str:
