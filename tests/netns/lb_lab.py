@@ -236,7 +236,7 @@ def _echo(role: str, stream: socket.socket) -> None:
             stream.sendall(data)
 
 
-def connect(lab: LabRun, vip: str, port: int, timeout: float = 5) -> tuple[socket.socket, str]:
+def connect(lab: LabRun, vip: str, port: int, timeout: float = 20) -> tuple[socket.socket, str]:
     """A connection of the client, and the name of the backend that answered."""
     stream = lab.call("client", lambda: socket.create_connection((vip, port), timeout=timeout))
     return stream, read(stream, 3).decode()

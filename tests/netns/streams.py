@@ -209,7 +209,7 @@ def with_mtus(node: Node, *, mtu4: int = 1500, mtu6: int = 1500, **gateway: Any)
     return replace(node, mtu4=mtu4, mtu6=mtu6, gateways=(replace(node.gateways[0], **gateway),))
 
 
-def wait_for(condition: Any, what: str, seconds: float = 10.0) -> None:
+def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:
     """Returns once `condition()` holds; fails with `what` where it never does."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -51,8 +51,8 @@ def refused(client: socket.socket, data: bytes) -> bool:
 
 
 def until(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true within a second."""
-    for _ in range(50):
+    """Whether it comes true within 20 seconds, which is long beside any load."""
+    for _ in range(1000):
         if condition():
             return True
         time.sleep(0.02)
@@ -153,7 +153,7 @@ def test_datagrams_that_may_be_cut_are_cut_and_arrive_whole(lab: LbLab, outer6: 
         client = lab.lab.call("client", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         with client:
             client.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
-            client.settimeout(5)
+            client.settimeout(20)
             client.connect((VIP4, port))
             for length in (1, 1472, 3000, 9000):
                 data = random.Random(length).randbytes(length)

@@ -69,7 +69,7 @@ class Site:
         return dict(row)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120  # beside any load
         while not condition():
             assert time.monotonic() < deadline, f"{what}; in the log:\n{self.sixgate.log_tail()}"
             time.sleep(0.05)
