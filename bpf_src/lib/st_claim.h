@@ -157,6 +157,41 @@ SG_INLINE bool sg_st_claim_kept(const struct sg_nat_table *t, struct sg_work *w)
 	return true;
 }
 
+/* Whether the engine uses the port of `own` that a packet is for. */
+SG_INLINE bool sg_st_uses(const struct sg_st *k, const struct sg_st_own *own)
+{
+	__u32 port = bpf_ntohs(k->far_port), n = port / SG_ST_BLOCK, index;
+	const struct sg_st_ports *b;
+
+	if (own->flags & SG_OWN_STATIC)
+		return true;
+	if (n < own->first_block || n >= own->first_block + own->blocks)
+		return false;
+	index = own->base + sg_st_proto_number(k->proto) * own->blocks + n - own->first_block;
+	b = bpf_map_lookup_elem(&sg_st_port, &index);
+	return b && b->used & (1ULL << (port & 63));
+}
+
+/* Whether a packet to `own` may be the engine's. What is the host's is not looked at any further: it may be of any protocol, have no checksum (as
+ * VXLAN), or a TTL of 1. A first fragment's port is noted for those that follow; where some came before it, the engine finds out whose they are. */
+SG_INLINE bool sg_st_maybe_ours(const struct sg_pkt *p, const struct sg_st *k, const struct sg_st_own *own)
+{
+	const struct sg_st_obj *obj;
+
+	if (!(own->flags & SG_OWN_HOST))
+		return true;
+	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP && p->proto != IPPROTO_ICMP && p->proto != IPPROTO_ICMPV6)
+		return false;
+	if (!k->wish)
+		return p->fragment && p->frag_off;
+	if (sg_st_uses(k, own))
+		return true;
+	if (!p->fragment || p->atomic || p->frag_off)
+		return false;
+	obj = sg_st_obj_of(own->obj);
+	return obj && sg_st_frag_note(p, k->near_port | ((__u32)k->far_port << 16), sg_st_now(), obj->life[SG_LIFE_FRAGMENT]);
+}
+
 /* Whose packet is this: sets `w->way`, and in `w->st` obj and svc. */
 SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_work *w)
 {
@@ -188,7 +223,8 @@ SG_GLOBAL int sg_st_claim(sg_ctx *ctx, const struct sg_nat_table *t, struct sg_w
 		if (sg_st_has(t, p, SG_ST_HAS_OWN4, SG_ST_HAS_OWN6)) {
 			own = sg_st_own_of(&p->daddr);
 			/* Whoever has the address answers for it: neighbours ask it directly, too (RFC 4861 7.3.3). */
-			if (own && !(p->proto == IPPROTO_ICMPV6 && sg_st_is_neighbour(ctx, p))) {
+			if (own && !(p->proto == IPPROTO_ICMPV6 && sg_st_is_neighbour(ctx, p)) &&
+			    sg_st_maybe_ours(p, &w->st, own)) {
 				w->way = SG_WAY_IN;
 				w->st.obj = own->obj;
 				return true;

@@ -15,10 +15,12 @@ from e2e.lab.sixgate import ROOT
 from tests.netns.test_lb_live import BACKENDS, CHECK, Site, open_line, open_lines, say, vip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PAIRS = pytest.mark.parametrize(("family", "behind"), [(4, 4), (6, 6), (4, 6), (6, 4)])
 NAT = {"forwarding": {"mode": "NAT"}}
+SO_NO_CHECK = 11
+EXPERIMENT = 253  # RFC 3692
 
 
 def backends(behind: int, **more: dict[str, Any]) -> list[dict[str, Any]]:
@@ -74,6 +76,9 @@ def test_backends_of_both_families_and_weights(site: Site) -> None:
         told = Counter(site.net.answers(120, vip(family)))
         assert set(told) == {"b1", "b2"}
         assert told["b1"] > told["b2"], told
+    words = ["nat", "list", "--object", "LoadBalancer/web", "--by", "object", "-o", "json"]
+    counted = {row["object"] for row in json.loads(site.sixgate.command(words).stdout)}
+    assert counted == {"LoadBalancer/web/4", "LoadBalancer/web/6"}
     assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W2", VIP4]).returncode == 0
 
 
@@ -216,3 +221,41 @@ def test_a_node_without_an_address_that_could_be_a_source_says_so(site: Site) ->
         return " ".join(item["message"] for item in report["objects"] if item["state"] == "Degraded")
 
     site.wait(lambda: "this node has no global IPv6 address that could be a source" in told(), "nobody says so")
+
+
+def test_what_is_the_balancers_own_is_left_alone(site: Site) -> None:
+    """Its address is a source of sessions, and still its own: for protocols without ports, packets without a checksum
+    (as VXLAN sends them), and those with a TTL of 1 (as BGP)."""
+    site.put(backends=backends(4), **NAT)
+    assert site.net.everyone() == set(BACKENDS)
+    to = address(BALANCER, 4)
+
+    def sent(make: Callable[[], socket.socket]) -> socket.socket:
+        return site.net.lab.call(CLIENT, make)
+
+    def bare() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+        return made
+
+    def served() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.settimeout(20)
+        made.bind((to, 4789))
+        return made
+
+    def raw(protocol: int) -> Callable[[], socket.socket]:
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+            made.settimeout(20)
+            return made
+
+        return make
+
+    with site.net.lab.call(BALANCER, served) as server, sent(bare) as client:
+        client.sendto(b"no checksum", (to, 4789))
+        assert server.recv(100) == b"no checksum"
+    with site.net.lab.call(BALANCER, raw(EXPERIMENT)) as server, sent(raw(EXPERIMENT)) as client:
+        client.sendto(b"no ports", (to, 0))
+        assert server.recv(100)[20:] == b"no ports"
