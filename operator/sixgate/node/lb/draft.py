@@ -14,7 +14,7 @@ from sixgate.node.lb.slots import Table, change, fresh, settle
 from sixgate.node.lb.want import Health, Use, use_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from sixgate.api.nodeconfig_lb import Balancer
     from sixgate.node.lb.env import Env
@@ -57,11 +57,15 @@ class Draft:
         services = self._services_of(item) if item.mode == "NAT" else None
         ids = {address: self._mirror.ids.give((key, address))[0] for address in wanted}
         table = self._table(item, use, old, ids)
+        active = {address for address, _ in use.active}
         for address, number in ids.items():
-            ended = item.mode == "NAT" and number not in table.used()
-            value = self._backend(item, address, number, _flags(down=address in use.down, ended=ended))
+            flags = layout.DOWN if address in use.down else 0
+            flags |= 0 if address in active else layout.NO_NEW
+            flags |= layout.ENDED if item.mode == "NAT" and number not in table.used() else 0
+            value = self._backend(item, address, number, flags)
             if self._mirror.backends.get(number) != value:
                 self.todo.backends[number] = value
+        self._leave(key, old, wanted)
         if expired:
             self._mirror.drained.add(key)
         if old is None or table is not old.table:
@@ -81,6 +85,16 @@ class Draft:
                 quic.setdefault(row, value_raw)
         entries = entries_of(item, key, stats, self._env.local, services)
         return State(item, use, self._env, key, table, entries, quic, self._health)
+
+    def _leave(self, key: int, old: State | None, wanted: Collection[bytes]) -> None:
+        """Backends that are declared no more keep what they have, and get nothing new, not of their own clients."""
+        before = {layout.mapped(backend.address) for backend in old.item.backends} if old is not None else set()
+        for address in sorted(before.difference(wanted)):
+            number = self._mirror.ids.given.get((key, address))
+            known = self._mirror.backends.get(number) if number is not None else None
+            if number is not None and known is not None and not known.flags & layout.NO_NEW:
+                version = (known.version + 1) & _MASK32 or 1
+                self.todo.backends[number] = replace(known, flags=known.flags | layout.NO_NEW, version=version)
 
     def _services_of(self, item: Balancer) -> dict[bytes, int]:
         """Numbers of its addresses among the services of the stateful engine, which their table says first."""
@@ -132,7 +146,3 @@ class Draft:
         old = self._mirror.backends.get(number, layout.FREE)
         value = BackendValue(address, source, mask, old.version, layout.KINDS[item.mode], flags)
         return value if value == old else replace(value, version=(old.version + 1) & _MASK32 or 1)
-
-
-def _flags(*, down: bool, ended: bool) -> int:
-    return (layout.DOWN if down else 0) | (layout.ENDED if ended else 0)

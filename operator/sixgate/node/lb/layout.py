@@ -15,7 +15,7 @@ CHUNK = 256
 MAX_TABLE = MAX_STAT = MAX_BACKEND = 16384
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 KINDS = {"DSR": 1, "L2": 2, "NAT": 3}
-DOWN, ENDED = 1, 4  # enum sg_lb_backend_flag
+DOWN, NO_NEW, ENDED = 1, 2, 4  # enum sg_lb_backend_flag
 TTL = 64
 
 KEY = struct.Struct("=16s2sB5x")
