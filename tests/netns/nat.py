@@ -46,8 +46,8 @@ class Stage:
         """A UDP socket at a host; closed with the stage."""
         return self._socket(host, socket.SOCK_DGRAM, port, address)
 
-    def tcp(self, host: NatHost, port: int = 0) -> socket.socket:
-        return self._socket(host, socket.SOCK_STREAM, port, "")
+    def tcp(self, host: NatHost, port: int = 0, address: str = "") -> socket.socket:
+        return self._socket(host, socket.SOCK_STREAM, port, address)
 
     def _socket(self, host: NatHost, kind: socket.SocketKind, port: int, address: str) -> socket.socket:
         def make() -> socket.socket:
