@@ -56,5 +56,5 @@ def test_the_page_from_top_to_bottom(stage: Stage) -> None:
 
 def test_a_private_address_is_refused_under_the_well_known_prefix(stage: Stage) -> None:
     """As the page says (RFC 6052 3.1)."""
-    done = stage.lab.run(CLIENT6.role, ["ping", "-n", "-c1", "-W2", f"64:ff9b::{SERVER4.ip}"], check=False)
+    done = stage.lab.run(CLIENT6.role, ["ping", "-n", "-c1", "-W10", f"64:ff9b::{SERVER4.ip}"], check=False)
     assert "prohibited" in done.stdout, done.stdout
