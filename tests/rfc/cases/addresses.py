@@ -263,10 +263,10 @@ def untranslatable() -> Iterator[Case]:
     app4, app6 = "192.0.2.65", "2001:db8:46::41"
     relay = node(replace(GW, eams=(eam(f"{app4}/32", f"{app6}/128"),)))
     inner = ip6(udp(app6, H6), src=app6, dst=H6, hlim=50)
-    error = ip6(icmp6(3, 0, bytes(4), inner, ALIEN6, app6), ICMPV6, ALIEN6, app6)
+    about = ip6(icmp6(3, 0, bytes(4), inner, ALIEN6, app6), ICMPV6, ALIEN6, app6)
     body = icmp4(11, 0, bytes(4), ip4(udp(app4, H4), src=app4, dst=H4, ttl=50, flags=0, id=0))
     told = sent4(ip4(body, ICMP, OWN4, app4, ttl=63, flags=0), inner_id=True)
-    yield Case("6791-mapped-host", "6791-SRC", "SHOULD", relay, error, told)
+    yield Case("6791-mapped-host", "6791-SRC", "SHOULD", relay, about, told)
     # Nobody behind this machine has the address: the route to it leads back.
     stray = ip6(udp(ALIEN6, app6), src=ALIEN6, dst=app6)
     refused = (*dropped("SRC_UNMAPPED", error6(stray, 1, 5, dst=ALIEN6)), *UNTOUCHED)
