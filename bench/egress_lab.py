@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
-from e2e.lab.egress import SERVER, SERVER4, SOURCE4, SOURCE6, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SERVER4, SOURCE4, SOURCE6, EgressLab, settled
 from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
@@ -25,16 +25,7 @@ PORT, TCP_PORT = 9000, 9001
 def ready_lab(transport: str = "VXLAN", gateways: tuple[str, ...] = ("g1", "g2")) -> Iterator[EgressLab]:
     """A node with a selected pod, gateways, settled."""
     with LabRun() as run:
-        lab = EgressLab(run)
-        lab.objects = {"payments": egress_gateway(nat={"maxSessions": 131072}, transport=transport)}
-        lab.add_node("n1")
-        for name in gateways:
-            lab.add_node(name, gateway=True)
-        lab.add_pod("pay", "n1")
-        lab.start()
-        lab.wait_pods("n1", 1)
-        lab.wait_settled()
-        yield lab
+        yield settled(run, *gateways, sessions=131072, transport=transport)
 
 
 @contextlib.contextmanager

@@ -302,11 +302,6 @@ class ApiServer:
             **os.environ, "KUBECONFIG": str(path), "HOME": str(self.directory), **dict(self.place.environment)
         }  # fmt: skip
 
-    def rss_bytes(self, name: str) -> int:
-        """Resident memory of `etcd` or `kube-apiserver`."""
-        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
-
     def _write(self, user: str, config: Kubeconfig, credentials: dict[str, str]) -> Kubeconfig:
         cluster = {"server": config.server, "certificate-authority": str(config.ca)}
         document = {

@@ -353,3 +353,17 @@ class EgressLab:
 
     def command(self, node: str, words: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.lab.run(node, [str(SIXGATE), *words, *self.directories(node)], check=check)
+
+
+def settled(lab: LabRun, *gateways: str, underlay: int = 4, sessions: int = 65536, **spec: Any) -> EgressLab:
+    """A node n1 with the selected pod `pay`, and these gateways; sixgate runs, and one of them has the addresses."""
+    made = EgressLab(lab, underlay=underlay)
+    made.objects = {"payments": egress_gateway(nat={"maxSessions": sessions}, **spec)}
+    made.add_node("n1")
+    for name in gateways:
+        made.add_node(name, gateway=True)
+    made.add_pod("pay", "n1")
+    made.start()
+    made.wait_pods("n1", 1)
+    made.wait_settled()
+    return made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, SOURCE6, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, SOURCE6, EgressLab, egress_gateway, settled
 from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
@@ -24,15 +24,7 @@ FAMILIES = pytest.mark.parametrize("server", [SERVER4, SERVER6], ids=["ipv4", "i
 def lab() -> Iterator[EgressLab]:
     """A node and a gateway; to 203.0.113.0/24 new pods wait, elsewhere they are refused, and so without a gateway."""
     with LabRun() as run:
-        made = EgressLab(run)
-        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536})}
-        made.add_node("n1")
-        made.add_node("g1", gateway=True)
-        made.add_pod("pay", "n1")
-        made.start()
-        made.wait_pods("n1", 1)
-        made.wait_settled()
-        yield made
+        yield settled(run, "g1")
 
 
 def put(lab: EgressLab, **spec: object) -> None:

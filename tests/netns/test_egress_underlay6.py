@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.lab import traffic
-from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, SOURCE6, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, SOURCE6, EgressLab, settled
 from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
@@ -23,16 +23,7 @@ FAMILIES = pytest.mark.parametrize(("server", "source"), [(SERVER4, SOURCE4), (S
 @pytest.fixture(scope="module")
 def lab() -> Iterator[EgressLab]:
     with LabRun() as run:
-        made = EgressLab(run, underlay=6)
-        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536})}
-        made.add_node("n1")
-        made.add_node("g1", gateway=True)
-        made.add_node("g2", gateway=True)
-        made.add_pod("pay", "n1")
-        made.start()
-        made.wait_pods("n1", 1)
-        made.wait_settled()
-        yield made
+        yield settled(run, "g1", "g2", underlay=6)
 
 
 def talk(lab: EgressLab, server: str, size: int = 16, *, whole: bool = False) -> tuple[int, str]:

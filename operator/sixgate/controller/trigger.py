@@ -29,10 +29,6 @@ class Trigger:
     def fire(self) -> None:
         self._event.set()
 
-    @property
-    def fired(self) -> bool:
-        return self._event.is_set()
-
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Until fired and settled; False after `timeout_s` without any fire."""
         try:

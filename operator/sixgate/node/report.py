@@ -127,9 +127,3 @@ def mechanism_on(have: Observed, device: str, hook_name: str) -> str:
         modes = [seen.mode for seen in have.attached.get(hook, ()) if seen.prog_id == pin.prog_id]
         return f"xdp-{modes[0]}" if modes and modes[0] else "xdp"
     return "clsact" if any(seen.clsact for seen in have.attached.get(hook, ())) else ""
-
-
-def problems_of(status: NodeConfigStatus) -> tuple[str, ...]:
-    """Sentences of a status that say what is wrong, each once."""
-    said = [item.message for item in status.objects if item.state != "Programmed" and item.message]
-    return tuple(dict.fromkeys([*said, *([] if status.ready or not status.message else [status.message])]))
