@@ -14,7 +14,7 @@ import pytest
 from sixgate.node.bpf import layouts
 from sixgate.node.egress import copylink
 from sixgate.node.egress.copies import SETTLE_S, SLACK_S, Copies
-from sixgate.node.egress.copylink import WINDOW_BYTES, Link
+from sixgate.node.egress.copylink import WINDOW_BYTES, Link, PairCopies
 from sixgate.node.egress.copytables import Copied, Put
 from sixgate.node.egress.copywire import (
     GREETING,
@@ -354,6 +354,10 @@ def test_the_report_says_why_nothing_would_survive(copies: Copies) -> None:
     ticks(copies)
     link: Any = copies._links["g2"]
     assert "not got all" in copies.report(PAIR).why
+    link.pairs[PAIR] = PairCopies(9, True)
+    assert (copies.report(PAIR).copies, copies.report(PAIR).why) == (9, "")
+    link.pairs[PAIR].refused = 3
+    assert "no room for 3" in copies.report(PAIR).why
     link.why = "the connection failed"
     assert copies.report(PAIR).why == "g2 has no copies: the connection failed."
 

@@ -124,6 +124,8 @@ class Copies:
         if why:
             return CopyReport(node, 0, behind, f"{node} has no copies: {why}.")
         why = "" if copies.whole else f"{node} has not got all of them yet."
+        if copies.refused and copies.whole:
+            why = f"{node} has no room for {copies.refused} of them, or their ports are taken there."
         return CopyReport(node, copies.sessions, behind, why)
 
     def refused(self) -> int:

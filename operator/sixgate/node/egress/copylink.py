@@ -34,12 +34,14 @@ STUCK_S = 2.0  # without an acknowledgement, while one is due
 
 @dataclass(slots=True)
 class PairCopies:
-    """What is known of a pair's copies: `sessions` of it at the standby, `whole` once everything was there,
-    `why` it does not take them, empty if it does."""
+    """What is known of a pair's copies: `sessions` of it at the standby, `whole` once everything was there, `why` it does
+    not take them, empty if it does; `refused` are those that the last copy of everything found no room for."""
 
     sessions: int = 0
     whole: bool = False
     why: str = ""
+    refused: int = 0
+    counted: int = 0  # so far, in this copy of everything
 
 
 @dataclass(slots=True)
@@ -170,13 +172,16 @@ class Link:
         copies = self.pairs.setdefault(pair, PairCopies())
         copies.why = REFUSALS.get(reply.verdict, "")
         copies.sessions = reply.sessions
+        copies.counted += reply.refused
         if reply.verdict is not Verdict.TAKEN:
             self._clean.discard(pair)
             copies.whole = False
         elif kind is Kind.BEGIN:
             self._clean.add(pair)
+            copies.counted = 0
         elif kind is Kind.END:
             copies.whole = pair in self._clean
+            copies.refused = copies.counted
         while self._marks and self._marks[0][0] <= reply.sequence:
             self.synced = self._marks.popleft()[1]
         return True
