@@ -87,13 +87,17 @@ SG_INLINE int sg_import_end(struct sg_st *q)
 SG_INLINE void sg_import_refresh(const struct sg_st *q, const struct sg_eg_session *r)
 {
 	struct sg_st_sess *s = q->sess ? sg_st_sess_of(q->sess - 1) : NULL;
+	__u32 state = s ? s->state : SG_ST_FREE;
 
-	if (!s)
+	if (!s || state == SG_ST_FREE)
 		return;
 	s->told = q->now;
 	if (!r->left)
 		return;
-	s->state = r->state;
+	/* The sweeper may have ended it just now. */
+	if (__sync_val_compare_and_swap(&s->state, state, r->state) != state)
+		return;
+	sg_st_whole(s);
 	s->expires = q->now + r->left + 1;
 }
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, EgressLab, egress_gateway
 from e2e.lab.run import LabRun
+from sixgate.errors import BpfError
+from sixgate.node.bpf.layouts import SgStState
+from sixgate.node.egress.copytables import CopyTables, Put
+from sixgate.node.egress.copywire import MAX_RECORDS
 
 PORT = 9001
 OLD_S = 1.0  # older than that a connection is copied
@@ -210,3 +218,72 @@ def test_a_pair_with_one_gateway_alive_says_that_nothing_is_copied(lab: EgressLa
         lab.wait(lambda: copies(lab)[2] == "No other gateway is alive.", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
     lab.wait(lambda: copies(lab)[2] == "", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
     assert standby in lab.command(owner, ["egress", "list"]).stdout
+
+
+RECORD = struct.Struct("=16s16s16s16sHHHHBB6sII")  # struct sg_eg_session
+ESTABLISHED, DATAGRAMS, ENDED = int(SgStState.SG_ST_EST), int(SgStState.SG_ST_UDP), 0
+
+
+def record(obj: int, **changed: Any) -> bytes:
+    """A TCP connection of a pod that nobody else has; `changed` replaces parts of it."""
+    parts: dict[str, Any] = {
+        "near": "10.99.0.1",
+        "far": SERVER4,
+        "to": SOURCE4,
+        "near_port": 5000,
+        "to_port": 40000,
+        "proto": socket.IPPROTO_TCP,
+        "state": ESTABLISHED,
+        **changed,
+    }
+    near, far, to = (wide(parts[name]) for name in ("near", "far", "to"))
+    ports = [socket.htons(parts["near_port"]), socket.htons(80), socket.htons(parts["to_port"])]
+    return RECORD.pack(near, far, to, bytes(16), *ports, obj, parts["proto"], parts["state"], bytes(6), 100, 0)
+
+
+def wide(text: str) -> bytes:
+    """An address as the engine has it."""
+    address = ipaddress.ip_address(text)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+
+
+def test_records_that_cannot_be_make_no_session(lab: EgressLab, ends: Ends) -> None:
+    """Put by hand, while the standby's agent is away: so nobody else does."""
+    del ends
+    owner = lab.wait_settled()
+    standby = next(iter(lab.gateways - {owner}))
+    pair = lab.reports(owner)[0]["pair"]
+    lab.kill(standby)
+    tables = CopyTables(Path(lab.directories(standby)[1]))
+    try:
+        tables.open()
+        obj = tables.objects(pair)[4]
+        before = tables.sessions([obj])
+        assert tables.put(record(obj)) == Put(good=1)
+        assert tables.put(record(obj) * 2) == Put(good=2)  # it is there already
+        assert tables.sessions([obj]) == before + 1
+        bad = {
+            "another pod with its port": ({"near": "10.99.0.2"}, Put(taken=1)),
+            "the pod's port with another of ours": ({"to_port": 40001}, Put(taken=1)),
+            "an address that is none of ours": ({"near_port": 5001, "to": "198.51.100.78"}, Put(taken=1)),
+            "two families": ({"near": "2001:db8::1"}, Put(broken=1)),
+            "no port": ({"near_port": 5001, "to_port": 0}, Put(broken=1)),
+            "a state of another protocol": ({"state": DATAGRAMS}, Put(broken=1)),
+            "no state at all": ({"state": 77}, Put(broken=1)),
+            "no protocol of ours": ({"proto": socket.IPPROTO_SCTP}, Put(broken=1)),
+        }
+        assert {what: tables.put(record(obj, **changed)) for what, (changed, _) in bad.items()} == {
+            what: put for what, (_, put) in bad.items()
+        }
+        assert tables.put(record(250)) == Put(broken=1)
+        assert tables.sessions([obj]) == before + 1
+        assert tables.put(record(obj, to_port=40001, state=ENDED)) == Put(good=1)  # of another connection
+        assert tables.sessions([obj]) == before + 1
+        assert tables.put(record(obj, state=ENDED) * 2) == Put(good=2)
+        assert tables.sessions([obj]) == before
+        for count in (1, MAX_RECORDS + 1):
+            with pytest.raises(BpfError):
+                tables.put(record(obj) * count + b"x" * (count == 1))
+    finally:
+        tables.close()
+        lab.start(standby)

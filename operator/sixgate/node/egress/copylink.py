@@ -34,8 +34,8 @@ STUCK_S = 2.0  # without an acknowledgement, while one is due
 
 @dataclass(slots=True)
 class PairCopies:
-    """What is known of a pair's copies: `sessions` of it at the standby, `whole` once everything was there, `why` it does
-    not take them, empty if it does; `refused` are those that the last copy of everything found no room for."""
+    """What is known of a pair's copies: `sessions` of it at the standby, `whole` once everything was there, `why` it
+    does not take them, empty if it does; `refused` are those that the last copy of everything found no room for."""
 
     sessions: int = 0
     whole: bool = False
