@@ -259,18 +259,6 @@ def untranslatable() -> Iterator[Case]:
     body = icmp4(11, 0, bytes(4), ip4(udp(S4, H4), src=S4, dst=H4, ttl=50, flags=0, id=0))
     own = sent4(ip4(body, ICMP, OWN4, S4, ttl=63, flags=0), inner_id=True)
     yield Case("6791-own-address", "6791-SRC", "SHOULD", NODE, error, own)
-    # To a mapped host, about what it sent to an address that can be mapped.
-    app4, app6 = "192.0.2.65", "2001:db8:46::41"
-    relay = node(replace(GW, eams=(eam(f"{app4}/32", f"{app6}/128"),)))
-    inner = ip6(udp(app6, H6), src=app6, dst=H6, hlim=50)
-    about = ip6(icmp6(3, 0, bytes(4), inner, ALIEN6, app6), ICMPV6, ALIEN6, app6)
-    body = icmp4(11, 0, bytes(4), ip4(udp(app4, H4), src=app4, dst=H4, ttl=50, flags=0, id=0))
-    told = sent4(ip4(body, ICMP, OWN4, app4, ttl=63, flags=0), inner_id=True)
-    yield Case("6791-mapped-host", "6791-SRC", "SHOULD", relay, about, told)
-    # Nobody behind this machine has the address: the route to it leads back.
-    stray = ip6(udp(ALIEN6, app6), src=ALIEN6, dst=app6)
-    refused = (*dropped("SRC_UNMAPPED", error6(stray, 1, 5, dst=ALIEN6)), *UNTOUCHED)
-    yield Case("5.4-source-unmapped-mapped", "7915-4.4/5.4", "SHOULD", relay, stray, refused)
     pool = node(replace(GW, pool6791=IPv4Network("203.0.113.8/32")))
     out = sent4(ip4(body, ICMP, "203.0.113.8", S4, ttl=63, flags=0), inner_id=True)
     yield Case("6791-pool", "6791-SRC", "SHOULD", pool, error, out)
@@ -285,9 +273,26 @@ def untranslatable() -> Iterator[Case]:
         yield Case(f"6791-{name}-46", "6791-SRC", "SHOULD", node(gw), error, out)
 
 
+def mapped_hosts() -> Iterator[Case]:
+    """RFC 6791, RFC 7915 5.4: packets of sources without an IPv4 address to an explicitly mapped one."""
+    # To a mapped host, about what it sent to an address that can be mapped.
+    app4, app6 = "192.0.2.65", "2001:db8:46::41"
+    relay = node(replace(GW, eams=(eam(f"{app4}/32", f"{app6}/128"),)))
+    inner = ip6(udp(app6, H6), src=app6, dst=H6, hlim=50)
+    about = ip6(icmp6(3, 0, bytes(4), inner, ALIEN6, app6), ICMPV6, ALIEN6, app6)
+    body = icmp4(11, 0, bytes(4), ip4(udp(app4, H4), src=app4, dst=H4, ttl=50, flags=0, id=0))
+    told = sent4(ip4(body, ICMP, OWN4, app4, ttl=63, flags=0), inner_id=True)
+    yield Case("6791-mapped-host", "6791-SRC", "SHOULD", relay, about, told)
+    # Nobody behind this machine has the address: the route to it leads back.
+    stray = ip6(udp(ALIEN6, app6), src=ALIEN6, dst=app6)
+    refused = (*dropped("SRC_UNMAPPED", error6(stray, 1, 5, dst=ALIEN6)), *UNTOUCHED)
+    yield Case("5.4-source-unmapped-mapped", "7915-4.4/5.4", "SHOULD", relay, stray, refused)
+
+
 def cases() -> Iterator[Case]:
     yield from rfc6052()
     yield from well_known()
     yield from explicit()
     yield from hairpin()
     yield from untranslatable()
+    yield from mapped_hosts()
