@@ -334,8 +334,8 @@ class EgressLab:
         with Map.from_pin(self._bpffs / node / "maps" / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods:
             return pods.get(address) is not None
 
-    def ruled(self, node: str, addresses: Iterable[str]) -> set[str]:
-        """Those of pods' addresses that a node has its rule for, with the program of their device running."""
+    def ruled(self, node: str, addresses: Iterable[str], *, programmed: bool) -> set[str]:
+        """Those of pods' addresses that a node has its rule for, if asked with the program of their device running."""
         maps = self._bpffs / node / "maps"
         with (
             Map.from_pin(maps / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods,
@@ -343,7 +343,7 @@ class EgressLab:
         ):
             rules = {address: pods.get(address) for address in addresses}
             found = {address: int(str(rule["ifindex"])) for address, rule in rules.items() if isinstance(rule, dict)}
-            return {address for address, index in found.items() if devices.get(index) is not None}
+            return {a for a, index in found.items() if not programmed or devices.get(index) is not None}
 
     def wait_pods(self, node: str, count: int) -> None:
         def enough() -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BROKEN_RETRY_S = 1.0
+MAX_SETTLE_S = 0.2
 StatusSink = Callable[[NodeConfigStatus], Awaitable[None]]
 
 
@@ -216,7 +217,7 @@ class NodeAgent:
         loop = asyncio.get_running_loop()
         reported: NodeConfigStatus | None = None
         applied: NodeConfigSpec | None = None
-        anew_due = self._clock()
+        anew_due, took_s = self._clock(), 0.0
         told = asyncio.Event()  # egress has something to say, and nothing is to be applied
         egress = EgressKeeper(self._options, self._pods, self._clock, told.set)
         balancing = Balancing(self._reconciler.balancer, wake.set, self._clock)
@@ -235,14 +236,17 @@ class NodeAgent:
                 if latest and (wake.is_set() or not told.is_set()):
                     event = latest[0] is applied and wake.is_set()
                     if event:
-                        await asyncio.sleep(self._options.settle_s)  # events come in bursts
+                        # Events come in bursts, and a storm of them gets a share of the CPU and no more.
+                        await asyncio.sleep(max(self._options.settle_s, min(MAX_SETTLE_S, took_s)))
                     if not event or latest[0] is not applied or self._clock() >= anew_due:
                         anew_due = self._clock() + self._options.resync_s
                         work.sight.forget()
                     wake.clear()
                     applied = latest[0]
                     await egress.prepare(applied)
+                    began = self._clock()
                     await loop.run_in_executor(work.pool, self.apply, applied, work.sight)
+                    took_s = self._clock() - began
                     if self._lock.held and not self._broken:
                         for each in logs:
                             each.follow()

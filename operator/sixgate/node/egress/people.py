@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 0.02  # events come in bursts
+SETTLE_S = 0.02  # events come in bursts; looks that take longer wait longer, so that they leave the CPU to others
+MAX_SETTLE_S = 0.05
 UNBOUND_S = 0.1  # between looks while a pod's device is not found: an address inside a pod causes no event here
 RESYNC_S = 10.0
 
@@ -79,8 +80,10 @@ class People:
                     if follower.done():
                         follower.result()
                     before = self.selected, self._named
+                    began = time.monotonic()
                     look = loop.run_in_executor(self.pool, self._sync, mirror)
                     missing = await asyncio.shield(look)
+                    took_s = time.monotonic() - began
                     if (self.selected, self._named) != before:
                         changed()
                     with_timeout = UNBOUND_S if missing else RESYNC_S
@@ -88,7 +91,7 @@ class People:
                         # Not wait_for: on Python 3.11 it forgets a cancellation that comes together with the wake.
                         async with asyncio.timeout(with_timeout):
                             await self._wake.wait()
-                        await asyncio.sleep(SETTLE_S)
+                        await asyncio.sleep(max(SETTLE_S, min(MAX_SETTLE_S, took_s)))
                     except TimeoutError:
                         pass
                     self._wake.clear()
