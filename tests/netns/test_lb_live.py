@@ -111,6 +111,16 @@ def test_one_arm_of_veth_is_accelerated_as_far_as_its_other_end_takes_frames(
     assert (2 * slow < done) if polls else (slow >= done)
 
 
+def test_a_device_without_native_xdp_is_told(site: Site) -> None:
+    """The loopback device has none: XDP is generic there, and the object says so."""
+    site.put(acceleration="Native", devices=["lo", site.net.lab.device("up")])
+    (item,) = json.loads((site.sixgate.state_dir / "status.json").read_text())["status"]["objects"]
+    assert item["state"] == "Programmed"
+    assert item["message"].startswith("lo should run XDP natively, but its driver has no XDP: ")
+    assert item["message"].count("natively") == 1
+    assert site.net.everyone() == set(BACKENDS)
+
+
 def open_line(site: Site, family: int = 4) -> subprocess.Popen[str]:
     """A connection that stays: bash's own, which says each line of its input and what came back."""
     each = 'echo "$line" >&3; read -r -t 3 said <&3; echo "$said"'
@@ -179,7 +189,8 @@ def test_what_happens_when_no_backend_answers(site: Site, policy: str) -> None:
     site.put(healthCheck={**CHECK, "path": "/nothing", "statusCodes": [404], "whenAllFail": policy})
     site.wait(lambda: site.report()["quarantined"] == 3, "not all are quarantined")
     assert not site.sixgate.status()["ready"]
-    assert "No backend answers" in site.report()["message"]
+    assert site.report()["message"].startswith("No backend answers its health checks; ")
+    assert site.report()["message"].endswith("found: /nothing gave status 200, expected 404.")
     told = site.net.everyone() if policy == "Open" else set(site.net.answers(6))
     assert told == (set(BACKENDS) if policy == "Open" else {""})
 

@@ -40,6 +40,7 @@ def report(spec: NodeConfigSpec, want: Desired, have: Observed, failures: tuple[
     for failure in failures:
         for owner in failure.action.owners or ("",):
             (bad if failure.degrades else soft).append((owner_ref(owner), "KernelRefused", failure.message))
+    soft += _generic(want, have)
     owners = sorted({owner_ref(owner) for owner in _owners(spec)})
     items = tuple(_item(ref, bad, soft) for ref in owners)
     unowned = [message for ref, _, message in bad if ref not in owners]
@@ -53,6 +54,16 @@ def report(spec: NodeConfigSpec, want: Desired, have: Observed, failures: tuple[
         big_tcp=sizes_report(want, have)[:MAX_SIZED],
         kernel={"release": have.kernel.release, "tcx": have.kernel.tcx},
     )
+
+
+def _generic(want: Desired, have: Observed) -> Iterator[tuple[Ref, str, str]]:
+    """Devices whose drivers have no XDP, where it was required: it works, and is no acceleration."""
+    for item in want.hooks:
+        device = item.hook.device
+        if item.hook.hook == "xdp" and device in have.devices and mechanism_on(have, device, "xdp") == "xdp-generic":
+            text = f"{device} should run XDP natively, but its driver has no XDP: the program runs there in generic "
+            for owner in item.owners:
+                yield owner_ref(owner), "KernelRefused", f"{text}mode, behind the driver, which is no faster than tc."
 
 
 def sizes_report(want: Desired, have: Observed) -> tuple[BigTcpReport, ...]:

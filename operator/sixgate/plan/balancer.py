@@ -45,6 +45,7 @@ ROOMY = (
     "sg_lb_limit",
     "sg_lb_pending",
     "sg_lb_quic",
+    "sg_lb_recent",
     "sg_lb_stats",
     "sg_lb_table",
     "sg_lb_vip",

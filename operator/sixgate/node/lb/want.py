@@ -74,8 +74,15 @@ def report_of(item: Balancer, health: Health, leaving: frozenset[bytes], announc
         draining=len(rows) - len(quarantined),
         not_active=tuple(rows[:MAX_REPORTED]),
         announced=announced,
-        message=use.fallback or _sentence(quarantined, len(item.backends)),
+        message=_fallen(use.fallback, quarantined) or _sentence(quarantined, len(item.backends)),
     )
+
+
+def _fallen(fallback: str, quarantined: list[BackendReport]) -> str:
+    """What is done, and what the first one's check found."""
+    if not fallback or not quarantined:
+        return fallback
+    return f"{fallback} The check of {quarantined[0].address} found: {quarantined[0].message}."
 
 
 def _sentence(quarantined: list[BackendReport], backends: int) -> str:
