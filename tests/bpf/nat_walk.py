@@ -204,10 +204,10 @@ class Walk:
         table = self.lab.map("sg_st_port")
         for key, _ in self.blocks:
             value = bytearray(table.get_raw(key) or b"")
-            resting = struct.unpack_from("=Q", value, 8)[0]
-            if not resting:
+            resting, _, empty = struct.unpack_from("=QII", value, 8)
+            if not resting and not empty:
                 continue
-            struct.pack_into("=I", value, 16, 0)
+            struct.pack_into("=II", value, 16, 0, 0)  # rest_next, and what was known of this second
             for bit in range(64):
                 if resting >> bit & 1:
                     since = struct.unpack_from("=I", value, 24 + 4 * bit)[0]
