@@ -58,6 +58,8 @@ class Standby:
         self._talking[peer] = writer
         try:
             await self._listen(reader, writer, peer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            log.info("%s copies nothing more for now: %s.", peer, error or type(error).__name__)
         finally:
             if self._talking.get(peer) is writer:
                 del self._talking[peer]
