@@ -45,11 +45,11 @@ ROOMY = (
     "sg_lb_limit",
     "sg_lb_pending",
     "sg_lb_quic",
-    "sg_lb_recent",
     "sg_lb_stats",
     "sg_lb_table",
     "sg_lb_vip",
 )
+ROOMY_XDP = ("sg_lb_recent",)  # that sg_xdp alone has: a node without it has nothing to set up
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,12 @@ def with_lb_maps(made: NodePlan) -> NodePlan:
         maps = tuple(MapPlan(name, 0, True) for name in TRACKED)
     else:
         maps = tuple(MapPlan(name, 1, False) for name in ROOMY)
+    xdp = () if made.balancers else tuple(MapPlan(name, 1, False) for name in ROOMY_XDP)
     objects = tuple(
-        replace(item, maps=(*item.maps, *maps)) if item.name in BALANCING else item for item in made.objects
+        replace(item, maps=(*item.maps, *maps, *(xdp if item.name == "sg_xdp" else ())))
+        if item.name in BALANCING
+        else item
+        for item in made.objects
     )
     return replace(made, objects=objects)
 
