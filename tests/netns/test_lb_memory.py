@@ -51,7 +51,7 @@ def memlock(site: Site) -> int:
 def test_maps_grow_with_the_first_balancer_and_shrink_after_the_last(site: Site) -> None:
     (site.manifests / "gw.json").write_text(json.dumps(GATEWAY))
     site.sixgate.start()
-    site.sixgate.wait_ready()
+    site.revision = site.sixgate.wait_ready()
     assert set(entries(site).values()) == {1}
     small = memlock(site)
     site.put()
@@ -72,7 +72,7 @@ def test_maps_grow_with_the_first_balancer_and_shrink_after_the_last(site: Site)
             line.wait()
     (site.manifests / "web.json").unlink()
     site.wait(lambda: set(entries(site).values()) == {1}, "the maps do not shrink")
-    site.wait(lambda: bool(site.sixgate.status().get("ready")), "it is not ready")
+    site.revision = site.sixgate.wait_ready(revision_not=site.revision)
     assert json.loads(site.sixgate.command(["lb", "list", "-o", "json"]).stdout) == []
     assert site.net.ask(timeout_s=1) == ""
     site.put()
