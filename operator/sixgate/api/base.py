@@ -223,7 +223,10 @@ DevicePattern = Annotated[
 
 Acceleration = Annotated[
     Literal["Disabled", "BestEffort", "Native"],
-    Field(description="XDP in front of tc: Native reports a device that refuses it as Degraded, BestEffort does not."),
+    Field(
+        description="XDP in front of tc. With Native, a device that refuses it makes the object Degraded; one whose "
+        "driver has none runs it in generic mode, which status says; BestEffort leaves such devices to tc."
+    ),
 ]
 
 StrictBool = Annotated[bool, Field(strict=True)]

@@ -127,12 +127,19 @@ class Effects:
         log.info("Hands %s of %s over to %s.", " and ".join(known.addresses), known.policy.name, effect.to)
         # The connections first, then the pair, then what was made meanwhile: nobody meets a gateway that knows nothing.
         await self._give(number, effect.to)
+        if effect.to not in self.known.gateways:
+            self.owners.stays(number)
+            return
         self.owners.grant(number, self.clock())
         self.heart.beat(self.known.peers())
 
     async def _give(self, number: int, to: str) -> None:
+        address = self.known.gateways.get(to)
+        if address is None:
+            log.warning("Connections of pair %d stay here: %s is no gateway any more.", number, to)
+            return
         try:
-            count, taken = await self.handover.give(number, self.known.gateways[to])
+            count, taken = await self.handover.give(number, address)
         except (OSError, BpfError, TimeoutError, EOFError) as error:
             log.warning("Connections of pair %d did not get to %s: %s.", number, to, error or type(error).__name__)
             return

@@ -189,7 +189,7 @@ class Owners:
             state.granted_at = now
 
     def stays(self, pair: int) -> None:
-        """The pair could not be handed over."""
+        """The gateway that the pair was to go to is none any more."""
         state = self._pairs.get(pair)
         if state is not None:
             state.moving, state.granted_at = False, -1.0
