@@ -12,6 +12,7 @@ import pytest
 from sixgate.errors import ApplyError
 from sixgate.node.bpf import info
 from sixgate.node.observe import open_raw
+from sixgate.node.sight import Sight
 from tests.netns.conftest import Node, libc
 from tests.netns.node_state import counting, forwarding, inner, programs_on, state, table
 
@@ -187,3 +188,16 @@ def test_a_failed_action_is_retried_with_backoff_and_holds_up_nothing_else(node:
     now[0] += 1.1
     agent.apply(node.spec())
     assert len(refused) == tries
+
+
+def test_a_pin_that_went_is_seen_by_a_look_for_another_cause(node: Node) -> None:
+    """Its program went with it, whatever the last look had seen on that hook."""
+    agent, spec = node.agent(), node.spec()
+    with Sight(node.root) as sight:
+        agent.apply(spec, sight)
+        (pin,) = (node.root / "links").iterdir()
+        pin.unlink()
+        assert not programs_on(node)
+        assert agent.apply(spec, sight).ready
+    assert pin.exists()
+    assert len(programs_on(node)) == 1

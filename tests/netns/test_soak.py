@@ -21,6 +21,6 @@ def test_rounds_of_changes_and_disturbances_leave_nothing_behind() -> None:
             stamp.send(running.lab, CLIENT.role, CLIENT.address, SERVER.seen_from(6), count=PACKETS)
             tally = receiver.result()
     assert (after.pins, after.files, after.threads) == (before.pins, before.files, before.threads)
-    assert after.descriptors <= before.descriptors + 1  # one may just be reading
+    assert after.descriptors <= before.descriptors
     assert len(running.repairs) == 3 * (ROUNDS + 1)
     assert (tally.received + tally.missed_by_receiver, tally.untranslated) == (PACKETS, 0)

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 8
 MAX_TOLD = 3  # addresses of one object that are not announced
+_OCCUPIED_S = (0.25, 1.0, 2.0, 5.0, 10.0)
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
@@ -78,6 +79,8 @@ class Reconciler:
         self._nat = NatWatch(options.bpffs, clock)
         self.glance = Glance(options.bpffs)
         self._troubles: Mapping[str, str] = {}
+        self._occupied = 0  # looks in a row that found a hook in other hands
+        self._again = 0.0
 
     def announced(self, held: frozenset[str], troubles: Mapping[str, str]) -> None:
         """Addresses that this node announces, and why it does not announce others."""
@@ -85,8 +88,11 @@ class Reconciler:
         self._troubles = troubles
 
     def next_retry_s(self) -> float | None:
-        """Seconds until a failed action is due again or a drain is over; None where there is neither."""
+        """Seconds until a failed action is due again, a drain is over or an occupied hook should be looked at once
+        more; None where there is nothing of it."""
         due = [retry.due - self._clock() for retry in self._retries.values()]
+        if self._occupied:
+            due.append(self._again - self._clock())
         drained = self.balancer.due_s()
         return min(due if drained is None else [*due, drained], default=None)
 
@@ -238,8 +244,16 @@ class Reconciler:
             problems=(*want.problems, *self.balancer.faults(), *self._unannounced(spec)),
             notes=(*want.notes, *self.balancer.notes()),
         )
+        self._look_again(want)
         made = report(spec, want, have, tuple(failures))
         return made.model_copy(update={"balancers": self.balancer.reports()})
+
+    def _look_again(self, want: Desired) -> None:
+        """A program leaves its hook some time after the pin of its link, when the kernel comes to it, and of that no
+        event tells: what looks occupied may be free in a moment."""
+        occupied = any(found.reason == "HookOccupied" for found in (*want.problems, *want.notes))
+        self._again = self._clock() + _OCCUPIED_S[min(self._occupied, len(_OCCUPIED_S) - 1)]
+        self._occupied = self._occupied + 1 if occupied else 0
 
     def _unannounced(self, spec: NodeConfigSpec) -> Iterator[Problem]:
         for item in spec.announcements:

@@ -51,6 +51,13 @@ class Pins(Generic[_T]):
         """What a known pin leads to now."""
         self._known[name] = (self._known[name][0], found)
 
+    def has_lost(self) -> bool:
+        """Whether a pin that was read is gone."""
+        try:
+            return not self._known.keys() <= set(os.listdir(self.directory))
+        except FileNotFoundError:
+            return bool(self._known)
+
     def is_outdated(self) -> bool:
         """Whether a pin that was read leads to something else by now."""
         for name, (_, found) in self._known.items():
@@ -138,6 +145,8 @@ class Sight:
 
     def look(self) -> None:
         """Devices, addresses and routes as they are now."""
+        # With a pin that somebody removed its program went off its hook, and of XDP, too, no event tells.
+        self._anew = self._anew or self._links.has_lost()
         if self._anew:
             self._tcx.clear()
             for pins in (*self._maps, self._inner):
