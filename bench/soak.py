@@ -124,8 +124,9 @@ class Soak:
 
     def hooked(self, name: str) -> bool:
         """Whether a program of ours is at the tc ingress of a device of the gateway's."""
-        device = self.lab.device(name)
+        return self._runs(self.lab.device(name))
 
+    def _runs(self, device: str) -> bool:
         def query() -> bool:
             with contextlib.suppress(OSError, BpfError):
                 return bool(info.query_tcx(socket.if_nametoindex(device), "tc-ingress")[0])
@@ -135,7 +136,7 @@ class Soak:
 
     def _pin(self) -> Path:
         device = self.lab.device(SPARE)
-        return next(pin for pin in self.links() if pin.name.startswith(f"{device}:"))
+        return self.gateway.bpffs / names.LINKS / names.join(device, "tc-ingress")
 
     def detach(self) -> Callable[[], bool]:
         pin = self._pin()
@@ -151,8 +152,8 @@ class Soak:
     def cut(self) -> Callable[[], bool]:
         """The slow device goes, and with it all that hangs on it."""
         self.lab.ip(topology.GATEWAY, "link del sg-slow0")
-        links = ("ip", "-n", self.lab.netns(topology.GATEWAY), "link", "show", "sg-slow1")
-        return lambda: subprocess.run(links, capture_output=True, check=False).returncode == 0
+        pin = self.gateway.bpffs / names.LINKS / names.join("sg-slow1", "tc-ingress")
+        return lambda: self._runs("sg-slow1") and pin.exists()
 
     def _descriptors(self) -> int:
         """A look at the node has some of its own open: the least of several counts are those that stay."""
