@@ -195,7 +195,6 @@ class NodeAgent:
         while True:
             await asyncio.sleep(self._reconciler.glance.pause_s)
             if await loop.run_in_executor(work.pool, self._reconciler.glance.changed):
-                work.sight.forget()
                 wake.set()
 
     @staticmethod

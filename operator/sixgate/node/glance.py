@@ -44,12 +44,14 @@ class Glance:
         self._seen, self._sight = tuple(self._directories()), sight
 
     def changed(self) -> bool:
-        """Whether anything differs from what was remembered; False where nothing was."""
+        """Whether anything differs from what was remembered; then the sight's next look is at everything."""
         if self._sight is None:
             return False
         began = time.thread_time()
         differs = tuple(self._directories()) != self._seen or self._sight.is_outdated()
         self._took_s = time.thread_time() - began
+        if differs:
+            self._sight.forget()
         return differs
 
     def _directories(self) -> Iterator[object]:
