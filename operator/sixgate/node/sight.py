@@ -90,27 +90,15 @@ class Pins(Generic[_T]):
 
 
 def _map_info(path: Path) -> info.MapInfo:
-    fd = info.open_pin(path, "map")
-    try:
-        return info.map_info(fd)
-    finally:
-        os.close(fd)
+    return info.ask_pin(path, "map", info.map_info)
 
 
 def _program_info(path: Path) -> info.ProgInfo:
-    fd = info.open_pin(path, "program")
-    try:
-        return info.prog_info(fd)
-    finally:
-        os.close(fd)
+    return info.ask_pin(path, "program", info.prog_info)
 
 
 def _link_info(path: Path) -> info.LinkInfo:
-    fd = info.open_pin(path, "link")
-    try:
-        return info.link_info(fd)
-    finally:
-        os.close(fd)
+    return info.ask_pin(path, "link", info.link_info)
 
 
 def _map_pin(pin: str, found: info.MapInfo) -> MapPin:

@@ -9,11 +9,15 @@ from ctypes import Structure, c_char, c_uint8, c_uint32, c_uint64
 from dataclasses import dataclass
 from enum import IntEnum
 from socket import if_indextoname
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sixgate.errors import BpfError
 from sixgate.node.bpf.lib import XdpQueryOpts, bpf_syscall, check, failure, libbpf
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
 Hook = Literal["tc-ingress", "tc-egress", "xdp"]
 
 
@@ -298,6 +302,15 @@ def open_pin(path: str | os.PathLike[str], kind: Literal["map", "program", "link
         os.close(fd)
         raise BpfError(f"{os.fspath(path)} holds a {found}, where a {kind} is expected.", errno.EINVAL)
     return fd
+
+
+def ask_pin(path: str | os.PathLike[str], kind: Literal["map", "program", "link"], ask: Callable[[int], _T]) -> _T:
+    """What `ask`, which takes a descriptor, says of what is pinned at `path`; errors as `open_pin`."""
+    fd = open_pin(path, kind)
+    try:
+        return ask(fd)
+    finally:
+        os.close(fd)
 
 
 def _kind_of(fd: int) -> str:

@@ -33,14 +33,14 @@ class UnfitError(Exception):
 
 class Draft:
     """One step's changes, computed against `mirror`: balancers are asked for one by one, what has to be written for
-    them gathers in `todo`. `now` is CLOCK_MONOTONIC in nanoseconds."""
+    them gathers in `change`. `now` is CLOCK_MONOTONIC in nanoseconds."""
 
     def __init__(self, mirror: Mirror, builder: Callable[[], Maglev], env: Env, health: Health, now: int) -> None:
         self._mirror, self._builder, self._env, self._health, self._now = mirror, builder, env, health, now
-        self.todo = Change()
+        self.change = Change()
 
     def next(self, item: Balancer) -> State:
-        """`item` as it is to be; what is to be written for it is put into `todo`. OutOfNumbersError, UnfitError or
+        """`item` as it is to be; what is to be written for it is put into `change`. OutOfNumbersError, UnfitError or
         BpfError where it cannot be."""
         old = self._mirror.states.get(item.name)
         expired = old is not None and not old.table.steady() and not old.table.draining(self._now)
@@ -64,12 +64,12 @@ class Draft:
             flags |= layout.ENDED if item.mode == "NAT" and number not in table.used() else 0
             value = self._backend(item, address, number, flags)
             if self._mirror.backends.get(number) != value:
-                self.todo.backends[number] = value
+                self.change.backends[number] = value
         self._leave(key, old, wanted)
         if expired:
             self._mirror.drained.add(key)
         if old is None or table is not old.table:
-            self.todo.tables.append((key, table))
+            self.change.tables.append((key, table))
         stats = {}
         for vip in item.vips:
             address = layout.mapped(vip.address)
@@ -94,7 +94,7 @@ class Draft:
             known = self._mirror.backends.get(number) if number is not None else None
             if number is not None and known is not None and not known.flags & layout.NO_NEW:
                 version = (known.version + 1) & _MASK32 or 1
-                self.todo.backends[number] = replace(known, flags=known.flags | layout.NO_NEW, version=version)
+                self.change.backends[number] = replace(known, flags=known.flags | layout.NO_NEW, version=version)
 
     def _services_of(self, item: Balancer) -> dict[bytes, int]:
         """Numbers of its addresses among the services of the stateful engine, which their table says first."""

@@ -144,7 +144,7 @@ class Engine:
             if item.name not in nexts and item.name in self._mirror.states:
                 nexts[item.name] = self._mirror.states[item.name]
         rows = rows_of(nexts)
-        self._mirror.write(store, draft.todo, rows)
+        self._mirror.write(store, draft.change, rows)
         self._mirror.delete(store, rows, nexts, gone)
         self._mirror.states = nexts
         self.problems = tuple(problems)

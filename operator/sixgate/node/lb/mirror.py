@@ -112,17 +112,19 @@ class Mirror:
                 if state is not None and spare.get(address) and (state.key, address) not in self.ids.given:
                     self.ids.adopt((state.key, address), spare[address].pop(0))
 
-    def write(self, store: Store, todo: Change, rows: dict[str, Rows]) -> None:
+    def write(self, store: Store, change: Change, rows: dict[str, Rows]) -> None:
         """What is new, each after what it refers to."""
-        store.write("sg_lb_backend", [(layout.U32.pack(n), value.pack()) for n, value in sorted(todo.backends.items())])
-        self.backends.update(todo.backends)
+        store.write(
+            "sg_lb_backend", [(layout.U32.pack(n), value.pack()) for n, value in sorted(change.backends.items())]
+        )
+        self.backends.update(change.backends)
         for name in _REFERRED_TO:
             self._upsert(store, name, rows[name])
-        store.swap(todo.tables)
+        store.swap(change.tables)
         for name in _REFERRING:
             self._upsert(store, name, rows[name])
-        if todo.tables or todo.backends:
-            log.info("Balancer: %d tables and %d backends written.", len(todo.tables), len(todo.backends))
+        if change.tables or change.backends:
+            log.info("Balancer: %d tables and %d backends written.", len(change.tables), len(change.backends))
 
     def _upsert(self, store: Store, name: str, rows: Rows) -> None:
         known = self.plain.setdefault(name, {})

@@ -44,9 +44,7 @@ def identify(root: Path) -> tuple[int, ...]:
         path = map_file(root, name)
         if path is None:
             return ()
-        fd = info.open_pin(path, "map")
-        with contextlib.closing(Map(fd, _raw(fd), name)) as opened:
-            found.append(opened.info.id)
+        found.append(info.ask_pin(path, "map", info.map_info).id)
     return tuple(found)
 
 
