@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from bench import harness
 from bench.egress_cost import CONNECTIONS_S, connections, servers
@@ -15,9 +14,6 @@ from bench.harness import Goal, Report, Row, progress
 from e2e.lab.egress import SERVER, SERVER4
 from e2e.lab.run import LabError
 from sixgate.node.egress.sessions import PORT
-
-if TYPE_CHECKING:
-    from e2e.lab.egress import EgressLab
 
 MANY = 1000
 OLD_S = 1.0  # a connection of this age is copied
@@ -36,31 +32,20 @@ def measure_takeover(report: Report, rounds: int) -> None:
     )
 
 
-def _resets(lab: EgressLab) -> int:
-    found = 0
-    for role in ("pay", SERVER):
-        lines = lab.lab.run(role, ["cat", "/proc/net/snmp"]).stdout.splitlines()
-        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
-        table = dict(zip(names, values, strict=True))
-        found += int(table["OutRsts"]) + int(table["EstabResets"])
-    return found
-
-
 def _survival(report: Report, transport: str) -> None:
     """The owner's cable is pulled while 1,000 connections talk."""
     with ready_lab(transport) as lab:
         progress(f"a gateway dies with {MANY} connections, {transport}")
-        owner = wait_copied(lab)
+        owner = lab.wait_copied()
         with Connections(lab, "pay", MANY) as talking:
             time.sleep(OLD_S)
-            before = _resets(lab)
+            before = lab.resets("pay", SERVER)
             talking.start()
             time.sleep(0.5)
-            lab.cut(owner)
-            lab.wait(lambda: lab.owner("n1") not in ("", owner), lambda: lab.tail("n1"), 10)
+            lab.cut_off(owner)
             time.sleep(5)
             talking.stop()
-            resets = _resets(lab) - before
+            resets = lab.resets("pay", SERVER) - before
     alive = (float(MANY - talking.broken),)
     report.rows.append(
         Row(f"{transport}, gateway dies: connections that go on, of 1,000", "", alive, goal=Goal("value", ">=", MANY))
@@ -70,21 +55,10 @@ def _survival(report: Report, transport: str) -> None:
     report.rows.append(Row(f"{transport}, gateway dies: longest stall", "s", stall, goal=Goal("value", "<=", 2)))
 
 
-def wait_copied(lab: EgressLab) -> str:
-    """The owner, once it says that another gateway has everything."""
-    owner = lab.wait_settled()
-
-    def whole() -> bool:
-        return any(row["here"] and row["standby"] and not row["uncopied"] for row in lab.reports(owner))
-
-    lab.wait(whole, lambda: f"nothing is copied: {lab.reports(owner)}\n{lab.tail(owner)}")
-    return owner
-
-
 def _wire(report: Report) -> None:
     """Bytes from gateway to gateway, for connections that are born and for such that are there."""
     with ready_lab() as lab:
-        owner = wait_copied(lab)
+        owner = lab.wait_copied()
         progress("bytes of copies on the wire")
         rules = lab.lab.workdir / "copies.nft"
         rules.write_text(
@@ -117,7 +91,7 @@ def _rate(report: Report, rounds: int) -> None:
             "alone": stack.enter_context(ready_lab(gateways=("g1",))),
             "kernel": stack.enter_context(baseline()),
         }
-        wait_copied(labs["copied"])
+        labs["copied"].wait_copied()
         for lab in labs.values():
             stack.enter_context(servers(lab))
         progress(f"connections with and without a standby: {rounds} rounds of {CONNECTIONS_S:g} s")

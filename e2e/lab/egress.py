@@ -322,6 +322,31 @@ class EgressLab:
         """Pulls the node's cable, or puts it back."""
         self.lab.ip(LAN, f"link set {self.lab.device(node)} {'up' if up else 'down'}")
 
+    def wait_copied(self) -> str:
+        """The owner, once it says that another gateway has copies of everything."""
+        owner = self.wait_settled()
+
+        def whole() -> bool:
+            return any(row["here"] and row["standby"] and not row["uncopied"] for row in self.reports(owner))
+
+        self.wait(whole, lambda: f"nothing is copied: {self.reports(owner)}\n{self.tail(owner)}")
+        return owner
+
+    def cut_off(self, owner: str) -> None:
+        """Pull the owner's cable and wait until another gateway has the address, as n1 sees it."""
+        self.cut(owner)
+        self.wait(lambda: self.owner("n1") not in ("", owner), lambda: f"nobody takes over\n{self.tail('n1')}", 10)
+
+    def resets(self, *roles: str) -> int:
+        """Resets that hosts have sent, and connections that were reset there."""
+        found = 0
+        for role in roles:
+            lines = self.lab.run(role, ["cat", "/proc/net/snmp"]).stdout.splitlines()
+            names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+            table = dict(zip(names, values, strict=True))
+            found += int(table["OutRsts"]) + int(table["EstabResets"])
+        return found
+
     def drops(self, node: str, reason: str) -> int:
         """Packets that a node has counted under one reason."""
         path = self._bpffs / node / "maps" / "sg_metrics"

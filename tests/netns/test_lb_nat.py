@@ -159,11 +159,10 @@ def udp_client(site: Site, family: int, port: int) -> socket.socket:
     return site.net.lab.call(CLIENT, make)
 
 
-@PAIRS
-def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: int, behind: int) -> None:
-    """A connected socket takes nothing from anybody else; an error names the packet as the client sent it."""
-    port = {"port": 53, "protocol": "UDP", "targetPort": 5353}
-    site.put(family, ports=[port], backends=[{"address": address("b1", behind)}], **NAT)
+def udp_answers_and_error(site: Site, client: socket.socket, behind: int) -> list[Any]:
+    """A small and a large datagram to b1, each answered, then one after b1's socket is closed, which is refused; whom
+    b1 took for the client."""
+    peers = []
 
     def serve() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if behind == 6 else socket.AF_INET, socket.SOCK_DGRAM)
@@ -171,18 +170,29 @@ def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: i
         made.bind((address("b1", behind), 5353))
         return made
 
+    with site.net.lab.call("b1", serve) as server:
+        for data in (b"question", bytes(4000)):
+            client.send(data)
+            got, peer = server.recvfrom(9000)
+            assert got == data
+            peers.append(peer)
+            server.sendto(got[::-1], peer)
+            assert client.recv(9000) == data[::-1]
+    client.send(b"anybody?")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(100)
+    return peers
+
+
+@PAIRS
+def test_udp_and_errors_come_back_from_the_virtual_address(site: Site, family: int, behind: int) -> None:
+    """A connected socket takes nothing from anybody else; an error names the packet as the client sent it."""
+    port = {"port": 53, "protocol": "UDP", "targetPort": 5353}
+    site.put(family, ports=[port], backends=[{"address": address("b1", behind)}], **NAT)
+
     with udp_client(site, family, 53) as client:
-        with site.net.lab.call("b1", serve) as server:
-            for data in (b"question", bytes(4000)):
-                client.send(data)
-                got, peer = server.recvfrom(9000)
-                assert got == data
-                assert peer[0] == address(BALANCER, behind)
-                server.sendto(got[::-1], peer)
-                assert client.recv(9000) == data[::-1]
-        client.send(b"anybody?")
-        with pytest.raises(ConnectionRefusedError):
-            client.recv(100)
+        peers = udp_answers_and_error(site, client, behind)
+    assert {peer[0] for peer in peers} == {address(BALANCER, behind)}
 
 
 def test_trace_says_what_becomes_of_a_packet(site: Site) -> None:
