@@ -52,7 +52,8 @@ class Stage:
     def _socket(self, host: NatHost, kind: socket.SocketKind, port: int, address: str) -> socket.socket:
         def make() -> socket.socket:
             made = socket.socket(socket.AF_INET6 if host.family == 6 else socket.AF_INET, kind)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without a port the kernel chooses one, and with this option it may choose one that another socket has.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
             made.bind((address or host.ip, port))
             made.settimeout(20)
             return made

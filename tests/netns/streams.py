@@ -118,7 +118,8 @@ def bind(lab: LabRun, host: Host, kind: socket.SocketKind, port: int = PORT) -> 
 
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET6 if host.family == 6 else socket.AF_INET, kind)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Without a port the kernel chooses one, and with this option it may choose one that another socket has.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
         made.bind((host.address, port))
         made.settimeout(STALL_SECONDS)
         return made
