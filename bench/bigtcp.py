@@ -9,7 +9,6 @@ met, 1 otherwise.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from bench.bigtcp_ways import measure_dsr, measure_egress
 from bench.harness import Goal, Report, Row, progress
 from bench.nat64_labs import CLIENT, plain_path, sixgate_path
 from e2e.lab import topology, traffic
-from e2e.lab.run import LabError, LabRun
+from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,35 +109,22 @@ def measure_scale(report: Report, rounds: int) -> None:
 def run(*, rounds: int = 7, seconds: float = 1.0, only: tuple[str, ...] = PARTS) -> Report:
     """All figures, or those of some parts; LabError where a lab cannot be made."""
     report = Report("BIG TCP")
-    if "paths" in only:
-        measure_paths(report, rounds, seconds)
-    if "gateway" in only:
-        measure_gateway(report, rounds, seconds)
-    if "egress" in only:
-        measure_egress(report, min(rounds, 5), seconds)
-    if "dsr" in only:
-        measure_dsr(report, min(rounds, 5), seconds)
-    if "latency" in only:
-        measure_latency(report, rounds, seconds)
-    if "scale" in only:
-        measure_scale(report, min(rounds, 3))
+    parts = {
+        "paths": partial(measure_paths, report, rounds, seconds),
+        "gateway": partial(measure_gateway, report, rounds, seconds),
+        "egress": partial(measure_egress, report, min(rounds, 5), seconds),
+        "dsr": partial(measure_dsr, report, min(rounds, 5), seconds),
+        "latency": partial(measure_latency, report, rounds, seconds),
+        "scale": partial(measure_scale, report, min(rounds, 3)),
+    }
+    harness.run_parts(parts, only)
     report.remarks.append(f"The policy: {POLICY['spec']['devices']}, pods {POLICY['spec']['pods']}.")
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Benchmark BIG TCP.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long one measurement takes")
-    harness.add_only(parser, PARTS)
-    args = parser.parse_args()
-    try:
-        report = run(rounds=args.rounds, seconds=args.seconds, only=args.only)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    parser = harness.command("Benchmark BIG TCP.", parts=PARTS, rounds=7, seconds=1.0)
+    return harness.main(parser, lambda args: run(rounds=args.rounds, seconds=args.seconds, only=args.only))
 
 
 if __name__ == "__main__":

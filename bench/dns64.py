@@ -8,7 +8,6 @@ exist. Load comes from dnsperf, single questions from this process.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -200,19 +199,13 @@ def _measure(rounds: int, times: int, forged: int, fuzzed: int) -> Report:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure DNS64.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--rounds", type=int, default=25, help="measurements of throughput, in turns")
+    parser = harness.command("Measure DNS64.", rounds=25)
     parser.add_argument("--times", type=int, default=15, help="how often each asks for every name")
     parser.add_argument("--forged", type=int, default=1_000_000, help="forged replies to send")
     parser.add_argument("--fuzzed", type=int, default=1_000_000, help="broken messages to send")
-    args = parser.parse_args()
-    try:
-        report = run(rounds=args.rounds, times=args.times, forged=args.forged, fuzzed=args.fuzzed)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    return harness.main(
+        parser, lambda args: run(rounds=args.rounds, times=args.times, forged=args.forged, fuzzed=args.fuzzed)
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ otherwise.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness
@@ -27,7 +25,6 @@ from bench.egress_lab import Connections, Stream, ready_lab
 from bench.egress_pods import NONE, measure_operator, measure_spoof
 from bench.egress_takeover import measure_takeover
 from bench.harness import Goal, Report, Row, progress
-from e2e.lab.run import LabError
 from sixgate.api.nodeconfig import EgressPair, EgressPods, EgressPolicy, LabelTerm
 from sixgate.node.egress.tables import Pod, contents
 
@@ -179,30 +176,21 @@ def run(  # noqa: PLR0917 - one argument per question
         "operator": partial(measure_operator, report),
         "quiet": partial(measure_quiet, report, quiet_seconds),
     }
-    for name in PARTS:
-        if name in only:
-            parts[name]()
+    harness.run_parts(parts, only)
     report.remarks.append("Nodes are namespaces of one machine; agents, traffic and load share its CPUs.")
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Benchmark of egress.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    harness.add_only(parser, PARTS)
+    parser = harness.command("Benchmark of egress.", parts=PARTS, rounds=9, seconds=1.0)
     parser.set_defaults(only=USUAL)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--pods", type=int, default=1000)
-    parser.add_argument("--quiet-seconds", type=float, default=1800.0)
-    args = parser.parse_args()
-    try:
-        report = run(args.only, args.rounds, args.seconds, args.trials, args.pods, args.quiet_seconds)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    parser.add_argument("--trials", type=int, default=20, help="how often a gateway is cut")
+    parser.add_argument("--pods", type=int, default=1000, help="how many are born")
+    parser.add_argument("--quiet-seconds", type=float, default=1800.0, help="length of the long run")
+    return harness.main(
+        parser,
+        lambda args: run(args.only, args.rounds, args.seconds, args.trials, args.pods, args.quiet_seconds),
+    )
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from e2e.lab.run import LabError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
 
 COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
@@ -196,6 +197,57 @@ def write_json(reports: Sequence[Report], path: Path) -> None:
     path.write_text(json.dumps([row for report in reports for row in report.as_json()], indent=1) + "\n")
 
 
+def command(
+    description: str, *, parts: Iterable[str] = (), rounds: int | None = None, seconds: float | None = None
+) -> argparse.ArgumentParser:
+    """The options that benchmarks share: --json, and --only, --rounds and --seconds where there is something to say."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    if known := tuple(parts):
+        add_only(parser, known)
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each kind")
+    if seconds is not None:
+        parser.add_argument("--seconds", type=float, default=seconds, help="length of one measurement")
+    return parser
+
+
+def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], Report]) -> int:
+    """A benchmark from its command line to its exit code."""
+    args = parser.parse_args()
+    return conclude(lambda: run(args), args.json)
+
+
+def conclude(run: Callable[[], Report], path: Path | None) -> int:
+    """Measures, and shows a table for people, rows for machines where `path` is given. 1 where a goal is missed or the
+    lab cannot be made."""
+    try:
+        report = run()
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    print_report(report)
+    if path:
+        write_json([report], path)
+    return 0 if report.met else 1
+
+
+def report_of(title: str, *measures: Callable[[Report], None]) -> Report:
+    """A report with what each of these adds to it."""
+    report = Report(title)
+    for measure in measures:
+        measure(report)
+    return report
+
+
+def run_parts(parts: Mapping[str, Callable[[], None]], only: Iterable[str]) -> None:
+    """Runs those parts of a benchmark that are asked for, in the benchmark's order."""
+    wanted = frozenset(only)
+    for name, measure in parts.items():
+        if name in wanted:
+            measure()
+
+
 def add_only(parser: argparse.ArgumentParser, parts: Iterable[str]) -> None:
     """The option `--only`, which gives a tuple of some of `parts`; a word that is none of them is refused."""
     known = tuple(parts)
@@ -209,11 +261,3 @@ def add_only(parser: argparse.ArgumentParser, parts: Iterable[str]) -> None:
 
     what = f"parts to run, separated by commas, of {','.join(known)}"
     parser.add_argument("--only", type=chosen, default=known, help=what)
-
-
-def finish(report: Report, path: Path | None) -> int:
-    """How a benchmark ends: a table for people, rows for machines where `path` is given; 1 where a goal is missed."""
-    print_report(report)
-    if path:
-        write_json([report], path)
-    return 0 if report.met else 1

@@ -8,7 +8,6 @@ Map time is what the kernel's maps take (building and swapping tables, entries, 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bench import harness
+from bench import apart, harness
 from bench.harness import Goal, Report, Row, progress
 from e2e.lab.run import LabError
 from sixgate.api.nodeconfig import NodeConfigSpec
@@ -175,17 +174,7 @@ def here() -> dict[str, Any]:
 def measure(report: Report) -> None:
     """Adds the rows of the control plane."""
     progress("control plane: cold tables, one change")
-    done = subprocess.run(
-        ["unshare", "--net", "--mount", sys.executable, "-m", "bench.lb_control", "--here"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'operator'}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise LabError(f"The control plane could not be measured: {done.stderr[-2000:]}")
-    made = json.loads(done.stdout.splitlines()[-1])
+    made = apart.ask("bench.lb_control", mount=True)
     for count, size in COLD:
         found = made[f"cold {count}"]
         name = f"{count:,} VIPs of {size:,} slots, cold"
@@ -197,17 +186,8 @@ def measure(report: Report) -> None:
 
 
 def main() -> int:
-    if "--here" in sys.argv[1:]:
-        print(json.dumps(here()))
-        return 0
-    report = Report("Control plane of the balancer")
-    try:
-        measure(report)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    harness.print_report(report)
-    return 0 if report.met else 1
+    title = "Control plane of the balancer"
+    return apart.main(harness.command(f"{title}."), lambda _: harness.report_of(title, measure), lambda _: here())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Packets go through the shipped XDP program by BPF_PROG_TEST_RUN, floods through 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -20,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import harness, lb_ns
+from bench import apart, harness, lb_ns
 from bench.harness import Goal, Report, Row, progress
 from sixgate.node.bpf import XdpContext, load_manifest
 from sixgate.node.maglev import Maglev
@@ -202,10 +201,7 @@ def measure_here() -> dict[str, list[float]]:
 def measure(report: Report) -> None:
     """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
     progress(f"balancer: Maglev, {len(REMOVALS)} removals, two floods of {FLOOD:,} SYNs")
-    command = ["unshare", "--net", sys.executable, "-m", "bench.lb_keep", "--here"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    got: dict[str, list[float]] = json.loads(done.stdout)
+    got: dict[str, list[float]] = apart.ask("bench.lb_keep")
     none = Goal("value", "==", 0)
 
     def row(metric: str, unit: str, name: str, goal: Goal | None, *, worst: bool = False) -> None:
@@ -230,13 +226,10 @@ def measure(report: Report) -> None:
 
 
 def main() -> int:
-    if "--here" in sys.argv:
-        json.dump(measure_here(), sys.stdout)
-        return 0
-    report = Report("XDP balancer, what it keeps")
-    measure(report)
-    harness.print_report(report)
-    return 0 if report.met else 1
+    title = "XDP balancer, what it keeps"
+    return apart.main(
+        harness.command(f"{title}."), lambda _: harness.report_of(title, measure), lambda _: measure_here()
+    )
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
 def measure(report: Report, rounds: int = 7) -> None:
     """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
     progress(f"XDP balancer, nanoseconds per packet: {rounds} rounds of {REPEAT:,} packets")
-    found = apart.ask("bench.lb_ns", rounds)
+    found = apart.ask_rounds("bench.lb_ns", rounds)
     for name, bound in GOALS.items():
         four, six = found[f"IPv4 in IPv4, {name}"], found[f"IPv6 in IPv6, {name}"]
         report.rows += [
@@ -243,4 +243,4 @@ def measure(report: Report, rounds: int = 7) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(apart.main("XDP balancer, nanoseconds per packet", 7, measure, measure_here))
+    sys.exit(apart.main_of_rounds("XDP balancer, nanoseconds per packet", 7, measure, measure_here))

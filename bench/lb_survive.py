@@ -8,7 +8,6 @@ third of the rate that is to be had. The process is the shipped one, `sixgate st
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import random
@@ -228,19 +227,15 @@ def measure(report: Report, packets: int = PACKETS, rate: int = RATE) -> None:
         raise LabError(f"The story did not come to its end: {told}")
 
 
+def run(packets: int, rate: int) -> Report:
+    return harness.report_of("Balancer under kill -9 and upgrade", lambda report: measure(report, packets, rate))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill and upgrade a balancer under traffic.")
+    parser = harness.command("Kill and upgrade a balancer under traffic.")
     parser.add_argument("--rate", type=int, default=RATE, help="packets per second")
     parser.add_argument("--packets", type=int, default=PACKETS, help="how many at least")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    args = parser.parse_args()
-    report = Report("Balancer under kill -9 and upgrade")
-    try:
-        measure(report, args.packets, args.rate)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    return harness.main(parser, lambda args: run(args.packets, args.rate))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ code is 0 when every goal is met, 1 otherwise.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness, nat_engine, nat_million
@@ -21,7 +19,7 @@ from bench.nat_labs import kernel_path, nat46_path, nat64_path
 from bench.nat_upgrade import kill_under_flows, upgrade_under_flows
 from bench.nat_ways import Ways
 from e2e.lab import traffic
-from e2e.lab.run import LabError, LabRun
+from e2e.lab.run import LabRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,39 +101,25 @@ def measure_upgrade(report: Report) -> None:
     ]
 
 
-def run(*, rounds: int = 5, seconds: float = 1.0, parts: tuple[str, ...] = PARTS) -> Report:
+def run(*, rounds: int = 5, seconds: float = 1.0, only: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Stateful NAT")
-    if "tcp" in parts:
-        measure_tcp(report, rounds, seconds)
-    if "packets" in parts:
-        measure_packets(report, rounds, seconds)
-    if "connections" in parts:
-        measure_connections(report, rounds, seconds)
-    if "restart" in parts:
-        measure_restart(report)
-    if "upgrade" in parts:
-        measure_upgrade(report)
-    if "million" in parts:
-        nat_million.measure(report, rounds, seconds)
-    if "engine" in parts:
-        nat_engine.measure(report)
+    parts = {
+        "tcp": partial(measure_tcp, report, rounds, seconds),
+        "packets": partial(measure_packets, report, rounds, seconds),
+        "connections": partial(measure_connections, report, rounds, seconds),
+        "restart": partial(measure_restart, report),
+        "upgrade": partial(measure_upgrade, report),
+        "million": partial(nat_million.measure, report, rounds, seconds),
+        "engine": partial(nat_engine.measure, report),
+    }
+    harness.run_parts(parts, only)
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the stateful gateway.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement")
-    harness.add_only(parser, PARTS)
-    args = parser.parse_args()
-    try:
-        report = run(rounds=args.rounds, seconds=args.seconds, parts=args.only)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    parser = harness.command("Measure the stateful gateway.", parts=PARTS, rounds=5, seconds=1.0)
+    return harness.main(parser, lambda args: run(rounds=args.rounds, seconds=args.seconds, only=args.only))
 
 
 if __name__ == "__main__":

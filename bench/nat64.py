@@ -8,7 +8,6 @@ code is 0 when every goal is met, 1 otherwise.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +19,7 @@ from bench.nat64_labs import plain_path, prepare_packets, sixgate_path, tayga_pa
 from bench.nat64_restart import KILLS, restart_under_traffic
 from e2e import conformance, rfc6052
 from e2e.lab import traffic
-from e2e.lab.run import LabError, LabRun
+from e2e.lab.run import LabRun
 
 PARTS = ("tcp", "packets", "nanoseconds", "restart", "vectors")
 MUST_GOAL = 50
@@ -121,36 +120,26 @@ def measure_vectors(report: Report, vectors: Path) -> None:
         report.remarks.append(f"{level} misses: {', '.join(misses) or 'none'}.")
 
 
-def run(vectors: Path, *, rounds: int = 7, seconds: float = 1.5, parts: tuple[str, ...] = PARTS) -> Report:
+def run(vectors: Path, *, rounds: int = 7, seconds: float = 1.5, only: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Stateless NAT46/64 gateway")
-    if "tcp" in parts:
-        measure_tcp(report, rounds, seconds)
-    if "packets" in parts:
-        measure_packets(report, rounds, seconds)
-    if "nanoseconds" in parts:
-        nat64_ns.measure(report)
-    if "restart" in parts:
-        measure_restart(report)
-    if "vectors" in parts:
-        measure_vectors(report, vectors)
+    parts = {
+        "tcp": partial(measure_tcp, report, rounds, seconds),
+        "packets": partial(measure_packets, report, rounds, seconds),
+        "nanoseconds": partial(nat64_ns.measure, report),
+        "restart": partial(measure_restart, report),
+        "vectors": partial(measure_vectors, report, vectors),
+    }
+    harness.run_parts(parts, only)
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the stateless gateway.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser = harness.command("Measure the stateless gateway.", parts=PARTS, rounds=7, seconds=1.5)
     parser.add_argument("--vectors", type=Path, default=conformance.DEFAULT_VECTORS, help="recorded RFC 7915 cases")
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each kind")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of one measurement")
-    harness.add_only(parser, PARTS)
-    args = parser.parse_args()
-    try:
-        report = run(args.vectors, rounds=args.rounds, seconds=args.seconds, parts=args.only)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    return harness.main(
+        parser, lambda args: run(args.vectors, rounds=args.rounds, seconds=args.seconds, only=args.only)
+    )
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
 def measure(report: Report, rounds: int = 9) -> None:
     """Adds the rows; measures in a child process with a network namespace of its own, which ends with it."""
     progress(f"XDP, nanoseconds per packet: {rounds} rounds of {REPEAT:,} packets")
-    found = apart.ask("bench.nat64_ns", rounds)
+    found = apart.ask_rounds("bench.nat64_ns", rounds)
     for way, samples in found.items():
         floor = tuple(samples["floor"])
         for arms, goal in (("one", GOAL), ("two", None)):
@@ -204,4 +204,4 @@ def measure(report: Report, rounds: int = 9) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(apart.main("XDP translator, nanoseconds per packet", 9, measure, measure_here))
+    sys.exit(apart.main_of_rounds("XDP translator, nanoseconds per packet", 9, measure, measure_here))

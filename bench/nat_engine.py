@@ -8,7 +8,6 @@ exit code is 0 when every goal is met, 1 otherwise.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import time
@@ -157,15 +156,15 @@ def measure(report: Report, packets: int = 10_000_000, sessions: int = 1_000_000
     measure_million(report, sessions)
 
 
+def run(packets: int, sessions: int) -> Report:
+    return harness.report_of("Stateful NAT: the engine", lambda report: measure(report, packets, sessions))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the engine of stateful NAT.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
+    parser = harness.command("Measure the engine of stateful NAT.")
     parser.add_argument("--packets", type=int, default=10_000_000, help="SYNs of the flood")
     parser.add_argument("--sessions", type=int, default=1_000_000, help="sessions of the large table")
-    args = parser.parse_args()
-    report = Report("Stateful NAT: the engine")
-    measure(report, args.packets, args.sessions)
-    return harness.finish(report, args.json)
+    return harness.main(parser, lambda args: run(args.packets, args.sessions))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ of 1,000 nodes in a real API server.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench import harness, nat64_ns
+from bench import apart, harness, nat64_ns
 from bench.harness import Goal, Report, Row, progress
 from bench.nat64_ns import ROOT
 from bench.nat_labs import gateway
@@ -105,10 +103,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, list[float]]]:
 
 def measure_cost(report: Report, rounds: int = 61) -> None:
     progress(f"observe, packets per second: {rounds} rounds of {nat64_ns.REPEAT:,} packets")
-    command = ["unshare", "--net", sys.executable, "-m", "bench.observe", "--here", "--rounds", str(rounds)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment)
-    for way, samples in json.loads(done.stdout).items():
+    for way, samples in apart.ask_rounds("bench.observe", rounds).items():
         per_s = {name: tuple(1e3 / ns for ns in values) for name, values in samples.items()}
         for name, goal, what in (
             ("again", None, "control: the build without it against itself"),
@@ -217,27 +212,18 @@ def measure_status(report: Report, rounds: int = 5, nodes: int = NODES) -> None:
     )
 
 
-def run(parts: tuple[str, ...] = PARTS) -> Report:
+def run(only: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Observability")
     measures = {"cost": measure_cost, "node": measure_node, "status": measure_status}
-    for part in parts:
-        measures[part](report)
+    harness.run_parts({name: partial(measure, report) for name, measure in measures.items()}, only)
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure what observability costs and how fast it answers.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    harness.add_only(parser, PARTS)
+    parser = harness.command("Measure what observability costs and how fast it answers.", parts=PARTS)
     parser.add_argument("--rounds", type=int, default=61, help=argparse.SUPPRESS)
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.here:
-        json.dump(measure_here(args.rounds), sys.stdout)
-        return 0
-    report = run(args.only)
-    return harness.finish(report, args.json)
+    return apart.main(parser, lambda args: run(args.only), lambda args: measure_here(args.rounds))
 
 
 if __name__ == "__main__":

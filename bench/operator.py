@@ -7,7 +7,6 @@ Nodes are Node objects without machines; the API server, etcd and the operator s
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import random
@@ -20,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -355,7 +355,7 @@ def measure_bad(report: Report, size: Size) -> None:
     report.remarks += crashes[:5]
 
 
-def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
+def run(size: Size = Size(), only: tuple[str, ...] = PARTS) -> Report:
     """All rows of this benchmark."""
     report = Report("Operator")
     measures = {
@@ -366,19 +366,14 @@ def run(size: Size = Size(), parts: tuple[str, ...] = PARTS) -> Report:
         "outage": measure_outage,
         "bad": measure_bad,
     }
-    for part in parts:
-        measures[part](report, size)
+    harness.run_parts({name: partial(measure, report, size) for name, measure in measures.items()}, only)
     return report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the operator against a real API server.")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    harness.add_only(parser, PARTS)
+    parser = harness.command("Measure the operator against a real API server.", parts=PARTS)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it works")
-    args = parser.parse_args()
-    report = run(QUICK if args.quick else Size(), args.only)
-    return harness.finish(report, args.json)
+    return harness.main(parser, lambda args: run(QUICK if args.quick else Size(), args.only))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ everything as it was at its beginning, the process and the kernel are counted. W
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -268,22 +267,13 @@ def growth(counts: list[Count]) -> Iterator[Row]:
 
 def run(minutes: float = 30.0) -> Report:
     """All rows of this benchmark."""
-    report = Report("A long time under changes and disturbances")
-    measure(report, minutes)
-    return report
+    return harness.report_of("A long time under changes and disturbances", lambda report: measure(report, minutes))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Change and disturb a gateway for a long time.")
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
-    parser.add_argument("--json", type=Path, help="write rows for machines to this file")
-    args = parser.parse_args()
-    try:
-        report = run(args.minutes)
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return harness.finish(report, args.json)
+    parser = harness.command("Change and disturb a gateway for a long time.")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long")
+    return harness.main(parser, lambda args: run(args.minutes))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ import argparse
 import importlib
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench import harness
 from bench.harness import Goal, Report, Row, cells, interleave, write_json
+from e2e.lab.run import LabError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,3 +102,26 @@ def test_chosen_parts_are_a_tuple_and_all_of_them_by_default() -> None:
     harness.add_only(parser, ("a", "b", "c"))
     assert parser.parse_args([]).only == ("a", "b", "c")
     assert parser.parse_args(["--only", "c,a"]).only == ("c", "a")
+
+
+@pytest.mark.parametrize(("goal", "code"), [(0, 0), (1, 1)], ids=["met", "missed"])
+def test_a_benchmark_ends_with_its_verdict_and_its_rows(tmp_path: Path, goal: float, code: int) -> None:
+    row = Row("m", "u", (0.0,), goal=Goal("value", "==", goal))
+    assert harness.conclude(lambda: Report("t", [row]), tmp_path / "rows.json") == code
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["met"] is not bool(code)
+
+
+def test_a_lab_that_cannot_be_made_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> Report:
+        raise LabError("The lab needs a thing.")
+
+    assert harness.conclude(run, tmp_path / "rows.json") == 1
+    assert capsys.readouterr().err == "The lab needs a thing.\n"
+    assert not (tmp_path / "rows.json").exists()
+
+
+def test_parts_run_in_their_own_order() -> None:
+    done: list[str] = []
+    parts = {name: partial(done.append, name) for name in "abc"}
+    harness.run_parts(parts, ("c", "a"))
+    assert done == ["a", "c"]
