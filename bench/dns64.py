@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import dns64_attack, harness
-from bench.dns64_lab import HEADERS_BYTES, PLAIN, STRANGER, SYNTHESISING, Client, Lab, dnsperf, enter_new_netns
+from bench.dns64_lab import HEADERS_BYTES, PLAIN, STRANGER, SYNTHESISING, Client, Lab, dnsperf, enter_lab
 from bench.harness import Goal, Report, Row, progress
 from e2e.lab.run import LabError
 
@@ -178,7 +178,7 @@ def run(*, rounds: int = 25, times: int = 15, forged: int = 1_000_000, fuzzed: i
 def _measure(rounds: int, times: int, forged: int, fuzzed: int) -> Report:
     report = Report("DNS64 against the same resolver without it")
     report.rows.append(conformance())
-    enter_new_netns()
+    enter_lab()
     with Lab() as lab:
         report.rows += throughput(lab, rounds, times)
         report.rows += latency(min(rounds, 9))

@@ -5,8 +5,6 @@ The namespace has no name: it goes with the last process in it.
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
 import re
 import shutil
@@ -14,14 +12,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2e.lab.netns import enter_new_netns
+from e2e.lab.resolvers import PoolThread
 from e2e.lab.run import LabError
 from sixgate.api.nat46gateway import NAT46Gateway
-from sixgate.dns64.pool import ResolverPool
 from sixgate.plan.dns64 import dns64_plan
 from sixgate.render.dns64 import CONFIGURATION, ResolverHost, render_resolver
 
@@ -30,18 +28,18 @@ if TYPE_CHECKING:
 
     from sixgate.dns64.process import ResolverStatus
 
-CLONE_NEWNET = 0x40000000
 UPSTREAM, SYNTHESISING, PLAIN, STRANGER = "fd00::1", "fd00::64", "fd00::53", "fd01::1"
 READY_S = 15.0
 HEADERS_BYTES = 48  # IPv6 and UDP
 OWNERS = {SYNTHESISING: "NAT46Gateway/dns64", PLAIN: "NAT46Gateway/plain"}
 
 
-def enter_new_netns() -> None:
+def enter_lab() -> None:
     """Moves this thread, and what it starts from now on, to a network namespace with nothing but loopback."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
-        raise LabError(f"a network namespace cannot be made: {os.strerror(ctypes.get_errno())}")
+    try:
+        enter_new_netns()
+    except OSError as error:
+        raise LabError(f"{error.strerror}.") from error
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for address in (UPSTREAM, SYNTHESISING, PLAIN, STRANGER):
         subprocess.run(["ip", "addr", "add", f"{address}/128", "dev", "lo", "nodad"], check=True)
@@ -54,10 +52,8 @@ class Lab:
         self.workdir = Path(tempfile.mkdtemp(prefix="sgb-dns64-"))
         self.workdir.chmod(0o755)  # the resolvers are another user
         self.upstream = subprocess.Popen([sys.executable, "-m", "bench.dns64_upstream", UPSTREAM])
-        self._loop = asyncio.new_event_loop()
-        self.pool = ResolverPool(self.workdir, lambda: None)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self._resolvers = PoolThread(self.workdir)
+        self.pool = self._resolvers.pool
         self.pool.want({OWNERS[address]: (name, self._files(address, name)) for address, name in _names()})
 
     def __enter__(self) -> Lab:
@@ -66,18 +62,10 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
+        self._resolvers.close()
         self.upstream.kill()
         self.upstream.wait()
         shutil.rmtree(self.workdir)
-
-    def _run(self) -> None:
-        self._task = self._loop.create_task(self.pool.run())
-        try:
-            self._loop.run_until_complete(self._task)
-        except asyncio.CancelledError:
-            self._loop.close()
 
     def _files(self, address: str, name: str) -> dict[str, str]:
         spec = {

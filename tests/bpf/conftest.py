@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from e2e.lab.netns import coming_back, enter_new_netns
 from sixgate.node.bpf import BpfObject, Manifest, is_bpffs, load_manifest, missing_permission
 from tests.bpf.harness import OBJECTS, ROOT
 from tests.bpf.nat_lab import NatLab
@@ -22,7 +22,6 @@ from tools.build_bpf import build_all, build_object
 SOURCES = Path(__file__).with_name("src")
 CACHE = ROOT / "build" / "tests" / "bpf"
 BPFFS = Path("/sys/fs/bpf")
-CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,17 +85,12 @@ class Pair:
 @pytest.fixture
 def private_net() -> Iterator[None]:
     """Moves this thread into a new network namespace, which goes when it comes back: nothing is named or left."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if libc.unshare(CLONE_NEWNET):
-        os.close(home)
-        pytest.skip(f"No network namespace can be made: {os.strerror(ctypes.get_errno())}.")
-    try:
+    with coming_back():
+        try:
+            enter_new_netns()
+        except OSError as error:
+            pytest.skip(f"{error.strerror}.")
         yield
-    finally:
-        back = libc.setns(home, CLONE_NEWNET)
-        os.close(home)
-        assert back == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sixgate.node.bpf import BpfObject, Map, Program, Resolve, SkbContext, XdpContext, load_manifest
 from sixgate.node.bpf.layouts import SgReason
+from tests.kept import Kept
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = ROOT / "build" / "bpf"
@@ -52,7 +51,7 @@ class Outcome:
         return {name: count.packets for name, count in self.counts.items()}
 
 
-class Loaded:
+class Loaded(Kept):
     """One object in the kernel, with one program to run packets through."""
 
     def __init__(
@@ -67,7 +66,7 @@ class Loaded:
     ) -> None:
         """Loads `name` of the manifest in `objects`; `program` may be left out where the object has one. BpfError."""
         self.resolve = resolve
-        self.stack = ExitStack()
+        super().__init__()
         with ExitStack() as undo:
             undo.callback(self.stack.close)
             data = load_manifest(objects).read(name)
@@ -116,17 +115,6 @@ class Loaded:
                 number = int.from_bytes(key, "little")
                 found[reason_name(number)] = Count(sum(numbers[0::2]), sum(numbers[1::2]))
         return found
-
-    def close(self) -> None:
-        self.stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _only_program(self) -> str:
         (name,) = self.object.programs

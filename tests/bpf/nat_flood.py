@@ -10,12 +10,11 @@ from __future__ import annotations
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sixgate.node.bpf import BpfObject, SkbContext
 from tests.bpf.harness import ROOT
 from tests.bpf.nat_lab import NatLab
+from tests.kept import Kept
 from tools import build_bpf
 
 SOURCE = ROOT / "bench" / "bpf" / "wrap_tc.bpf.c"
@@ -31,13 +30,13 @@ def compiled() -> Path:
     return path
 
 
-class Flood:
+class Flood(Kept):
     """The wrapper around one lab's program, for one IPv6 packet."""
 
     def __init__(self, lab: NatLab, packet: bytes, *, floor: bool = False) -> None:
         """`floor` calls a program that only changes the family, to know what the wrapper costs."""
         self.lab, self.packet = lab, packet
-        self.stack = ExitStack()
+        super().__init__()
         with ExitStack() as undo:
             undo.callback(self.stack.close)
             self.object = self.stack.enter_context(BpfObject.open(compiled()))
@@ -63,14 +62,3 @@ class Flood:
 
     def _run(self, packets: int) -> int:
         return self.program.test_run(self.packet, repeat=packets, context=SkbContext(ifindex=self.lab.v6)).duration_ns
-
-    def close(self) -> None:
-        self.stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

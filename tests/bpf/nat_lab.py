@@ -9,9 +9,6 @@ Checksums of what comes out are verified here, every time.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import random
 import socket
 import subprocess
@@ -20,16 +17,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from e2e.lab.netns import new_netns
 from sixgate.node.bpf import Map, SkbContext
 from sixgate.node.bpf.layouts import SgFeature, SgFlushField, SgGwFlag, SgStFlag, SgStHas
 from tests.bpf.frames import PREFIX, TCP, UDP, Out, read
 from tests.bpf.harness import Loaded
+from tests.kept import Kept
 
 CLOCK_MONOTONIC_COARSE = 6  # linux/time.h
-CLONE_NEWNET = 0x40000000
 BLOCKS = 1008  # of ports 1024 to 65535
 LIVES = (300, 60, 7440, 240, 66, 55, 120)  # of a SYN and of a fragment: no loaded machine shall outlive them
 DEVICES = """
@@ -104,7 +101,7 @@ class Service:
     backends: tuple[tuple[str, int], ...]
 
 
-class NatLab:
+class NatLab(Kept):
     """One gateway: tc program, tables, devices; all of it gone with `close`."""
 
     def __init__(
@@ -117,8 +114,8 @@ class NatLab:
         features: int = SgFeature.SG_F_NAT | SgFeature.SG_F_STATEFUL,
         mtu4: int = 1500,
     ) -> None:
-        self.stack = contextlib.ExitStack()
-        self._enter_namespace()
+        super().__init__()
+        self.stack.enter_context(new_netns())
         for line in DEVICES.strip().splitlines():
             family = ["-6"] if "2001:" in line and "route" in line else []
             subprocess.run(["ip", *family, *line.split()], check=True)
@@ -145,19 +142,6 @@ class NatLab:
         self.stateful = 0
         self.sent: list[tuple[int, int]] = []  # seconds before and after each packet
         self._configure(domains, services)
-
-    def _enter_namespace(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        if libc.unshare(CLONE_NEWNET):
-            os.close(home)
-            raise OSError(ctypes.get_errno(), "No network namespace can be made")
-
-        def leave() -> None:
-            libc.setns(home, CLONE_NEWNET)
-            os.close(home)
-
-        self.stack.callback(leave)
 
     def _configure(self, domains: tuple[Domain, ...], services: tuple[Service, ...]) -> None:
         base = half = pools = 0
@@ -341,17 +325,6 @@ class NatLab:
         machine is: the engine's clock moved between both ends of sending it, and is rounded up."""
         (began, ended) = (self.sent[0][0] if since_first else self.sent[-1][0]), self.sent[-1][1]
         return began <= int(self.session()["expires"]) - life - 1 <= ended
-
-    def close(self) -> None:
-        self.stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def seconds() -> int:

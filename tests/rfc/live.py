@@ -12,7 +12,6 @@ What the programs leave to the kernel is dropped by nftables and told by the cou
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import select
@@ -23,23 +22,23 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from e2e.lab.netns import inside, new_netns, open_netns
 from sixgate.node.bpf import BpfObject, Link, Map, load_manifest
 from sixgate.node.bpf.layouts import SgFeature, SgReason
+from tests.kept import Kept
 from tests.rfc.tables import Tables, tables
 from tests.rfc.verdict import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from tests.rfc.config import Node
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = Path(os.environ.get("SIXGATE_OBJECTS", ROOT / "build" / "bpf"))
 BPFFS = Path("/sys/fs/bpf")
-CLONE_NEWNET = 0x40000000
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 3, 0x0800, 0x86DD
 MAC = {"g6": "02:00:00:00:06:01", "h6": "02:00:00:00:06:02", "g4": "02:00:00:00:04:01", "h4": "02:00:00:00:04:02"}
@@ -61,16 +60,16 @@ SETTINGS = {
 }
 
 
-class LiveGateway:
+class LiveGateway(Kept):
     """One gateway of the shipped objects. Needs root, bpffs, tcx (Linux 6.6) and nft; raises OSError or BpfError."""
 
     def __init__(
         self, objects: Path = OBJECTS, *, xdp: bool = False, icmp_rate: int = 1_000_000, icmp_burst: int = 1_000_000
     ) -> None:
         """`xdp` attaches sg_xdp to both devices as well, in front of sg_tc."""
+        super().__init__()
         self.objects, self.xdp = objects, xdp
         self.icmp_rate, self.icmp_burst = icmp_rate, icmp_burst
-        self.stack = ExitStack()
         self.generation = 0
         self.node: Node | None = None
         self.mappings: list[bytes] = []
@@ -86,7 +85,7 @@ class LiveGateway:
         """Makes the gateway behave as `node`: a new generation of mappings, the table swapped, the old ones deleted."""
         self.generation += 1
         wanted = tables(node, self.generation)
-        with self._inside(self.gw_ns):
+        with inside(self.gw_ns):
             if self._set_mtus(node) and self.xdp:
                 time.sleep(MEMORY_S)
             for key in (0, *self.indices.values()):
@@ -132,34 +131,22 @@ class LiveGateway:
 
     def run_outside(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Runs a program where the far ends are."""
-        with self._inside(self.deaf_ns):
+        with inside(self.deaf_ns):
             return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    def close(self) -> None:
-        self.stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Building
 
     def _build(self) -> None:
-        self.home = self._keep_fd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         self.gw_ns, self.deaf_ns = self._new_namespace(), self._new_namespace()
-        with self._inside(self.deaf_ns):
+        with inside(self.deaf_ns):
             _write("ipv6/conf/default/disable_ipv6", "1")
-        with self._inside(self.gw_ns):
+        with inside(self.gw_ns):
             for key, value in SETTINGS.items():
                 _write(key, value)
             self._devices()
             self.indices = {name: socket.if_nametoindex(name) for name in ("g6", "g4", "sg-slow0", "sg-slow1")}
             self._load()
-        with self._inside(self.deaf_ns):
+        with inside(self.deaf_ns):
             self.sockets = {name: self._listen(name) for name in ("h6", "h4")}
 
     def _devices(self) -> None:
@@ -183,7 +170,7 @@ class LiveGateway:
             f"neigh replace {VIA4} lladdr {MAC['h4']} dev g4 nud permanent",
         ]
         self._ip(batch)
-        with self._inside(self.deaf_ns):
+        with inside(self.deaf_ns):
             self._ip(["link set h6 up", "link set h4 up"])
             if self.xdp:  # a veth takes redirected frames only where its other end polls
                 for name in ("h6", "h4"):
@@ -294,29 +281,12 @@ class LiveGateway:
 
     # Namespaces
 
-    def _keep_fd(self, fd: int) -> int:
-        self.stack.callback(os.close, fd)
-        return fd
-
     def _new_namespace(self) -> int:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, f"no network namespace can be made: {os.strerror(number)}")
-        try:
-            return self._keep_fd(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        finally:
-            _enter(self.home)
-
-    @contextlib.contextmanager
-    def _inside(self, namespace: int) -> Iterator[None]:
-        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(namespace)
-            yield
-        finally:
-            _enter(outside)
-            os.close(outside)
+        """A descriptor of a namespace without a name."""
+        with new_netns():
+            handle = open_netns()
+        self.stack.callback(os.close, handle)
+        return handle
 
     def _listen(self, device: str) -> socket.socket:
         raw = self.stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)))
@@ -336,12 +306,6 @@ def layer3_length(packet: bytes) -> int:
     if packet[0] >> 4 == 6 and len(packet) >= 40:
         return 40 + int.from_bytes(packet[4:6], "big")
     return len(packet)
-
-
-def _enter(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "entering a network namespace")
 
 
 def _run(command: list[str], text: str = "", pass_fds: tuple[int, ...] = ()) -> None:
