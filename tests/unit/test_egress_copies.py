@@ -1,4 +1,4 @@
-"""Copying connections to a standby: frames and bad ones, bounds, who gets copies, what a standby believes."""
+"""Copying connections to a standby: who gets copies, what a standby believes, and whom."""
 
 from __future__ import annotations
 
@@ -11,76 +11,22 @@ from typing import Any
 
 import pytest
 
-from sixgate.node.bpf import layouts
-from sixgate.node.egress import copylink
 from sixgate.node.egress.copies import SETTLE_S, SLACK_S, Copies
-from sixgate.node.egress.copylink import WINDOW_BYTES, Link, PairCopies
+from sixgate.node.egress.copylink import PairCopies
 from sixgate.node.egress.copytables import Copied, Put
 from sixgate.node.egress.copywire import (
     GREETING,
     HEAD,
     MAGIC,
     RECORD,
-    REPLY,
     Frame,
     Kind,
     Reply,
     Verdict,
-    by_object,
-    read_head,
-    read_reply,
-    renumbered,
 )
 from sixgate.node.egress.sessions import Handover, SessionTables
 from sixgate.node.egress.standby import Standby
-
-PAIR, OTHER = 7, 8
-_OBJ = layouts.SG_EG_SESSION.by_name["obj"].offset
-
-
-def record(obj: int, fill: int = 1) -> bytes:
-    data = bytearray((fill,)) * RECORD
-    data[_OBJ : _OBJ + 2] = obj.to_bytes(2, "little")
-    return bytes(data)
-
-
-# -- frames
-
-
-def test_a_frame_comes_back_as_it_was_packed() -> None:
-    frame = Frame(Kind.RECORDS, 0x3FFFFF, 5, 2**32 - 1, 6, 2048)
-    assert read_head(frame.pack()) == frame
-    reply = Reply(Verdict.STALE, 9, 1000, 3)
-    assert read_reply(reply.pack()) == reply
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        (0, 4, 1, PAIR, 1, 1),  # no kind
-        (99, 4, 1, PAIR, 1, 1),
-        (Kind.RECORDS, 5, 1, PAIR, 1, 1),  # no family
-        (Kind.RECORDS, 0, 1, PAIR, 1, 1),
-        (Kind.RECORDS, 4, 2049, PAIR, 1, 1),  # more than there is room for
-        (Kind.BEGIN, 4, 0, PAIR, 1, 1),
-        (Kind.END, 0, 1, PAIR, 1, 1),  # records where there are none
-    ],
-)
-def test_what_is_no_frame_is_none(fields: tuple[int, ...]) -> None:
-    assert read_head(HEAD.pack(*fields)) is None
-
-
-def test_a_reply_of_no_known_verdict_is_none() -> None:
-    assert read_reply(REPLY.pack(0, 77, 1, 1, 1)) is None
-
-
-def test_records_are_sorted_by_object_and_get_another_number() -> None:
-    mixed = record(300) + record(2, 5) + record(300, 9)
-    assert by_object(mixed) == {300: record(300) + record(300, 9), 2: record(2, 5)}
-    assert by_object(b"") == {}
-    assert by_object(record(4) * 3) == {4: record(4) * 3}
-    assert renumbered(record(300) + record(300, 9), 0x102) == record(0x102) + record(0x102, 9)
-
+from tests.unit.copies import PAIR, Clock, port_of, record
 
 # -- doubles of what is beside
 
@@ -259,14 +205,6 @@ class FakeLink:
         return [row[0] for row in self.sent if row[0] is not Kind.PING]
 
 
-@dataclass
-class Clock:
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> Copies:
     monkeypatch.setattr("sixgate.node.egress.copies.Link", FakeLink)
@@ -362,79 +300,7 @@ def test_the_report_says_why_nothing_would_survive(copies: Copies) -> None:
     assert copies.report(PAIR).why == "g2 has no copies: the connection failed."
 
 
-# -- a link, over loopback
-
-
-def port_of(server: asyncio.Server | None) -> int:
-    assert server is not None
-    return int(server.sockets[0].getsockname()[1])
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def test_what_is_not_acknowledged_is_bounded_and_acknowledgements_make_room() -> None:
-    async def body() -> None:
-        gate = asyncio.Event()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readexactly(GREETING.size)
-            writer.write(GREETING.pack(MAGIC, RECORD))
-            await gate.wait()
-            while True:
-                frame = read_head(await reader.readexactly(HEAD.size))
-                assert frame is not None
-                await reader.readexactly(frame.count * RECORD)
-                writer.write(Reply(Verdict.TAKEN, frame.sequence, 5, 1).pack())
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        clock = Clock()
-        link = Link("g2", "127.0.0.1", port_of(server), lambda: "", clock)
-        link.start()
-        await until(lambda: link.ready)
-        chunk, sent = record(1) * 2048, 0
-        while link.room:
-            link.send(Kind.RECORDS, PAIR, 1, 4, chunk)
-            sent += 1
-        assert sent * len(chunk) < WINDOW_BYTES + 2 * len(chunk)
-        assert not link.stuck(clock.now)
-        assert link.stuck(clock.now + 60)
-        link.mark(clock.now)
-        assert link.synced < 0
-        gate.set()
-        await until(lambda: link.room and link.synced == clock.now)
-        assert link.refused == sent
-        assert link.pairs[PAIR].sessions == 5
-        await link.close()
-        server.close()
-
-    asyncio.run(body())
-
-
-@pytest.mark.parametrize("answer", [b"", b"SGX9\x00\x00\x00\x00", GREETING.pack(MAGIC, RECORD + 8)])
-def test_a_gateway_of_another_version_gets_nothing_and_the_reason_is_told(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copylink, "AGAIN_S", 30.0)
-
-    async def body() -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readexactly(GREETING.size)
-            writer.write(answer)
-            writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        link = Link("g2", "127.0.0.1", port_of(server), lambda: "", Clock())
-        link.start()
-        await until(lambda: "another version" in link.why)
-        assert not link.ready
-        await link.close()
-        server.close()
-
-    asyncio.run(body())
+# -- who may speak at all, over loopback
 
 
 @pytest.mark.parametrize(
