@@ -79,7 +79,7 @@ class BalancerLab:
     def serve(self, role: str, port: int = PORT) -> None:
         """Starts the backend's server and waits until it listens."""
         self.servers[role] = self.lab.spawn(role, [sys.executable, str(SERVER), role, str(port)])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60  # beside any load
         while not self.lab.run(role, ["ss", "-Hltn", f"sport = :{port}"]).stdout.strip():
             if time.monotonic() > deadline:
                 raise LabError(f"The server of {role} does not listen on port {port}.")
@@ -90,8 +90,8 @@ class BalancerLab:
         self.servers[role].kill()
         self.servers[role].wait()
 
-    def ask(self, vip: str = VIP4, port: int = PORT, timeout_s: float = 2.0) -> str:
-        """The name of the backend that answers one HTTP request of curl; empty where none does."""
+    def ask(self, vip: str = VIP4, port: int = PORT, timeout_s: float = 20.0) -> str:
+        """The name of the backend that answers one HTTP request of curl; empty where none does in that time."""
         host = f"[{vip}]" if ":" in vip else vip
         words = ["curl", "-s", "--noproxy", "*", "--max-time", str(timeout_s), f"http://{host}:{port}/"]
         return self.lab.run(CLIENT, words, check=False).stdout.strip()
@@ -106,8 +106,9 @@ class BalancerLab:
                 break
         return told
 
-    def answers(self, count: int, vip: str = VIP4, port: int = PORT) -> list[str]:
-        """`count` requests, each a connection of its own."""
+    def answers(self, count: int, vip: str = VIP4, port: int = PORT, *, timeout_s: float = 20.0) -> list[str]:
+        """`count` requests, each a connection of its own; empty for one that nobody answers in that time."""
         host = f"[{vip}]" if ":" in vip else vip
-        script = f"for i in $(seq {count}); do curl -s --noproxy '*' --max-time 2 'http://{host}:{port}/' || echo; done"
-        return self.lab.run(CLIENT, ["sh", "-c", script], check=False, timeout=30 + 2 * count).stdout.split("\n")[:-1]
+        fetch = f"curl -s --noproxy '*' --max-time {timeout_s} 'http://{host}:{port}/' || echo"
+        words = ["sh", "-c", f"for i in $(seq {count}); do {fetch}; done"]
+        return self.lab.run(CLIENT, words, check=False, timeout=60 + timeout_s * count).stdout.split("\n")[:-1]

@@ -34,7 +34,7 @@ SERVER = "out"
 SERVER4, SERVER6 = "203.0.113.9", "2001:db8:f00d::9"
 SOURCE4, SOURCE6 = "198.51.100.77", "2001:db8:e::77"
 COVERED = ("203.0.113.0/24", "2001:db8:f00d::/48")
-READY_S = 30.0
+READY_S = 120.0  # beside any load
 GATEWAY_LABEL = {"sixgate.io/egress": "true"}
 
 

@@ -44,7 +44,9 @@ class LabRun:
     """Owner of everything that one lab makes; use as a context manager, from the main thread."""
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(2)
+        # Long enough that no two labs of a machine ever share it: by it the reaper knows whose processes it ends.
+        self.token = secrets.token_hex(6)
+        self._suffix = self.token[:4]  # of devices, whose names have 15 characters and a namespace of their own
         self._reaper: subprocess.Popen[str] | None = None
         self._previous_handlers: dict[int, object] = {}
         self._netns: dict[str, str] = {}
@@ -60,7 +62,7 @@ class LabRun:
         )
         try:
             self._announce("token", self.token)
-            self.workdir = Path(tempfile.gettempdir(), f"sixgate-lab-{self.token}-{secrets.token_hex(4)}")
+            self.workdir = Path(tempfile.gettempdir(), f"sixgate-lab-{self.token}")
             self._announce("dir", str(self.workdir))
             self.workdir.mkdir(mode=0o700)
         except BaseException:
@@ -108,6 +110,9 @@ class LabRun:
         for key in ("accept_dad", "accept_ra", "router_solicitations"):
             for scope in ("all", "default"):
                 self.sysctl(role, f"net/ipv6/conf/{scope}/{key}", "0")
+        # What the kernel limits it also counts for the whole machine: errors for one lab would be missing in another.
+        self.sysctl(role, "net/ipv4/icmp_ratemask", "0")
+        self.sysctl(role, "net/ipv6/icmp/ratemask", "\n")
         return name
 
     def netns(self, role: str) -> str:
@@ -119,7 +124,7 @@ class LabRun:
 
     def device(self, name: str) -> str:
         """The random name under which the lab makes the device `name`."""
-        return f"{name}-{self.token}"
+        return f"{name}-{self._suffix}"
 
     def add_veth(self, role: str, name: str, peer_role: str, peer_name: str, mtu: int = 1500) -> None:
         """Joins two namespaces; both ends are born inside them, so the machine's own namespace never sees them."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SIXGATE = ROOT / ".venv" / "bin" / "sixgate"
 NODE = "gw-1"
-READY_SECONDS = 30.0
+READY_SECONDS = 120.0  # beside any load
 
 
 class Sixgate:
@@ -60,7 +60,7 @@ class Sixgate:
         """Ends the process in an orderly way; the data plane stays."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

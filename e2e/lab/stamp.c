@@ -7,8 +7,8 @@
  * Both print one line of JSON. A packet carries a magic number and its own number, 16 bytes, behind a UDP header, so it is
  * 64 bytes of IPv6 or 44 of IPv4. The receiver reads whole frames, whatever the host's stack would make of them: a packet of
  * the wrong family left the gateway untranslated; a wrong checksum or length is a damaged one. It ends when all COUNT packets
- * have arrived, or IDLE_MS after the last one of them once the first has come, or at SIGTERM; SIGUSR1 starts the idle clock
- * even where nothing has come at all.
+ * have arrived, or at SIGTERM, or, once SIGUSR1 has said that all are sent, when none has come for IDLE_MS: how long a sender
+ * pauses on a busy machine says nothing.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -295,12 +295,15 @@ static int do_recv(char **a)
 	while (!stop && t.received - t.duplicated + t.untranslated + t.damaged < count) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 
-		if (armed && !last)
+		if (armed == 1) {
+			armed = 2;
 			last = now_ns();
-		if (last && now_ns() - last > idle_ns)
-			break;
-		if (poll(&p, 1, 20) <= 0)
+		}
+		if (poll(&p, 1, 20) <= 0) {
+			if (armed && now_ns() - last > idle_ns)
+				break; /* and nothing waits to be read */
 			continue;
+		}
 		for (i = 0; i < BATCH; i++)
 			msgs[i].msg_hdr = (struct msghdr){
 				.msg_iov = &iov[i], .msg_iovlen = 1, .msg_name = &from[i], .msg_namelen = sizeof(from[i])};

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HTTP_PORT = 8080
 IPERF_PORT = 5201
-START_SECONDS = 10.0
+START_SECONDS = 60.0  # beside any load
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def iperf(lab: LabRun, role: str, address: str, *, seconds: float, reverse: bool
 
 def ping(lab: LabRun, role: str, address: str, *, count: int = 5, size: int = 56, interval: float = 0.05) -> Ping:
     """ICMP echo requests of `size` payload bytes; packets that are too big are fragmented by nobody but the host."""
-    argv = ["ping", "-n", "-c", str(count), "-i", str(interval), "-s", str(size), "-W", "1", address]
+    argv = ["ping", "-n", "-c", str(count), "-i", str(interval), "-s", str(size), "-W", "5", address]
     text = lab.run(role, argv, check=False).stdout
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
     times = re.search(r"= [\d.]+/([\d.]+)/", text)
@@ -116,7 +116,7 @@ def ping(lab: LabRun, role: str, address: str, *, count: int = 5, size: int = 56
 
 def traceroute(lab: LabRun, role: str, address: str) -> tuple[str, ...]:
     """Addresses of the hops up to the destination, `*` for a hop that does not answer."""
-    argv = ["traceroute", "-n", "-q", "1", "-w", "1", "-m", "6", address]
+    argv = ["traceroute", "-n", "-q", "1", "-w", "5", "-m", "6", address]
     lines = lab.run(role, argv).stdout.splitlines()[1:]
     return tuple(line.split()[1] for line in lines if len(line.split()) > 1)
 

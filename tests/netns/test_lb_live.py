@@ -56,7 +56,9 @@ class Site:
                 **spec,
             },
         }
-        (self.manifests / f"{name}.json").write_text(json.dumps(document))
+        written = self.manifests / f".{name}.json"  # a look in between must not find half of it
+        written.write_text(json.dumps(document))
+        written.rename(self.manifests / f"{name}.json")
         if not self.sixgate.running():
             self.sixgate.start()
         if not wait:
@@ -88,7 +90,7 @@ def site() -> Iterator[Site]:
 def test_flows_are_spread_over_all_backends(site: Site, family: int) -> None:
     site.put(family)
     assert site.net.everyone(vip(family)) == set(BACKENDS)
-    assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W2", vip(family)]).returncode == 0
+    assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W20", vip(family)]).returncode == 0
 
 
 @VIPS
@@ -104,7 +106,7 @@ def test_one_arm_of_veth_is_accelerated_as_far_as_its_other_end_takes_frames(
     before = counters(site.sixgate)
     told = Counter(site.net.answers(40, vip(family)))
     assert set(told) == set(BACKENDS)
-    ping = ["ping", "-c3", "-i0.2", "-W2", vip(family)]
+    ping = ["ping", "-c3", "-i0.2", "-W20", vip(family)]
     assert " 3 received" in lab.run(CLIENT, ping).stdout
     grown = moved(before, counters(site.sixgate))
     done, slow = grown["OK_LB"], grown.get("SLOW_XDP", 0) + grown.get("SLOW_NEIGH", 0)
@@ -168,7 +170,8 @@ def test_established_connections_survive_drain_removal_and_restart(site: Site) -
             line.wait()
 
 
-CHECK = {"type": "HTTP", "intervalMilliseconds": 100, "timeoutMilliseconds": 90, "rise": 2, "fall": 2}
+# Twice half a second: a backend that answers beside any load is not taken for one that does not.
+CHECK = {"type": "HTTP", "intervalMilliseconds": 500, "timeoutMilliseconds": 500, "rise": 2, "fall": 2}
 
 
 def test_a_backend_that_does_not_answer_is_quarantined_and_comes_back(site: Site) -> None:
@@ -191,14 +194,14 @@ def test_what_happens_when_no_backend_answers(site: Site, policy: str) -> None:
     assert not site.sixgate.status()["ready"]
     assert site.report()["message"].startswith("No backend answers its health checks; ")
     assert site.report()["message"].endswith("found: /nothing gave status 200, expected 404.")
-    told = site.net.everyone() if policy == "Open" else set(site.net.answers(6))
+    told = site.net.everyone() if policy == "Open" else set(site.net.answers(6, timeout_s=1))
     assert told == (set(BACKENDS) if policy == "Open" else {""})
 
 
 def test_lb_commands_say_what_is_counted(site: Site) -> None:
     site.put(ports=[{"port": 80}, {"port": 8000, "endPort": 8099}])
     assert "" not in site.net.answers(30)
-    site.net.ask(port=81)
+    site.net.ask(port=81, timeout_s=1)
 
     def told(*words: str) -> Any:
         return json.loads(site.sixgate.command(["lb", *words, "-o", "json"]).stdout)
@@ -225,7 +228,7 @@ def test_a_device_without_native_xdp_is_named(site: Site, acceleration: str) -> 
     device = site.net.lab.device("slow")
     site.net.lab.ip(BALANCER, f"link add {device} type bridge", f"link set {device} up")
     site.put(acceleration=acceleration, devices=[site.net.lab.device("up"), device])
-    assert set(site.net.answers(20)) == set(BACKENDS)
+    assert site.net.everyone() == set(BACKENDS)
     status = json.loads((site.sixgate.state_dir / "status.json").read_text())["status"]
     hooks = {row["name"]: row["hooks"].get("xdp") for row in status["devices"] if "xdp" in row["hooks"]}
     (row,) = status["objects"]
@@ -275,4 +278,4 @@ def test_dsr_works_with_nothing_but_decap_on_the_backends(family: int, outer: in
         for role in BACKENDS:
             lab.run(role, [*words, "--down", *places[role]])
             assert vip(family) not in lab.run(role, ["ip", "addr", "show"]).stdout
-        assert set(site.net.answers(3, vip(family))) == {""}
+        assert set(site.net.answers(3, vip(family), timeout_s=1)) == {""}
