@@ -324,6 +324,31 @@ def test_an_address_that_was_there_already_is_adopted_and_left(lab: EgressLab) -
     lab.lab.ip("g2", f"addr del {adopted}/24 dev {device}")
 
 
+def test_an_address_that_another_machine_has_is_left_to_it_and_the_status_says_so(lab: EgressLab) -> None:
+    taken = "198.51.100.89"
+    device = lab.lab.device("up")
+    lab.lab.ip(SERVER, f"addr add {taken}/32 dev {device}")
+    lab.objects["taken"] = egress_gateway(
+        "taken", destinationCIDRs=["203.0.113.9/32"], addresses=[{"ipv4": taken}], nat={"maxSessions": 65536}
+    )
+
+    def hindrances() -> set[str]:
+        rows = [row for node in ("g1", "g2") for row in lab.reports(node)]
+        return {row["hindrance"] for row in rows if row["ipv4"] == taken} - {""}
+
+    try:
+        lab.write()
+        said = {"another machine on the segment answers for the address"}
+        lab.wait(lambda: hindrances() == said, lambda: f"{hindrances()}\n{lab.tail('g1')}\n{lab.tail('g2')}")
+        lab.lab.ip(SERVER, f"addr del {taken}/32 dev {device}")
+        lab.wait(lambda: lab.owner("n1", taken) != "", lambda: f"{lab.reports('n1')}\n{lab.tail('g2')}")
+        lab.wait(lambda: not hindrances(), lambda: f"{hindrances()}")
+    finally:
+        del lab.objects["taken"]
+        lab.write()
+    lab.wait(lambda: lab.owner("n1", taken) == "", "the object is still there")
+
+
 def test_without_a_gateway_nothing_leaves(lab: EgressLab) -> None:
     lab.objects["payments"]["spec"]["nodeSelector"] = {"matchLabels": {"no": "such"}}
     try:

@@ -236,6 +236,15 @@ def test_an_address_in_use_by_a_stranger_is_never_taken() -> None:
     segment.gateways["stranger"] = stranger
     segment.run(20.0)
     assert segment.owners() == ["stranger"]
+    best = segment.gateways[segment.best].owners
+    assert best.lacking(PAIR, segment.now)
+    assert best.hindrance(PAIR, segment.now) == "another machine on the segment answers for the address"
+    (other,) = segment.gateways.keys() - {segment.best, "stranger"}
+    assert not segment.gateways[other].owners.lacking(PAIR, segment.now)
+    stranger.kernel = stranger.has = False
+    segment.run(2.0)
+    assert segment.owners() == [segment.best]
+    assert not best.lacking(PAIR, segment.now)
 
 
 def test_without_a_segment_to_ask_a_minority_takes_nothing() -> None:
@@ -245,6 +254,9 @@ def test_without_a_segment_to_ask_a_minority_takes_nothing() -> None:
     alone.inside = False
     segment.run(10.0)
     assert not alone.has
+    assert alone.owners.hindrance(PAIR, segment.now).startswith(
+        "1 of 3 gateways are alive, and more than half should be"
+    )
 
 
 def test_one_gateway_less_moves_only_its_own_pairs() -> None:

@@ -46,6 +46,15 @@ def test_the_highest_epoch_of_a_living_node_is_the_truth(
     assert holders("other", reports.items(), dead) == ()
 
 
+def test_nobody_has_it_and_the_object_says_why() -> None:
+    why = "another machine on the segment answers for the address"
+    reports = {"g1": node(row("", hindrance=why)), "g2": node(row("", hindrance="gone")), "n1": node(row(""))}
+    (found,) = holders("payments", reports.items(), {"g2"})
+    assert (found.node, found.reason) == ("", f"g1 says that {why}")
+    said = status({"g1": node(row("", hindrance=why))})["conditions"][0]["message"]
+    assert f"No living node has 198.51.100.10, 2001:db8::10: g1 says that {why}." in said
+
+
 def status(reports: dict[str, NodeConfigStatus]) -> dict[str, Any]:
     there = tuple(sorted(reports))
     result = PlanResult({}, (), {REF: there}, {REF: there})
@@ -84,5 +93,5 @@ def test_events_tell_of_a_failover_once_and_of_nothing_else() -> None:
     both = "198.51.100.10 and 2001:db8::10"
     assert told([one], [two]) == [(True, "EgressFailover", f"{both} went from g1 to g2: {TAKEN}.")]
     assert told([two], [back]) == [(False, "EgressMoved", f"{both} went from g2 to g1: g2 has released it.")]
-    assert told([two], [nobody]) == [(True, "EgressAddressLost", f"No living node has {both}; g2 had it.")]
+    assert told([two], [nobody]) == [(True, "EgressAddressLost", f"No living node has {both}, which g2 had.")]
     assert told([nobody], [two]) == [(False, "EgressAddressBack", f"g2 has {both}.")]

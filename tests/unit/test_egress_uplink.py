@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sixgate.node.egress.floating import no_device
 from sixgate.node.egress.uplink import device_for
 from sixgate.node.model import AddressSeen, Device
 
@@ -38,3 +39,19 @@ def test_the_device_of_an_address(address: str, asked: str, defaults: dict[int, 
 
 def test_auto_without_any_sign_is_no_device() -> None:
     assert not device_for("203.0.113.1", "auto", {"dmz0": DMZ}, {}, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "said"),
+    [
+        ("eth7", "192.0.2.1", "203.0.113.1 should be put on eth7, and this node has no such device"),
+        (
+            "auto",
+            "192.0.2.1",
+            "203.0.113.1 should be put on the device that leads to it, and there is none: no device has its subnet, "
+            "this node has no IPv4 default route, and none has 192.0.2.1, the node's own address",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(asked: str, own: str, said: str) -> None:
+    assert no_device("203.0.113.1", asked, own) == said

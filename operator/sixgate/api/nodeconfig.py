@@ -318,6 +318,9 @@ class EgressReport(Model):
     here: bool = Field(default=False, description="Whether that is this node.")
     epoch: int = Field(default=0, description="How often the pair has changed hands.")
     reason: str = Field(default="", description="Why this node took the pair.")
+    hindrance: str = Field(
+        default="", description="Why this node does not take the pair although it should; empty if nothing keeps it."
+    )
     pods: int = Field(default=0, description="Pods of this node that use the pair.")
     sessions: int = Field(default=0, description="Connections through this node, as the owner.")
     standby: str = Field(default="", description="Gateway that connections are copied to, as the owner tells.")

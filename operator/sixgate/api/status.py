@@ -49,7 +49,7 @@ class EgressAddressStatus(Spec):
     ipv6: str = Field(default="", max_length=45, description="IPv6 source address.")
     node: str = Field(default="", max_length=253, description="Node that has them; empty while no living one does.")
     epoch: Annotated[int, Field(ge=0)] = Field(default=0, description="How often the pair has changed hands.")
-    reason: str = Field(default="", max_length=512, description="Why that node took them.")
+    reason: str = Field(default="", max_length=512, description="Why that node took them, or why no node does.")
     standby: str = Field(
         default="", max_length=253, description="Node that connections survive the other's death on; empty for none."
     )

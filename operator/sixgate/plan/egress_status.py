@@ -20,25 +20,32 @@ def holders(
     """Pairs of the object called `name` in the order of their addresses; `reports` are those of its nodes, by node."""
     pairs: dict[int, EgressReport] = {}
     claims: dict[int, tuple[int, str, EgressReport]] = {}
+    hindrances: dict[int, dict[str, str]] = {}
     for node, status in reports:
         for row in status.egress:
             if row.object != name:
                 continue
             pairs.setdefault(row.pair, row)
+            if row.hindrance and node not in dead:
+                hindrances.setdefault(row.pair, {})[node] = row.hindrance
             if row.here:
                 claims[row.pair] = max(claims.get(row.pair, (-1, "", row)), (row.epoch, node, row), key=_rank)
     made = []
     for number, pair in pairs.items():
         epoch, node, row = claims.get(number, (0, "", pair))
         living = node if node not in dead else ""
-        reason = row.reason[:MAX_REASON] if living else ""
+        reason = row.reason if living else _told_by(hindrances.get(number, {}))
         standby = row.standby if living and not row.uncopied else ""
         made.append(
             EgressAddressStatus(
-                ipv4=pair.ipv4, ipv6=pair.ipv6, node=living, epoch=epoch, reason=reason, standby=standby
+                ipv4=pair.ipv4, ipv6=pair.ipv6, node=living, epoch=epoch, reason=reason[:MAX_REASON], standby=standby
             )
         )
     return tuple(sorted(made, key=lambda each: (each.ipv4, each.ipv6)))
+
+
+def _told_by(hindrances: Mapping[str, str]) -> str:
+    return "; ".join(f"{node} says that {why}" for node, why in sorted(hindrances.items()))
 
 
 def _rank(claim: tuple[int, str, EgressReport]) -> tuple[int, str]:
@@ -47,10 +54,14 @@ def _rank(claim: tuple[int, str, EgressReport]) -> tuple[int, str]:
 
 def told(addresses: Iterable[EgressAddressStatus]) -> str:
     """Who has what, in sentences."""
-    by_node: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for each in addresses:
-        by_node.setdefault(each.node, []).extend(text for text in (each.ipv4, each.ipv6) if text)
-    return "".join(f" {node or 'No living node'} has {', '.join(found)}." for node, found in sorted(by_node.items()))
+        why = "" if each.node else each.reason
+        groups.setdefault((each.node, why), []).extend(text for text in (each.ipv4, each.ipv6) if text)
+    return "".join(
+        f" {node or 'No living node'} has {', '.join(found)}{why and f': {why}'}."
+        for (node, why), found in sorted(groups.items())
+    )
 
 
 def moves(
@@ -65,7 +76,8 @@ def moves(
         named = " and ".join(text for text in _pair(each) if text)
         reason = str(each.get("reason", ""))
         if not now:
-            yield True, "EgressAddressLost", f"No living node has {named}; {was} had it."
+            why = f": {reason}" if reason else ""
+            yield True, "EgressAddressLost", f"No living node has {named}, which {was} had{why}."
         elif was:
             planned = "has released it" in reason
             told_by = f": {reason}" if reason else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError
 from sixgate.node.egress.probe import Segment
-from sixgate.node.egress.uplink import device_for
+from sixgate.node.egress.uplink import AUTO, device_for
 from sixgate.node.netlink import Netlink
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Floating:
                 continue
             device = device_for(address, asked, self._devices, self._defaults, node_address)
             if not device:
-                raise ApplyError(f"{address} should be put on a device of this node, but none leads to where it is.")
+                raise ApplyError(f"{no_device(address, asked, node_address)}.")
             await asyncio.get_running_loop().run_in_executor(self.pool, self._add, device, address)
             log.info("Added %s to %s.", address, device)
 
@@ -87,6 +87,16 @@ class Floating:
             by_device.setdefault(device, []).append(address)
         answers = await asyncio.gather(*(self._segment(device).alive(group) for device, group in by_device.items()))
         return any(answers)
+
+    def hindrance(self, addresses: Iterable[str], asked: str, node_address: str) -> str:
+        """Why this node can't have the addresses, as of the last look; empty if it can."""
+        for address in addresses:
+            device = device_for(address, asked, self._devices, self._defaults, node_address)
+            if not device:
+                return no_device(address, asked, node_address)
+            if not self._devices[device].up:
+                return f"{address} should be put on {device}, which is down"
+        return ""
 
     async def answered(self, addresses: Iterable[str], device: str) -> frozenset[str]:
         """Those of the addresses that somebody else on the segment has."""
@@ -132,3 +142,14 @@ class Floating:
         with Netlink() as netlink:
             netlink.remove_address(place.device, address, place.prefix_len)
         self._places.pop(address, None)
+
+
+def no_device(address: str, asked: str, node_address: str) -> str:
+    """In a sentence without its full stop: why `device_for` finds nothing."""
+    if asked != AUTO:
+        return f"{address} should be put on {asked}, and this node has no such device"
+    family = "IPv6" if ":" in address else "IPv4"
+    return (
+        f"{address} should be put on the device that leads to it, and there is none: no device has its subnet, this "
+        f"node has no {family} default route, and none has {node_address}, the node's own address"
+    )

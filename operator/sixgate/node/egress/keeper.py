@@ -73,6 +73,7 @@ class EgressKeeper:
     _effects: Effects = field(init=False)
     _sessions: dict[int, int] = field(default_factory=dict, init=False)
     _copied: dict[int, CopyReport] = field(default_factory=dict, init=False)  # as it was told last
+    _hindered: dict[int, str] = field(default_factory=dict, init=False)  # as it was told last
     _tick_s: float = field(default=1.0, init=False)
     _untold: bool = field(default=False, init=False)
     _running: asyncio.Task[None] | None = field(default=None, init=False)
@@ -206,6 +207,7 @@ class EgressKeeper:
                     here=number in mine,
                     epoch=self._owners.epoch(number),
                     reason=self._effects.reasons.get(number, "") if number in mine else "",
+                    hindrance=self._hindered.get(number, ""),
                     pods=count,
                     sessions=self._sessions.get(number, 0) if number in mine else 0,
                     standby=copies.standby,
@@ -276,6 +278,7 @@ class EgressKeeper:
                     hello_due = now + HELLO_S
                     self._hello()
                     self._look_at_copies()
+                    self._look_at_lacking(now)
                 if now >= mtu_due:
                     mtu_due = now + MTU_S
                     self._ways.refresh()
@@ -317,6 +320,21 @@ class EgressKeeper:
         }:
             self._copied = found
             self._tell()
+
+    def _look_at_lacking(self, now: float) -> None:
+        """A pair without an owner is told with what keeps this node from taking it."""
+        found = {number: self._hindrance(number, now) for number in self._known.pairs}
+        found = {number: why for number, why in found.items() if why}
+        if found != self._hindered:
+            self._hindered = found
+            self._tell()
+
+    def _hindrance(self, number: int, now: float) -> str:
+        if not self._owners.lacking(number, now):
+            return ""
+        known = self._known.pairs[number]
+        here = self._floating.hindrance(known.addresses, known.policy.device, self._known.own_address)
+        return here or self._owners.hindrance(number, now)
 
     async def _bind(self) -> None:
         address = self._known.own_address if self._known.is_gateway() else ""

@@ -21,6 +21,7 @@ ASK_PAUSE_S = 0.1
 ISOLATED_S = 0.3  # silence after the first question to witnesses
 GRANT_S = 1.0  # a gateway that does not take what it was granted in that time does not get it
 WITNESS_S = 10.0  # a witness counts that was heard this recently
+LACKING_S = 2.0  # a pair that nobody has claimed for so long lacks an owner, whatever is being tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,29 @@ class Owners:
 
     def is_static(self, pair: int) -> bool:
         return self.me in self._static.get(pair, ())
+
+    def lacking(self, pair: int, now: float) -> bool:
+        """Whether this node should have the pair, has not, and nobody else has claimed it for long."""
+        state = self._pairs.get(pair)
+        if state is None or state.mine or self.me not in state.want.members:
+            return False
+        return now - max(self.started, state.claimed_at) >= LACKING_S and self.preferred(pair, now) == self.me
+
+    def hindrance(self, pair: int, now: float) -> str:
+        """Why this node does not take a pair that is `lacking`, as far as others decide it; empty if they don't."""
+        state = self._pairs[pair]
+        want = state.want
+        if self._alone_since >= 0 and now - self._alone_since >= ISOLATED_S:
+            return "no other gateway and no node with pods answers: this node is cut off"
+        if not want.fenced and not self._majority(want, now):
+            living = sum(self.alive(node, want.timeout_s, now) for node in want.members)
+            return (
+                f"{living} of {len(want.members)} gateways are alive, and more than half should be where the "
+                "address is not announced: nobody else can be asked whether it is in use"
+            )
+        if now - state.answered_at <= LACKING_S:
+            return "another machine on the segment answers for the address"
+        return ""
 
     def preferred(self, pair: int, now: float, without: str = "") -> str:
         """The gateway that should have the pair, empty where none is alive. Leaving ones come last."""
