@@ -19,7 +19,7 @@ from sixgate.node.discards import LineBound
 from tests.bpf.harness import XDP_PASS
 
 Open = Callable[[str], BpfObject]
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LOGGER = "sixgate.node.discard_log"
 
 

@@ -14,7 +14,7 @@ import dns.exception
 import dns.message
 import pytest
 
-from tests.dns64.conftest import RESOLVER, Running
+from tests.dns64.conftest import PATIENCE_S, RESOLVER, Running
 from tests.dns64.test_dns64_answers import rows
 
 
@@ -53,7 +53,7 @@ def test_another_prefix_is_followed_without_a_new_process(standard: Running) -> 
     before = standard.wait(lambda status: status.state == "Ready")
     assert {row[3] for row in rows(standard.ask("v4only.example"))} == {"64:ff9b::c058:6221"}
     standard.want(prefixes=[{"ipv4CIDR": "0.0.0.0/0", "prefix": "2001:db8:99::/96"}])
-    after = standard.wait(lambda status: status.reloads == before.reloads + 1)
+    after = standard.wait(lambda status: status.reloads > before.reloads)
     assert (after.pid, after.restarts) == (before.pid, before.restarts)
     assert {row[3] for row in rows(standard.ask("v4only.example"))} == {"2001:db8:99::c058:6221"}
 
@@ -81,7 +81,7 @@ def test_a_reload_loses_no_question(standard: Running) -> None:
     try:
         for number in range(3):
             standard.want(neverSynthesize=["cluster.local", f"n{number}.example"])
-            standard.wait(lambda status, number=number: status.reloads == before.reloads + 1 + number)
+            standard.wait(lambda status, number=number: status.reloads > before.reloads + number)
     finally:
         stop.set()
         for thread in threads:
@@ -112,7 +112,7 @@ def test_nonsense_from_a_template_changes_nothing(standard: Running) -> None:
 def test_taken_away_and_given_again(standard: Running) -> None:
     before = standard.wait(lambda status: status.state == "Ready")
     standard.pool.want({})
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while (standard.directory / "dns64" / "lab").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{before.pid}").exists()

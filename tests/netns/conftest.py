@@ -20,6 +20,7 @@ from sixgate.node.agent import NodeAgent
 from sixgate.node.bpf import missing_permission
 from sixgate.node.options import NodeOptions
 from tests.netns.standalone import Gateway
+from tests.netns.streams import wait_for
 from tools.build_bpf import find_tool, system_flags
 
 SOURCE = Path(__file__).with_name("src") / "node_t.bpf.c"
@@ -59,6 +60,16 @@ class Namespace:
         self.ip(f"link set {name} up")
         self.ip(f"link set {peer} up")
 
+    def wait_settled(self) -> None:
+        """Until the kernel has nothing more to tell of the devices that are up: of itself it does, a moment later."""
+
+        def settled() -> bool:
+            links = json.loads(self.run("ip", "-j", "link", "show", "up", "type", "veth"))
+            tentative = json.loads(self.run("ip", "-j", "addr", "show", "tentative"))
+            return all(link["operstate"] == "UP" for link in links) and not any(tentative)
+
+        wait_for(settled, f"the devices of {self.name} do not come up")
+
     def ifindex(self, device: str) -> int:
         return int(json.loads(self.run("ip", "-j", "link", "show", "dev", device))[0]["ifindex"])
 
@@ -76,6 +87,8 @@ def netns() -> Iterator[Namespace]:
         libc("setns", inside, CLONE_NEWNET)
         os.close(inside)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        for scope in ("all", "default"):  # else addresses of devices change a second or two after they are up
+            Path(f"/proc/sys/net/ipv6/conf/{scope}/accept_dad").write_text("0")
         yield Namespace(name)
     finally:
         libc("setns", home, CLONE_NEWNET)

@@ -38,7 +38,7 @@ def gateway() -> Iterator[tuple[LabRun, Sixgate]]:
             "pods": "Live",
         }
         (lab.workdir / "manifests" / "policy.yaml").write_text(json.dumps({**POLICY, "spec": spec}))
-        for _ in range(200):
+        for _ in range(1200):
             rows = json.loads((lab.workdir / "state" / "status.json").read_text())["status"]["bigTcp"]
             if rows and {row[f"ipv{f}{k}"] for row in rows for f in (4, 6) for k in ("Gso", "Gro")} == {BIG}:
                 break

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BIG, MORE, LEGACY = 196608, 131072, 65536
 OWNER = "BIGTCPPolicy/p"
+PATIENCE_S = 120.0
 
 
 def spec(*items: dict[str, Any]) -> NodeConfigSpec:
@@ -93,6 +94,7 @@ def test_down_gives_the_original_sizes_back(node: Node) -> None:
 
 def test_a_second_look_writes_nothing(node: Node) -> None:
     node.agent().apply(spec(BOTH))
+    node.ns.wait_settled()
     done: list[Action] = []
     with KernelEvents() as events:
         assert node.agent(around=counting(done)).apply(spec(BOTH)).ready
@@ -290,7 +292,7 @@ def test_a_pod_that_is_born_later_gets_its_sizes_without_being_asked(node: Node)
         async def heard(_: object) -> None:
             settled.set()
 
-        work = asyncio.create_task(node.agent().run(once(), heard))
+        work = asyncio.create_task(node.agent(resync_s=3600.0).run(once(), heard))
         try:
             await settled.wait()
             node.ns.ip(f"link add p0 type veth peer name eth0 netns {name}")
@@ -303,8 +305,8 @@ def test_a_pod_that_is_born_later_gets_its_sizes_without_being_asked(node: Node)
 
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        # Well before the next look without a cause (resync_s): an event has caused this one.
-        asyncio.run(asyncio.wait_for(birth(), 8))
+        # Long before the next look without a cause: an event has caused this one.
+        asyncio.run(asyncio.wait_for(birth(), PATIENCE_S))
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
     assert sizes("e0") == Sizes(BIG, BIG, MORE, MORE)
@@ -359,7 +361,7 @@ def test_a_new_chain_wakes_the_agent(node: Node) -> None:
         async def heard(status: NodeConfigStatus) -> None:
             await said.put(status.objects[0].message)
 
-        work = asyncio.create_task(node.agent().run(once(), heard))
+        work = asyncio.create_task(node.agent(resync_s=3600.0).run(once(), heard))
         try:
             assert "would not see" not in await said.get()
             node.ns.run("nft", "add table inet filter")
@@ -371,8 +373,8 @@ def test_a_new_chain_wakes_the_agent(node: Node) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
 
-    # Well before the next look without a cause (resync_s): an event has caused this one.
-    asyncio.run(asyncio.wait_for(watch(), 8))
+    # Long before the next look without a cause: an event has caused this one.
+    asyncio.run(asyncio.wait_for(watch(), PATIENCE_S))
 
 
 def test_a_device_with_a_gateways_program_merges_ipv4_of_64_kb(node: Node) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PORT = 7007
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BYTES = 1 << 20
 FAMILIES = pytest.mark.parametrize(("server", "source"), [(SERVER4, SOURCE4), (SERVER6, SOURCE6)], ids=["ipv4", "ipv6"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -75,13 +76,12 @@ def accepted_at(listeners: dict[str, socket.socket], count: int) -> tuple[Counte
     """Where `count` connections ended up."""
     where: Counter[str] = Counter()
     found = []
-    for name, listener in listeners.items():
-        listener.settimeout(0.3)
-        while sum(where.values()) < count:
-            try:
-                found.append(listener.accept()[0])
-            except TimeoutError:
-                break
+    while len(found) < count:
+        ready = select.select(listeners.values(), [], [], 20)[0]
+        if not ready:
+            break  # the caller says what is missing
+        for name in (name for name, listener in listeners.items() if listener in ready):
+            found.append(listeners[name].accept()[0])
             where[name] += 1
     return where, found
 
@@ -130,7 +130,7 @@ def test_backends_get_connections_by_weight(stage: Stage) -> None:
         connect(stage, CLIENT4, VIP4)
     where, _ = accepted_at(listeners, 80)
     assert sum(where.values()) == 80
-    assert 40 <= where[SERVER6.ip] <= 75, where
+    assert 35 <= where[SERVER6.ip] < 80, where  # anything else is chance once in 10^9
 
 
 def test_a_backend_drains(stage: Stage) -> None:
@@ -186,7 +186,7 @@ def test_ports_of_the_gateway_itself_are_kept_apart(stage: Stage) -> None:
     assert not [port for port in ports if low <= port <= high]
     assert "is an address of this host; its ports" in stage.message()
     assert "32768-60999" in stage.message()
-    outward = stage.lab.run("gw", ["ping", "-c", "1", "-W", "2", SERVER6.ip])
+    outward = stage.lab.run("gw", ["ping", "-c", "1", "-W", "20", SERVER6.ip])
     assert "1 received" in outward.stdout, "the host's own traffic is left to it"
 
 

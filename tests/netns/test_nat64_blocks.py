@@ -37,7 +37,7 @@ def test_ports_of_a_client_come_from_blocks_and_only_more_of_them_are_logged(sta
     assert len(set(blocks)) == 2
     (more,) = set(blocks) - {blocks[0]}
     assert stage.stat("overflow") == 1
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60  # beside any load
     lines: list[str] = []
     while not lines and time.monotonic() < deadline:
         lines = [line for line in stage.sixgate.log_tail(100).splitlines() if "Port block" in line]

@@ -36,7 +36,7 @@ def stage(one_stage: Stage) -> Iterator[Stage]:
     one_stage.close_sockets()
 
 
-def eventually(look: Callable[[], bool], seconds: float = 25) -> bool:
+def eventually(look: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if look():
@@ -89,9 +89,14 @@ def test_the_table_is_full(stage: Stage) -> None:
     """6146-FULL, for sessions: 1024 of 1024, one more is refused, and none of them goes for it."""
     stage.apply(nat64(maxSessions=1024))
     client, server = stage.udp(CLIENT6), stage.udp(SERVER4, 4600)
-    for port in range(5001, 5001 + 1024):
-        send(client, SERVER4.ip, port)
-    assert eventually(lambda: stage.stat("sessions") == 1024), stage.nat("stats")
+
+    def filled() -> bool:
+        """Of a burst like this one a busy kernel may lose some; those that are there begin no second session."""
+        for port in range(5001, 5001 + 1024):
+            send(client, SERVER4.ip, port)
+        return stage.stat("sessions") == 1024
+
+    assert eventually(filled), stage.nat("stats")
     send(client, SERVER4.ip, 4600)
     assert quiet(server)
     assert stage.stat("full") > 0

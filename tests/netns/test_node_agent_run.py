@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sixgate.node.agent import NodeAgent
     from tests.netns.conftest import Node
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Feed:

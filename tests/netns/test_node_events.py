@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from e2e.lab.sixgate import Sixgate
     from e2e.lab.topology import Host
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SO_NO_CHECK = 11
 DESTINATION_OPTIONS, FRAGMENT, UDP = 60, 44, 17
 

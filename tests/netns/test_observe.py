@@ -118,7 +118,7 @@ def test_a_capture_that_others_open(running: Gateway, tmp_path: Path) -> None:
 
 
 def test_events_are_bounded_and_what_is_kept_out_is_said(running: Gateway) -> None:
-    with Watcher(running, "-o", "json", "--verdict", "ok", "--rate", "10", "--seconds", "2") as watcher:
+    with Watcher(running, "-o", "json", "--verdict", "ok", "--rate", "10", "--seconds", "5") as watcher:
         send(*[frame("udp")] * 500)
         events, said = watcher.end()
     assert 1 <= len(events) < 100

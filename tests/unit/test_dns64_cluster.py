@@ -171,7 +171,7 @@ def unready_once_told(follower: Follower) -> tuple[str, ...]:
 
     async def look() -> tuple[str, ...]:
         task = asyncio.create_task(follower.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (told := follower.unready()) and "the resolver is" in told[0]:
                 await asyncio.sleep(0.01)
         task.cancel()

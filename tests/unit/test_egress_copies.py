@@ -323,7 +323,7 @@ def test_strangers_and_nonsense_get_no_further_than_the_greeting(
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(handover._server))
         writer.write(greeting)
         got = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionResetError):  # what was said is not even read
                 got = await reader.read()
         assert got == answered

@@ -205,7 +205,7 @@ async def serve(answer: bytes | None, story: Callable[[int], Awaitable[str | Non
 def http(answer: bytes | None, **more: Any) -> str | None:
     async def story(port: int) -> str | None:
         return await probes.ask(
-            check(type="HTTP", port=port, timeoutMs=5000 if answer is not None else 500, **more), "::1"
+            check(type="HTTP", port=port, timeoutMs=30000 if answer is not None else 500, **more), "::1"
         )
 
     return asyncio.run(serve(answer, story))

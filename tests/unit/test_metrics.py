@@ -118,7 +118,7 @@ def test_the_endpoint_serves_and_a_taken_address_is_said_in_a_sentence() -> None
     served = Exposition({})
     server = MetricsServer("127.0.0.1", 0, served)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
             assert b"sixgate_build_info" in answer.read()
         with pytest.raises(SixgateError, match=f"should be served at 127.0.0.1 port {server.port}"):
             MetricsServer("127.0.0.1", server.port, served)
