@@ -335,7 +335,7 @@ class EgressLab:
     def cut_off(self, owner: str) -> None:
         """Pull the owner's cable and wait until another gateway has the address, as n1 sees it."""
         self.cut(owner)
-        self.wait(lambda: self.owner("n1") not in ("", owner), lambda: f"nobody takes over\n{self.tail('n1')}", 10)
+        self.wait(lambda: self.owner("n1") not in ("", owner), lambda: f"nobody takes over\n{self.tail('n1')}")
 
     def resets(self, *roles: str) -> int:
         """Resets that hosts have sent, and connections that were reset there."""

@@ -71,13 +71,13 @@ def test_a_selected_pod_leaves_with_the_declared_address_and_is_answered(
 
 
 def test_a_packet_as_large_as_the_segment_allows_goes_through_and_larger_ones_are_answered(lab: EgressLab) -> None:
-    whole = lab.lab.run("pay", ["ping", "-c", "1", "-M", "do", "-s", "1472", "-W", "2", SERVER4])
+    whole = lab.lab.run("pay", ["ping", "-c", "1", "-M", "do", "-s", "1472", "-W", "20", SERVER4])
     assert "1 received" in whole.stdout
     inside, outside = lab.lab.device("eth0"), lab.lab.device("pay")
     lab.lab.ip("pay", f"link set {inside} mtu 9000")
     lab.lab.ip("n1", f"link set {outside} mtu 9000")
     try:
-        told = lab.lab.run("pay", ["ping", "-c", "2", "-M", "do", "-s", "4000", "-W", "2", SERVER4], check=False)
+        told = lab.lab.run("pay", ["ping", "-c", "2", "-M", "do", "-s", "4000", "-W", "20", SERVER4], check=False)
         assert "mtu = 1500" in told.stdout or "mtu=1500" in told.stdout + told.stderr
         # What may be fragmented is, in the tunnel, whatever the transport.
         lab.lab.run("pay", ["ip", "route", "flush", "cache"])
@@ -93,7 +93,7 @@ def datagram(lab: EgressLab, size: int) -> tuple[int, str]:
     def listen() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.bind((SERVER4, 0))
-        made.settimeout(10)
+        made.settimeout(60)
         return made
 
     def send(port: int) -> None:

@@ -44,7 +44,7 @@ def listener(lab: EgressLab, server: str) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((server, PORT))
         made.listen(8)
-        made.settimeout(5)
+        made.settimeout(60)
         return made
 
     return lab.lab.call(SERVER, make)
@@ -163,7 +163,7 @@ def test_list_counts_the_connections_and_the_pods(lab: EgressLab) -> None:
     with listener(lab, SERVER4) as listening:
         ends = [client(lab, "pay", SERVER4) for _ in range(5)]
         for end in ends:
-            end.settimeout(5)
+            end.settimeout(60)
             end.connect((SERVER4, PORT))
             ends = [*ends, listening.accept()[0]]
         (row,) = json.loads(lab.command("g1", ["egress", "list", "-o", "json"]).stdout)

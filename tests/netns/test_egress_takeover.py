@@ -7,7 +7,7 @@ import ipaddress
 import json
 import socket
 import struct
-import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +18,12 @@ import pytest
 from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, EgressLab, egress_gateway
 from e2e.lab.run import LabRun
 from sixgate.errors import BpfError
-from sixgate.node.bpf.layouts import SgStState
+from sixgate.node.bpf.layouts import MAPS, SgStState
+from sixgate.node.bpf.map import Map
 from sixgate.node.egress.copytables import CopyTables, Put
 from sixgate.node.egress.copywire import MAX_RECORDS
 
 PORT = 9001
-OLD_S = 1.0  # older than that a connection is copied
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +109,32 @@ def copies(lab: EgressLab) -> tuple[int, int, str]:
     return (rows[0]["sessions"], rows[0]["copies"], rows[0]["uncopied"]) if rows else (0, 0, "nobody owns it")
 
 
-def wait_copied(lab: EgressLab) -> str:
-    """Until the owner says that a standby has everything that is old enough; the owner."""
+def wait_copied(lab: EgressLab, ends: Ends) -> str:
+    """Until the standby has every connection of the test, established; the owner."""
     owner = lab.wait_copied()
-    time.sleep(OLD_S)
+    standby = next(iter(lab.gateways - {owner}))
+
+    def missing() -> Counter[int]:
+        told = lab.command(standby, ["egress", "flows", "payments", "--limit", "10000", "-o", "json"]).stdout
+        there = (row for row in json.loads(told) if (row["protocol"], row["state"]) == ("tcp", "EST"))
+        return Counter(ends.ports) - Counter(row["pool_port"] for row in there)
+
+    lab.wait(lambda: not missing(), lambda: f"{standby} has no copies of {missing()}\n{lab.tail(owner)}")
     return owner
+
+
+def asleep(lab: EgressLab, node: str) -> bool:
+    """Whether the engine answers for none of the pair's objects there."""
+    bpffs = Path(lab.directories(node)[1])
+    tables = CopyTables(bpffs)
+    try:
+        tables.open()
+        numbers = tables.objects(lab.reports(node)[0]["pair"]).values()
+        with Map.from_pin(bpffs / "maps" / "sg_st_use", spec=MAPS["sg_st_use"]) as use:
+            found = [use.get(number) for number in numbers]
+    finally:
+        tables.close()
+    return bool(found) and all(isinstance(row, dict) and row["asleep"] for row in found)
 
 
 def resets(lab: EgressLab) -> int:
@@ -123,7 +144,7 @@ def resets(lab: EgressLab) -> int:
 def test_established_connections_outlive_their_gateway(lab: EgressLab, ends: Ends) -> None:
     lab.wait_settled()
     ends.open(300)
-    owner = wait_copied(lab)
+    owner = wait_copied(lab, ends)
     before = resets(lab)
     lab.cut_off(owner)
     ends.talk()
@@ -145,7 +166,7 @@ def test_a_standby_that_was_restarted_has_everything_again(lab: EgressLab, ends:
     ends.open(60)
     lab.command(standby, ["down"])
     lab.start(standby)
-    assert wait_copied(lab) == owner
+    assert wait_copied(lab, ends) == owner
     before = resets(lab)
     lab.cut_off(owner)
     ends.talk()
@@ -156,7 +177,7 @@ def test_a_standby_answers_for_nothing_that_it_has_copies_of(lab: EgressLab, end
     """A neighbour that sends to the standby by mistake: no packet gets through, and none is refused aloud."""
     lab.wait_settled()
     ends.open(2)
-    owner = wait_copied(lab)
+    owner = wait_copied(lab, ends)
     standby = next(iter(lab.gateways - {owner}))
     device = lab.lab.device("up")
     shown = {}
@@ -164,7 +185,7 @@ def test_a_standby_answers_for_nothing_that_it_has_copies_of(lab: EgressLab, end
         (link,) = json.loads(lab.lab.run(node, ["ip", "-j", "link", "show", device]).stdout)
         shown[node] = link["address"]
     lab.wait(lambda: "draining" not in lab.command(standby, ["egress", "list"]).stdout, f"{standby} drains for ever")
-    time.sleep(1.2)  # a look at what has to sleep is taken once a second
+    lab.wait(lambda: asleep(lab, standby), f"what {standby} has copies of does not sleep")
     before, dropped = resets(lab), lab.drops(standby, "SG_DROP_ST_NO_STATE")
     lab.lab.ip(SERVER, f"neigh replace {SOURCE4} lladdr {shown[standby]} dev {device}")
     try:
@@ -183,7 +204,7 @@ def test_a_standby_answers_for_nothing_that_it_has_copies_of(lab: EgressLab, end
 def test_connections_that_have_ended_leave_the_standby(lab: EgressLab, ends: Ends) -> None:
     lab.wait_settled()
     ends.open(40)
-    owner = wait_copied(lab)
+    owner = wait_copied(lab, ends)
     standby = next(iter(lab.gateways - {owner}))
 
     def there() -> int:

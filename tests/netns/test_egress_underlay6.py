@@ -45,7 +45,7 @@ def talk(lab: EgressLab, server: str, size: int = 16, *, whole: bool = False) ->
         return made
 
     with lab.lab.call(SERVER, listen) as receiver, lab.lab.call("pay", speak) as sender:
-        for _ in range(10):
+        for _ in range(60):
             try:
                 sender.send(bytes(size))
                 data, peer = receiver.recvfrom(65536)
@@ -58,6 +58,7 @@ def talk(lab: EgressLab, server: str, size: int = 16, *, whole: bool = False) ->
                     continue  # now it knows how small its fragments must be
                 return sender.getsockopt(*((socket.IPPROTO_IPV6, 24) if ":" in server else (socket.IPPROTO_IP, 14))), ""
             receiver.sendto(b"answer", peer)
+            sender.settimeout(20)
             assert sender.recv(64) == b"answer"
             return len(data), peer[0]
     raise AssertionError("nothing arrived")
@@ -90,7 +91,7 @@ def test_another_gateway_takes_over(lab: EgressLab) -> None:
     owner = lab.wait_settled()
     lab.cut(owner)
     try:
-        lab.wait(lambda: lab.owner("n1") not in ("", owner), lambda: lab.tail("n1"), 10)
+        lab.wait(lambda: lab.owner("n1") not in ("", owner), lambda: lab.tail("n1"))
         assert talk(lab, SERVER4) == (16, SOURCE4)
         assert talk(lab, SERVER6) == (16, SOURCE6)
     finally:
