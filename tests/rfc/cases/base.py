@@ -74,6 +74,16 @@ def ip6(payload: bytes, nh: int = UDP, src: str = H6, dst: str = S6, **kw: objec
     return bytes(IPv6(src=src, dst=dst, nh=nh, **fields) / Raw(payload))
 
 
+def out6(payload: bytes, nh: int = UDP, **kw: object) -> bytes:
+    """What S4 sent to H4, behind the gateway."""
+    return ip6(payload, nh, S6, H6, **({"hlim": 63} | kw))
+
+
+def out4(payload: bytes, proto: int = UDP, **kw: object) -> bytes:
+    """What H6 sent to S6, behind the gateway."""
+    return ip4(payload, proto, H4, S4, **({"ttl": 63, "flags": 0} | kw))
+
+
 def _sum(proto: int, src: str, dst: str, body: bytes) -> int:
     if proto == ICMP:
         return int(checksum(body))

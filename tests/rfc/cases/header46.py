@@ -29,6 +29,7 @@ from tests.rfc.cases.base import (
     ip4,
     ip6,
     node,
+    out6,
     sent6,
     tcp,
     udp,
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 ID = 0x1234
 U4, U6 = udp(S4, H4), udp(S6, H6)
-
-
-def out6(payload: bytes, nh: int = UDP, **kw: object) -> bytes:
-    return ip6(payload, nh, S6, H6, **({"hlim": 63} | kw))
 
 
 def simple() -> Iterator[Case]:

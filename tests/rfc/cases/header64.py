@@ -24,9 +24,9 @@ from tests.rfc.cases.base import (
     frag6,
     icmp4,
     icmp6,
-    ip4,
     ip6,
     node,
+    out4,
     sent4,
     tcp,
     udp,
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 HBH, ROUTING, AH, ESP, DEST = 0, 43, 51, 50, 60
 ID = 0x0001FEDC
 U4, U6 = udp(H4, S4), udp(H6, S6)
-
-
-def out4(payload: bytes, proto: int = UDP, **kw: object) -> bytes:
-    return ip4(payload, proto, H4, S4, **({"ttl": 63, "flags": 0} | kw))
 
 
 def ext(nh: int, units: int = 0) -> bytes:
@@ -88,7 +84,7 @@ def simple() -> Iterator[Case]:
     yield Case("5.1-empty-payload", "7915-4.1-PROTO", "MUST", NODE, ip6(b"", 59), sent4(out4(b"", 59)))
 
 
-def sizes() -> Iterator[Case]:
+def df() -> Iterator[Case]:
     """DF by the size of the IPv4 packet: 1260 is the last without it (5.1)."""
     for total in (1259, 1260, 1261, 1500):
         body6, body4 = udp(H6, S6, data(total - 28)), udp(H4, S4, data(total - 28))
@@ -100,6 +96,10 @@ def sizes() -> Iterator[Case]:
     yield Case(
         "5.1-df-exthdr", "7915-5.1-DF", "MUST", NODE, ip6(ext(UDP, 3) + body6, DEST), sent4(out4(body4, flags=0))
     )
+
+
+def too_big() -> Iterator[Case]:
+    """More than the IPv4 link carries, at its edge, with every kind of MTU."""
     for mtu in (1400, 1261, 1300):
         packet = ip6(udp(H6, S6, data(mtu - 20 - 8 + 1)))
         answer = error6(packet, 2, 0, max(1280, mtu + 20))
@@ -137,7 +137,10 @@ def sizes() -> Iterator[Case]:
     yield Case(
         "1.4-too-big-quiet", "7915-1.4-PTB", "MUST", quiet, packet, dropped("TOO_BIG", error6(packet, 2, 0, 1420))
     )
-    # 5.1: at most 1280 bytes of IPv6, too big for the IPv4 link: fragmented in IPv4.
+
+
+def small_mtu() -> Iterator[Case]:
+    """5.1: at most 1280 bytes of IPv6, too big for the IPv4 link: fragmented in IPv4."""
     body6, body4 = udp(H6, S6, data(1192)), udp(H4, S4, data(1192))
     parts = (out4(body4[:976], flags="MF"), out4(body4[976:], frag=122))
     yield Case("5.1.1-small-mtu", "7915-5.1.1-SMALL", "MUST", node(mtu4=1000), ip6(body6), sent4(*parts))
@@ -254,7 +257,9 @@ def sources() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     yield from simple()
-    yield from sizes()
+    yield from df()
+    yield from too_big()
+    yield from small_mtu()
     yield from extension_headers()
     yield from fragments()
     yield from sources()

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 EXTENSION = b"\x20\0\0\0\0\x08\x01\x01" + b"\x12\x34\x51\x01"  # RFC 4950, one label; its own checksum is not looked at
 
 
-def embedded() -> Iterator[Case]:
-    """Addresses, protocol, length and checksums are translated, TTL is not (4.3)."""
+def transports() -> Iterator[Case]:
+    """Addresses, protocol, length and checksums are translated (4.3), as far as the packet in error is there."""
     for size in (0, 4, 8, 60):  # the least a router returns is 8 bytes behind the header (RFC 792)
         yield from _udp_cut(size)
     for size in (8, 17, 18, 20, 60):  # the TCP checksum is in bytes 16 and 17
@@ -62,6 +62,10 @@ def embedded() -> Iterator[Case]:
     yield Case(
         "5.3-echo-cut", "7915-4.3-INNER", "MUST", NODE, error64(3, 0, 0, inner6[:48]), to4(11, 0, 0, inner4[:28])
     )
+
+
+def headers4() -> Iterator[Case]:
+    """What heads an IPv4 packet in error: its TTL is not decremented; options, fragments, protocols."""
     for ttl in (0, 1, 255):
         inner4, inner6 = ip4(udp(H4, S4), src=H4, dst=S4, ttl=ttl), ip6(udp(H6, S6), hlim=ttl)
         yield Case(f"4.3-ttl-{ttl}", "7915-4.3-INNER", "MUST", NODE, error46(11, 0, 0, inner4), to6(3, 0, 0, inner6))
@@ -90,6 +94,10 @@ def embedded() -> Iterator[Case]:
         error46(11, 1, 0, inner4),
         to6(3, 1, 0, ip6(frag6(17, data(40), 72, False, 0xBEEF), 44)),
     )
+
+
+def headers6() -> Iterator[Case]:
+    """What heads an IPv6 packet in error, and a whole error in an atomic fragment."""
     chain = bytes((17, 0, 1, 4, 0, 0, 0, 0))
     inner6 = ip6(chain + udp(S6, H6), 60, S6, H6, hlim=9)
     yield Case(
@@ -276,7 +284,9 @@ def checksums() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    yield from embedded()
+    yield from transports()
+    yield from headers4()
+    yield from headers6()
     yield from refused()
     yield from sizes()
     yield from extensions()

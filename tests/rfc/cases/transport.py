@@ -24,6 +24,8 @@ from tests.rfc.cases.base import (
     ip4,
     ip6,
     node,
+    out4,
+    out6,
     sent4,
     sent6,
     tcp,
@@ -35,14 +37,6 @@ if TYPE_CHECKING:
 
 CALC = node(replace(GW, udp_zero_calc=True))
 SYN, SYNACK, ACK = 0x02, 0x12, 0x10
-
-
-def out6(payload: bytes, nh: int, **kw: object) -> bytes:
-    return ip6(payload, nh, S6, H6, **({"hlim": 63} | kw))
-
-
-def out4(payload: bytes, proto: int, **kw: object) -> bytes:
-    return ip4(payload, proto, H4, S4, **({"ttl": 63, "flags": 0} | kw))
 
 
 def updated() -> Iterator[Case]:
