@@ -18,7 +18,8 @@ from sixgate.cli.operator import parse_address, read_digests
 
 if TYPE_CHECKING:
     from sixgate.node.agent import NodeAgent
-    from sixgate.standalone.service import Standalone
+    from sixgate.render.renderer import Renderer
+    from sixgate.standalone.service import Site, Standalone
 
 
 def standalone(  # noqa: PLR0917 - options, which are given by name
@@ -53,10 +54,8 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
     from sixgate.node.agent import NodeAgent  # noqa: PLC0415
     from sixgate.node.egress.pods import FilePods  # noqa: PLC0415
     from sixgate.node.options import NodeOptions  # noqa: PLC0415
-    from sixgate.node.statedir import StateDir  # noqa: PLC0415
     from sixgate.render.renderer import Renderer  # noqa: PLC0415
-    from sixgate.standalone.directory import Directory  # noqa: PLC0415
-    from sixgate.standalone.service import MEMORY_FILE, Site, Standalone  # noqa: PLC0415
+    from sixgate.standalone.service import Site  # noqa: PLC0415
 
     configure(verbose, log_format)
     labels = common.parse_labels(label)
@@ -71,23 +70,28 @@ def standalone(  # noqa: PLR0917 - options, which are given by name
         mount_bpffs=True,
         node=node,
     )
-    state = StateDir(options.state_dir)
     pods = FilePods(node, cluster) if cluster is not None else None
     with NodeAgent(options, pods=pods) as agent:
         agent.acquire()
-        service = Standalone(
-            site=Site(node, labels, lambda: read_digests(where), run_dir, cluster),
-            directory=Directory(manifests, _now, state.read(MEMORY_FILE)),
-            renderer=Renderer(templates),
-            agent=agent,
-            state=state,
-        )
+        site = Site(node, labels, lambda: read_digests(where), run_dir, cluster)
+        service = _service(agent, site, manifests, Renderer(templates), options.state_dir)
         if once:
             common.end(_once(service))
             return
         with common.answer_questions(options, agent):
             code = asyncio.run(_serve(service, agent, down_on_exit, parse_address(metrics)))
         common.end(code)
+
+
+def _service(agent: NodeAgent, site: Site, manifests: Path, renderer: Renderer, state_dir: Path) -> Standalone:
+    """The directory, as far as it was understood when it was last read, in front of an agent."""
+    from sixgate.node.statedir import StateDir  # noqa: PLC0415
+    from sixgate.standalone.directory import Directory  # noqa: PLC0415
+    from sixgate.standalone.service import MEMORY_FILE, Standalone  # noqa: PLC0415
+
+    state = StateDir(state_dir)
+    directory = Directory(manifests, _now, state.read(MEMORY_FILE))
+    return Standalone(site=site, directory=directory, renderer=renderer, agent=agent, state=state)
 
 
 def _once(service: Standalone) -> int:

@@ -12,7 +12,7 @@ from sixgate.cli.common import BPFFS, STATE_DIR
 from sixgate.cli.tables import OutputOption, WatchOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -94,64 +94,48 @@ def show(body: Mapping[str, Any], console: Console, wide: bool = False) -> None:
     for problem in body["problems"]:
         where = f"{problem['file']}:{problem['line']}: " if problem["line"] else ""
         console.print(f"{where}{problem['message']}", style="red", highlight=False)
-    _table(
-        console,
-        "Objects",
-        ("object", "state", "message"),
-        [(item["owner"], item["state"], item["message"]) for item in body["objects"]],
-    )
-    _table(
-        console,
-        "Resolvers",
-        ("object", "state", "pid", "restarts", "reloads", "message"),
-        [
-            (item["owner"], item["state"], *(str(item[key]) for key in ("pid", "restarts", "reloads")), item["message"])
-            for item in body["resolvers"]
-        ],
-    )
-    _table(
-        console,
-        "Hooks",
-        ("device", "hook", "attached by", "program", "id", *(("object", "link") if wide else ())),
-        [
-            (row["device"], row["hook"], row["mechanism"], row["program"], str(row["progId"]))
-            + ((row["object"], str(row["linkId"])) if wide else ())
-            for row in body["hooks"]
-        ],
-    )
-    _table(
-        console,
-        "Traffic",
-        ("object", "direction", "packets", "bytes"),
-        [
-            (owner, way, str(count["packets"]), str(count["bytes"]))
-            for owner, both in body["traffic"].items()
-            for way, count in both.items()
-        ],
-    )
-    _table(
-        console,
-        "Reasons",
-        ("reason", "packets", "bytes"),
-        [
-            (reason, str(count["packets"]), str(count["bytes"]))
-            for reason, count in body["counters"].items()
-            if count["packets"]
-        ],
-    )
-    _table(
-        console,
-        "Tables",
-        ("map", "entries", "room", *(("id",) if wide else ())),
-        [
-            (row["name"], "" if row["entries"] is None else str(row["entries"]), str(row["maxEntries"]))
-            + ((str(row["mapId"]),) if wide else ())
-            for row in body["tables"]
-        ],
-    )
+    for title, columns, rows in _sections(body, wide):
+        _table(console, title, columns, rows)
 
 
-def _table(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _sections(body: Mapping[str, Any], wide: bool) -> Iterator[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]]:
+    """Title, headings and rows of each table."""
+    objects = [(item["owner"], item["state"], item["message"]) for item in body["objects"]]
+    yield "Objects", ("object", "state", "message"), objects
+    numbers = ("pid", "restarts", "reloads")
+    resolvers = [
+        (item["owner"], item["state"], *(str(item[key]) for key in numbers), item["message"])
+        for item in body["resolvers"]
+    ]
+    yield "Resolvers", ("object", "state", *numbers, "message"), resolvers
+    more = ("object", "link") if wide else ()
+    hooks = [
+        (row["device"], row["hook"], row["mechanism"], row["program"], str(row["progId"]))
+        + ((row["object"], str(row["linkId"])) if wide else ())
+        for row in body["hooks"]
+    ]
+    yield "Hooks", ("device", "hook", "attached by", "program", "id", *more), hooks
+    traffic = [
+        (owner, way, str(count["packets"]), str(count["bytes"]))
+        for owner, both in body["traffic"].items()
+        for way, count in both.items()
+    ]
+    yield "Traffic", ("object", "direction", "packets", "bytes"), traffic
+    reasons = [
+        (reason, str(count["packets"]), str(count["bytes"]))
+        for reason, count in body["counters"].items()
+        if count["packets"]
+    ]
+    yield "Reasons", ("reason", "packets", "bytes"), reasons
+    maps = [
+        (row["name"], "" if row["entries"] is None else str(row["entries"]), str(row["maxEntries"]))
+        + ((str(row["mapId"]),) if wide else ())
+        for row in body["tables"]
+    ]
+    yield "Tables", ("map", "entries", "room", *(("id",) if wide else ())), maps
+
+
+def _table(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         return
     numeric = ("packets", "bytes", "entries", "room", "id", "pid", "restarts", "reloads")
