@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("ip", "tc", "nft", "ethtool")
 LIBRARIES = ("libbpf.so.1",)
 MODULES = ("veth", "sch_ingress", "cls_bpf", "nf_tables")
-PROJECT = ("operator/sixgate", "build/bpf", "e2e/kernels", "tests/rfc")
+PROJECT = ("operator/sixgate", "build/bpf", "e2e/kernels", "e2e/lab/netns.py", "tests/rfc", "tests/kept.py")
 # Of the standard library: what a gateway's test never imports.
 UNUSED = ("test", "idlelib", "tkinter", "lib2to3", "ensurepip", "pydoc_data", "site-packages", "distutils")
 DIRECTORIES = ("proc", "sys", "dev", "tmp", "run", "root", "etc")
@@ -84,6 +84,17 @@ def build(image: Image, payload: bytes, target: Path) -> None:
     target.write_bytes(archive.data())
 
 
+def project_files() -> dict[str, bytes]:
+    """What guests have of this tree, by path in it."""
+    found = {
+        str(path.relative_to(ROOT)): path.read_bytes()
+        for name in PROJECT
+        for path in (ROOT / name, *sorted((ROOT / name).rglob("*")))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return found | {f"{package}/__init__.py": b"" for package in ("e2e", "e2e/lab")}
+
+
 @cache
 def _userland() -> tuple[tuple[bytes, str], ...]:
     """Everything that no kernel brings, as (contents, path)."""
@@ -98,11 +109,7 @@ def _userland() -> tuple[tuple[bytes, str], ...]:
     extensions = [Path(path) for path in found if path.endswith(".so")]
     for path in (*programs, *_linked((*programs, *extensions, *map(_library, LIBRARIES)))):
         found[str(path)] = path.read_bytes()
-    for folder in PROJECT:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                found[f"/sixgate/{path.relative_to(ROOT)}"] = path.read_bytes()
-    found["/sixgate/e2e/__init__.py"] = b""
+    found |= {f"/sixgate/{path}": data for path, data in project_files().items()}
     found["/init"] = f"#!{interpreter} -IS\n".encode() + b"exec(open('/sixgate/e2e/kernels/guest.py').read())\n"
     return tuple((data, name) for name, data in found.items())
 
