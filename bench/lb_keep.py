@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench import apart, harness, lb_ns
 from bench.harness import Goal, Report, Row, progress
+from e2e.lab.compiled import bpf_object
 from sixgate.node.bpf import XdpContext, load_manifest
 from sixgate.node.maglev import Maglev
 from tests.bpf.balancer import SECOND, TCP, Balancer, Slots
@@ -141,7 +142,7 @@ def flood(maglev: Maglev, found: Found, *, drain: bool) -> None:
         edge.owners(ACK, tracked)
     steady = edge.written()
     which = lb_ns.family(False, syn=True)
-    bench = lb_ns.Bench(which, 1 << 24, lb_ns.compiled(), edge.balancer)
+    bench = lb_ns.Bench(which, 1 << 24, bpf_object(lb_ns.SOURCE), edge.balancer)
     good = 0
     began = time.perf_counter()
     for client in range(FLOWS + 2000, FLOWS + 2000 + GOOD):

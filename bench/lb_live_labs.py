@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import lb_ns, live
+from e2e.lab.compiled import bpf_object
 from e2e.lab.packets import DPORT
 from e2e.lab.run import LabError, LabRun
 from e2e.lab.stamp import hardware_address
@@ -118,7 +119,7 @@ def bare(lab: LabRun, stack: ExitStack) -> None:
     macs = [hardware_address(lab, role, name) for role, name in (("be", "up"), ("gw", "be"))]
 
     def attach() -> None:
-        opened = stack.enter_context(BpfObject.open(lb_ns.compiled(BPF / "lb_bare.bpf.c")))
+        opened = stack.enter_context(BpfObject.open(bpf_object(BPF / "lb_bare.bpf.c")))
         dmac, smac = (list(bytes.fromhex(mac.replace(":", ""))) for mac in macs)
         fields = {"saddr": _be32("192.0.2.100"), "daddr": _be32(BACKENDS[0]), "dmac": dmac, "smac": smac}
         opened.set_constants({"sg_bare": fields})
@@ -148,7 +149,7 @@ def nothing(_lab: LabRun, _stack: ExitStack) -> None:
 
 def _drop_in_xdp(role: str, device: str, lab: LabRun, stack: ExitStack) -> Callable[[], int]:
     def attach() -> None:
-        opened = stack.enter_context(BpfObject.open(lb_ns.compiled(BPF / "drop.bpf.c")))
+        opened = stack.enter_context(BpfObject.open(bpf_object(BPF / "drop.bpf.c")))
         opened.load()
         program = stack.enter_context(opened.program("sg_drop"))
         stack.enter_context(Link.xdp(program, socket.if_nametoindex(lab.device(device)), "native"))

@@ -29,11 +29,11 @@ from pathlib import Path
 
 from bench import apart, harness
 from bench.harness import Goal, Report, Row, progress
+from e2e.lab.compiled import bpf_object
 from sixgate.node.bpf import BpfObject, Program, XdpContext, load_manifest
 from sixgate.node.maglev import Maglev
 from tests.bpf.balancer import TCP, Balancer, Slots
 from tests.bpf.harness import OBJECTS, XDP_PASS, XDP_TX
-from tools import build_bpf
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "bench" / "bpf" / "lb_xdp.bpf.c"
@@ -182,16 +182,6 @@ class Bench:
         return net | {"harness": tuple(own)}
 
 
-def compiled(source: Path = SOURCE) -> Path:
-    """The object of a benchmark's own program."""
-    out = ROOT / "build" / "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / source.with_suffix(".o").name
-    flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", *build_bpf.system_flags()]
-    subprocess.run([build_bpf.find_tool("clang"), *flags, "-c", str(source), "-o", str(target)], check=True)
-    return target
-
-
 def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
     """Measures in this network namespace, which must be an empty one."""
     for line in LINKS.strip().splitlines():
@@ -200,7 +190,7 @@ def measure_here(rounds: int) -> dict[str, dict[str, tuple[float, ...]]]:
         Path(f"/proc/sys/net/{name}/conf/all/forwarding").write_text("1")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # next hops are remembered per CPU
     os.setpriority(os.PRIO_PROCESS, 0, -20)  # what other processes do would be measured, too
-    wrapper, made = compiled(), balancer()
+    wrapper, made = bpf_object(SOURCE), balancer()
     found: dict[str, dict[str, tuple[float, ...]]] = {}
     for v6 in (False, True):
         for name, flows in FLOWS.items():

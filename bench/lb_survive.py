@@ -16,16 +16,15 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import harness, live
 from bench.harness import Goal, Report, Row, progress
-from bench.lb_ns import compiled
+from e2e.lab.compiled import bpf_object, program
 from e2e.lab.run import LabError, LabRun
 from e2e.lab.sixgate import NODE, Sixgate
-from e2e.lab.stamp import BUILD, compile_tool, hardware_address
+from e2e.lab.stamp import hardware_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,12 +88,9 @@ class Upgradable(Sixgate):
         self.objects = directory
 
 
-@cache
 def programs() -> tuple[str, str]:
     """Paths of the sender and of the BPF object that it loads, compiled."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    compile_tool(HERE / "numbered.c", BUILD / "numbered", "bpf")
-    return str(BUILD / "numbered"), str(compiled(HERE / "numbered.bpf.c"))
+    return program(HERE / "numbered.c", "bpf"), str(bpf_object(HERE / "numbered.bpf.c"))
 
 
 class Numbered:

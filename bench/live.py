@@ -7,15 +7,13 @@ copying packets. live.c has the kernel send frames of its own (BPF_F_TEST_XDP_LI
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2e.lab.compiled import bpf_object, program
 from e2e.lab.packets import DPORT, SPORT, udp_packet
-from e2e.lab.stamp import BUILD, compile_tool, hardware_address
+from e2e.lab.stamp import hardware_address
 
 if TYPE_CHECKING:
     from e2e.lab.run import LabRun
@@ -24,16 +22,9 @@ HERE = Path(__file__).parent
 PAYLOAD = bytes(16)  # 64 bytes of IPv6 altogether
 
 
-@cache
 def programs() -> tuple[str, str]:
     """Paths of the sender and of the BPF object that it loads, compiled."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    sender, obj = BUILD / "live", BUILD / "live.bpf.o"
-    multiarch = f"/usr/include/{os.uname().machine}-linux-gnu"
-    target = ["clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3", f"-I{multiarch}", "-c", str(HERE / "live.bpf.c")]
-    subprocess.run([*target, "-o", str(obj)], check=True)
-    compile_tool(HERE / "live.c", sender, "bpf")
-    return str(sender), str(obj)
+    return program(HERE / "live.c", "bpf"), str(bpf_object(HERE / "live.bpf.c"))
 
 
 def frame(lab: LabRun, role: str, source: str, destination: str, ports: tuple[int, int] = (SPORT, DPORT)) -> bytes:

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from bench import apart, harness
 from bench.harness import Goal, Report, Row, progress
+from e2e.lab.compiled import bpf_object
 from sixgate.node.bpf import BpfObject, Map, Program, TestResult, XdpContext
 from tests.bpf.harness import OBJECTS, XDP_REDIRECT, XDP_TX, Loaded
-from tools import build_bpf
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "bench" / "bpf" / "wrap_xdp.bpf.c"
@@ -162,13 +162,8 @@ def prepare() -> tuple[tuple[Way, Way], Path]:
         subprocess.run(["ip", *line.split()], check=True)
     for family in ("ipv4", "ipv6"):
         Path(f"/proc/sys/net/{family}/conf/all/forwarding").write_text("1")
-    out = ROOT / "build" / "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    wrapper = out / "wrap_xdp.bpf.o"
-    flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", *build_bpf.system_flags()]
-    subprocess.run([build_bpf.find_tool("clang"), *flags, "-c", str(SOURCE), "-o", str(wrapper)], check=True)
     to4, to6 = frames()
-    return (Way("6 to 4", to4, "v6", "v4", -20), Way("4 to 6", to6, "v4", "v6", 20)), wrapper
+    return (Way("6 to 4", to4, "v6", "v4", -20), Way("4 to 6", to6, "v4", "v6", 20)), bpf_object(SOURCE)
 
 
 def load_gateway(objects: Path = OBJECTS) -> Loaded:

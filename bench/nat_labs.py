@@ -12,7 +12,6 @@ import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,11 @@ import yaml
 from bench import live
 from bench.nat64_labs import prepare_packets
 from e2e.lab import natlab, topology, traffic
+from e2e.lab.compiled import program
 from e2e.lab.natlab import CLIENT4, CLIENT6, SERVER4, SERVER6, VIP4, NatHost
 from e2e.lab.packets import DPORT, SPORT
 from e2e.lab.run import LabError
 from e2e.lab.sixgate import NODE, Sixgate
-from e2e.lab.stamp import BUILD, compile_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,13 +49,9 @@ table ip nat {{
 """
 
 
-@cache
 def conns_program() -> str:
     """Path of the compiled program."""
-    binary = BUILD / "conns"
-    if not binary.exists() or binary.stat().st_mtime < CONNS_SOURCE.stat().st_mtime:
-        compile_tool(CONNS_SOURCE, binary)
-    return str(binary)
+    return program(CONNS_SOURCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@
 #define FRAME_MAX 128
 #define BATCH 64
 
-static void die(const char *what)
+static inline void die(const char *what)
 {
 	fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
 	exit(1);
@@ -38,7 +38,7 @@ static unsigned long long now_ns(void)
 }
 
 /* Bytes of a frame given in hex; returns how many. */
-static unsigned int read_frame(const char *hex, unsigned char *frame)
+static inline unsigned int read_frame(const char *hex, unsigned char *frame)
 {
 	unsigned int len = 0, byte;
 
@@ -47,7 +47,7 @@ static unsigned int read_frame(const char *hex, unsigned char *frame)
 	return len;
 }
 
-static int device(const char *name)
+static inline int device(const char *name)
 {
 	unsigned int index = if_nametoindex(name);
 
@@ -57,7 +57,7 @@ static int device(const char *name)
 }
 
 /* The object at `path`, loaded with these constants. */
-static struct bpf_object *load(const char *path, const void *values, size_t size)
+static inline struct bpf_object *load(const char *path, const void *values, size_t size)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
 	struct bpf_map *map;
@@ -74,7 +74,7 @@ static struct bpf_object *load(const char *path, const void *values, size_t size
 	return object;
 }
 
-static int program(struct bpf_object *object, const char *name)
+static inline int program(struct bpf_object *object, const char *name)
 {
 	struct bpf_program *found = bpf_object__find_program_by_name(object, name);
 
@@ -85,7 +85,7 @@ static int program(struct bpf_object *object, const char *name)
 
 /* The program that sends. One that is attached somewhere is in the dispatcher of XDP; one that is not is put there and taken out again by
  * every test run, and the runner sleeps through some 20 ms of RCU each time. Nothing else uses the loopback of this namespace. */
-static int sender(struct bpf_object *object, const char *name)
+static inline int sender(struct bpf_object *object, const char *name)
 {
 	int fd = program(object, name);
 
@@ -96,7 +96,7 @@ static int sender(struct bpf_object *object, const char *name)
 
 /* What a veth passes on, its peer takes in on the same core: all of the work stays on the one where the sender is, and goes before that of
  * other processes, which would be measured, too. */
-static void have_a_core(void)
+static inline void have_a_core(void)
 {
 	cpu_set_t one;
 
@@ -107,7 +107,7 @@ static void have_a_core(void)
 }
 
 /* Runs the program `count` times; its frames seem to come from the device `index`. */
-static void send_frames(int fd, const unsigned char *frame, unsigned int len, int index, unsigned int count)
+static inline void send_frames(int fd, const unsigned char *frame, unsigned int len, int index, unsigned int count)
 {
 	struct xdp_md ctx = {.data_end = len, .ingress_ifindex = (unsigned int)index};
 

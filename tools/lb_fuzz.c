@@ -19,12 +19,12 @@
 #include <string.h>
 #include <linux/bpf.h>
 
+#include "packet.h"
+
 #define ETH 14
 #define FRAME_MAX 1600
 #define ROOM (FRAME_MAX + 512)
 #define MAX_SHOWN 10
-
-enum { P_ICMP = 1, P_IPIP = 4, P_TCP = 6, P_UDP = 17, P_IPV6 = 41, P_ICMP6 = 58 };
 
 struct frame {
 	uint16_t len;
@@ -33,15 +33,7 @@ struct frame {
 
 static struct frame *corpus;
 static size_t n_corpus;
-static uint64_t state, n_sent, n_dropped, n_passed, n_wrong, n_refused;
-
-static uint64_t draw(void)
-{
-	state ^= state >> 12;
-	state ^= state << 25;
-	state ^= state >> 27;
-	return state * 0x2545f4914f6cdd1dULL;
-}
+static uint64_t n_sent, n_dropped, n_passed, n_wrong, n_refused;
 
 static void die(const char *what)
 {
@@ -107,13 +99,7 @@ static uint32_t bend(uint8_t *b, uint32_t len)
 
 static uint32_t sum16(const uint8_t *b, uint32_t len, uint32_t sum)
 {
-	for (; len > 1; len -= 2, b += 2)
-		sum += (uint32_t)b[0] << 8 | b[1];
-	if (len)
-		sum += (uint32_t)b[0] << 8;
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
+	return fold(add_words(sum, b, len));
 }
 
 static bool zero_sum(const uint8_t *b, uint32_t len)
@@ -337,7 +323,7 @@ int main(int argc, char **argv)
 	xdp = !strcmp(argv[2], "xdp");
 	load_corpus(argv[4]);
 	packets = strtoull(argv[5], NULL, 10);
-	state = strtoull(argv[6], NULL, 10) * 0x9e3779b97f4a7c15ULL + 1;
+	draw_state = strtoull(argv[6], NULL, 10) * 0x9e3779b97f4a7c15ULL + 1;
 	for (i = 0; i < packets; i++) {
 		const struct frame *f = &corpus[draw() % n_corpus];
 		LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in, .data_out = out, .data_size_out = sizeof(out), .repeat = 1);

@@ -6,12 +6,12 @@ import json
 import signal
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2e.lab.compiled import program
 from e2e.lab.run import LabError
-from e2e.lab.stamp import BUILD, compile_tool, hardware_address
+from e2e.lab.stamp import hardware_address
 
 if TYPE_CHECKING:
     from e2e.lab.run import LabRun
@@ -36,21 +36,12 @@ class Seen:
         return sum(self.sources[at : at + 8] != later.sources[at : at + 8] for at in pairs)
 
 
-@cache
-def flows_program() -> str:
-    """Path of the compiled program; built again when its source is newer."""
-    binary = BUILD / "flows"
-    if not binary.exists() or binary.stat().st_mtime < SOURCE.stat().st_mtime:
-        compile_tool(SOURCE, binary)
-    return str(binary)
-
-
 def send_command(  # noqa: PLR0917 - words of a command line
     lab: LabRun, role: str, source: str, destination: str, count: int, rate: int, rounds: int = 1, first: int = 0
 ) -> list[str]:
     """Arguments that send one packet of each flow, `rounds` times, for ever where that is 0."""
     mac = hardware_address(lab, "gw", role)
-    words = [flows_program(), "send", lab.device("up"), mac, source, destination]
+    words = [program(SOURCE), "send", lab.device("up"), mac, source, destination]
     return [*words, *map(str, (first, count, rate, rounds))]
 
 
@@ -60,7 +51,7 @@ class FlowReceiver:
     def __init__(self, lab: LabRun, role: str, count: int, idle_ms: int = 500) -> None:
         self._lab, self._role = lab, role
         self._file = lab.workdir / "flows.bin"
-        self._argv = [flows_program(), "recv", lab.device("up"), str(count), str(self._file), str(idle_ms)]
+        self._argv = [program(SOURCE), "recv", lab.device("up"), str(count), str(self._file), str(idle_ms)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> FlowReceiver:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from e2e.lab.compiled import program
 from e2e.lab.run import LabError, LabRun
 
 SOURCE = Path(__file__).with_name("stamp.c")
-BUILD = Path(__file__).resolve().parents[2] / "build" / "lab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +34,9 @@ class Sent:
     seconds: float
 
 
-def compile_tool(source: Path, binary: Path, *libraries: str) -> None:
-    """Compiles one C file with clang, which the BPF objects need anyway; the binary appears in one rename."""
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    scratch = binary.with_name(f".{binary.name}.{os.getpid()}")
-    words = ["clang", "-O2", "-Wall", "-Wextra", "-o", str(scratch), str(source), *(f"-l{name}" for name in libraries)]
-    try:
-        subprocess.run(words, check=True)
-    except FileNotFoundError as error:
-        raise LabError(f"clang is needed to compile {source.name}, and is not in PATH.") from error
-    scratch.replace(binary)
-
-
-@cache
 def stamp_program() -> str:
-    """Path of the compiled program; built again when its source is newer."""
-    binary = BUILD / "stamp"
-    if not binary.exists() or binary.stat().st_mtime < SOURCE.stat().st_mtime:
-        compile_tool(SOURCE, binary)
-    return str(binary)
+    """Path of the compiled program."""
+    return program(SOURCE)
 
 
 def hardware_address(lab: LabRun, role: str, device: str) -> str:

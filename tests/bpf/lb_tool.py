@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from e2e.lab.compiled import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tests.bpf.harness import Loaded
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE, BINARY = ROOT / "tools" / "lb_fuzz.c", ROOT / "build" / "lb_fuzz"
+SOURCE = ROOT / "tools" / "lb_fuzz.c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,6 @@ class Result:
         )
 
 
-def build() -> Path:
-    """tools/lb_fuzz.c, compiled where it is newer than its program."""
-    if not BINARY.exists() or BINARY.stat().st_mtime < SOURCE.stat().st_mtime:
-        BINARY.parent.mkdir(exist_ok=True)
-        fresh = BINARY.with_suffix(f".{os.getpid()}")
-        flags = ["-O2", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run(["cc", *flags, "-o", str(fresh), str(SOURCE), "-lbpf"], check=True)
-        fresh.replace(BINARY)
-    return BINARY
-
-
 def run_tool(
     loaded: Loaded,
     hook: str,
@@ -71,7 +61,7 @@ def run_tool(
     corpus = scratch / "corpus"
     corpus.write_bytes(b"".join(struct.pack("!H", len(each)) + each for each in frames))
     fd = loaded.program.fd
-    words = [str(build()), str(fd), hook, str(ifindex), str(corpus), str(packets), str(seed), *more]
+    words = [program(SOURCE, "bpf"), str(fd), hook, str(ifindex), str(corpus), str(packets), str(seed), *more]
     done = subprocess.run(words, capture_output=True, text=True, pass_fds=(fd,), check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(done.stderr)

@@ -7,27 +7,15 @@ flood.each(0, 64512, ports=4032)           # 64,512 client ports, each once
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import ExitStack
-from pathlib import Path
 
+from e2e.lab.compiled import bpf_object
 from sixgate.node.bpf import BpfObject, SkbContext
 from tests.bpf.harness import ROOT
 from tests.bpf.nat_lab import NatLab
 from tests.kept import Kept
-from tools import build_bpf
 
 SOURCE = ROOT / "bench" / "bpf" / "wrap_tc.bpf.c"
-
-
-def compiled() -> Path:
-    """The wrapper's object, compiled now."""
-    out = ROOT / "build" / "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "wrap_tc.bpf.o"
-    flags = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", *build_bpf.system_flags()]
-    subprocess.run([build_bpf.find_tool("clang"), *flags, "-c", str(SOURCE), "-o", str(path)], check=True)
-    return path
 
 
 class Flood(Kept):
@@ -39,7 +27,7 @@ class Flood(Kept):
         super().__init__()
         with ExitStack() as undo:
             undo.callback(self.stack.close)
-            self.object = self.stack.enter_context(BpfObject.open(compiled()))
+            self.object = self.stack.enter_context(BpfObject.open(bpf_object(SOURCE)))
             frame = {"len": len(packet), "bytes": list(packet.ljust(128, b"\0"))}
             self.object.set_constants({"sg_tc_original": frame})
             self.object.load()

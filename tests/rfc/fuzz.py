@@ -13,18 +13,18 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.lab.compiled import program
 from tests.rfc.generate import Generator
 from tests.rfc.live import MAC, OWN4, OWN6, LiveGateway
 from tests.rfc.nodes import NODES
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE, BINARY = ROOT / "tools" / "fuzz.c", ROOT / "build" / "fuzz"
+SOURCE = ROOT / "tools" / "fuzz.c"
 CORPUS = 3000
 COMPLAINT = re.compile("WARNING:|BUG:|Oops|general protection|refcount|UBSAN|KASAN|skb_over_panic|csum fail")
 
@@ -65,16 +65,6 @@ class KernelLog:
         os.close(self.fd)
 
 
-def build() -> Path:
-    """tools/fuzz.c, compiled where it is newer than its program."""
-    if not BINARY.exists() or BINARY.stat().st_mtime < SOURCE.stat().st_mtime:
-        BINARY.parent.mkdir(exist_ok=True)
-        fresh = BINARY.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(fresh), str(SOURCE)], check=True)
-        fresh.replace(BINARY)
-    return BINARY
-
-
 def write_corpus(path: Path, number: int, seed: int) -> None:
     generator = Generator(seed)
     packets = (generator.valid(NODES[number]) for _ in range(CORPUS))
@@ -83,7 +73,7 @@ def write_corpus(path: Path, number: int, seed: int) -> None:
 
 def run(gateway: LiveGateway, packets: int, seed: int) -> Result:
     """About `packets` packets, shared among the nodes."""
-    binary, total, log = build(), Result(), KernelLog()
+    binary, total, log = program(SOURCE), Result(), KernelLog()
     share = -(-packets // len(NODES))
     with tempfile.TemporaryDirectory() as directory:
         for number, node in enumerate(NODES):
