@@ -13,6 +13,7 @@
 #include "lib/flow.h"
 #include "lib/lb_send_xdp.h"
 #include "lib/lb_fast.h"
+#include "lib/lb_nat_fast.h"
 
 SG_GLOBAL int sg_xdp_general(struct xdp_md *ctx)
 {
@@ -52,7 +53,9 @@ SG_INLINE int sg_uplink(struct xdp_md *ctx)
 
 	if (sg_feature(SG_F_LB)) {
 		act = sg_lb_fast(ctx, proto);
-		if (unlikely(act == SG_LB_GENERAL))
+		if (sg_feature(SG_F_STATEFUL) && (act == SG_LB_GENERAL || act == SG_LB_NO_PORT))
+			act = sg_lb_nat_fast(ctx, act == SG_LB_GENERAL);
+		if (unlikely(act == SG_LB_GENERAL || act == SG_LB_NO_PORT))
 			act = sg_lb_general(ctx);
 		if (act != SG_LB_FOREIGN)
 			return act;

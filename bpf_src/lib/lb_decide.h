@@ -12,6 +12,7 @@
 
 #define SG_LB_FOREIGN (-16) /* not for a VIP; nothing was changed */
 #define SG_LB_GENERAL (-17) /* not the common packet; nothing was changed */
+#define SG_LB_NO_PORT (-19) /* the same, and no entry has this address and port */
 #define SG_LB_ENGINE (-18)  /* for a VIP in mode NAT: the engine's; what was learnt is in SG_LB_WORK_MAP */
 /* Flags that ask nothing more of a packet to a port's entry. */
 #define SG_LB_SERVICE_ONLY (SG_LB_SERVICE | SG_LB_RANGES | SG_LB_ECHO | SG_LB_PASS_OTHER)

@@ -46,7 +46,7 @@ _FILLED = frozenset(
 )
 _SESSION_MAPS = "sg_st_"
 # Arrays of which an entry that is not there is passed over: counters, and translations that are remembered.
-_ONLY_COUNTED = frozenset({"sg_lb_stats", "sg_flows_tc", "sg_flows_xdp"})
+_ONLY_COUNTED = frozenset({"sg_lb_stats", "sg_lb_way", "sg_flows_tc", "sg_flows_xdp"})
 _HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
 _ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 _FEW = 1024

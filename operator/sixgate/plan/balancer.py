@@ -49,7 +49,7 @@ ROOMY = (
     "sg_lb_table",
     "sg_lb_vip",
 )
-ROOMY_XDP = ("sg_lb_recent",)  # that sg_xdp alone has: a node without it has nothing to set up
+ROOMY_XDP = ("sg_lb_recent", "sg_lb_way")  # that sg_xdp alone has: a node without it has nothing to set up
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +188,10 @@ def objects_needed(item: LoadBalancer) -> tuple[str, ...]:
 
 def _accelerated(parts: tuple[BalancerPart, ...]) -> tuple[AttachmentPlan, ...]:
     must = _devices(part for part in parts if part.acceleration == "Native")
-    willing = (part for part in parts if part.acceleration == "BestEffort" and _gains(part.plan))
+    willing = (part for part in parts if part.acceleration == "BestEffort")
     may = tuple(device for device in _devices(willing) if device not in must)
     wanted = ((must, True), (may, False))
     return tuple(AttachmentPlan("sg_uplink_xdp", "xdp", devices, needed) for devices, needed in wanted if devices)
-
-
-def _gains(item: BalancerPlan) -> bool:
-    """Whether XDP does more for it than pass packets on: in mode NAT it only refuses sources."""
-    return item.nat is None or bool(item.allow or item.deny)
 
 
 def _joined(
