@@ -18,9 +18,30 @@ struct {
 	__uint(max_entries, 1);
 } sg_eg_import SEC(".maps");
 
+/* Counts what a client has here, too, so that its limits hold after a takeover. They refuse nothing: the other gateway has let the session in.
+ * False where there is no room to count. */
+SG_GLOBAL int sg_import_count(const struct sg_addr *client, __u32 number, __u32 port)
+{
+	struct sg_st_obj *obj = sg_st_obj_of(number);
+	struct sg_st_client_use *c;
+
+	if (!obj || !client)
+		return 0;
+	if (!(obj->flags & SG_ST_CLIENTS))
+		return 1;
+	c = sg_st_client_made(obj, (__u16)number, client, bpf_ktime_get_coarse_ns());
+	if (!c)
+		return 0;
+	__sync_fetch_and_add(&c->sessions, 1);
+	if (port)
+		__sync_fetch_and_add(&c->ports, 1);
+	return 1;
+}
+
 /* The mapping, with a reference for the session: found, or made with that very port. */
 SG_GLOBAL int sg_import_map(struct sg_st *q)
 {
+	struct sg_st_obj *obj;
 	struct sg_st_map *m;
 	__be16 port;
 
@@ -28,19 +49,32 @@ SG_GLOBAL int sg_import_map(struct sg_st *q)
 		return SG_IMPORT_BROKEN;
 	port = q->to_port;
 	m = sg_st_map_find(q);
+	obj = sg_st_obj_of(q->obj);
+	if (!obj)
+		return SG_IMPORT_BROKEN;
 	if (m) {
 		if (m->out_port != port || !sg_st_same(&m->out, &q->to))
 			return SG_IMPORT_TAKEN;
 		if (sg_st_sess_find(q, m))
 			return SG_IMPORT_KNOWN;
-		return sg_st_hold(m) ? SG_IMPORT_DONE : SG_IMPORT_FULL;
-	}
-	q->wish = bpf_ntohs(port);
-	if (sg_st_map_new(q) || !q->map)
+		if (!sg_import_count(&q->near, q->obj, 0))
+			return SG_IMPORT_FULL;
+		if (sg_st_hold(m))
+			return SG_IMPORT_DONE;
+		sg_st_client_less(obj, q->obj, &q->near, false);
 		return SG_IMPORT_FULL;
+	}
+	if (!sg_import_count(&q->near, q->obj, 1))
+		return SG_IMPORT_FULL;
+	q->wish = bpf_ntohs(port);
+	if (sg_st_map_new(q) || !q->map) {
+		sg_st_client_less(obj, q->obj, &q->near, false);
+		return SG_IMPORT_FULL;
+	}
 	m = sg_st_map_of(q->map - 1);
 	if (m && m->out_port == port)
 		return SG_IMPORT_DONE;
+	sg_st_client_less(obj, q->obj, &q->near, false);
 	sg_st_release(q->map - 1, false);
 	return SG_IMPORT_TAKEN;
 }
@@ -115,8 +149,12 @@ SG_INLINE int sg_import(struct __sk_buff *ctx, const struct sg_eg_session *r)
 	if (r->state == SG_ST_FREE)
 		return sg_import_end(q);
 	done = sg_import_map(q);
-	if (!done && sg_st_sess_new(q, r->state, r->left ? r->left : sg_st_life(obj, r->state)))
-		done = SG_IMPORT_FULL;
+	if (!done) {
+		if (sg_st_sess_new(q, r->state, r->left ? r->left : sg_st_life(obj, r->state)))
+			return SG_IMPORT_FULL;
+		/* What one gateway has handed over is for that one's standby, too. */
+		sg_st_changed(q->sess - 1);
+	}
 	if (done == SG_IMPORT_DONE || done == SG_IMPORT_KNOWN)
 		sg_import_refresh(q, r);
 	return done;

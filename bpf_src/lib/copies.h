@@ -12,6 +12,7 @@
 #include "st_sess.h"
 
 #define SG_COPY_ROOM (SG_EG_COPIES - 128) /* a word tells of two records for each of its bits at most */
+#define SG_COPY_OLD 10			  /* seconds */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -52,6 +53,14 @@ struct {
 	__uint(max_entries, SG_ST_IDS);
 } sg_eg_shadow SEC(".maps");
 
+/* By object: copies that nobody told of since this second are of sessions that are over; 0: all stay. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, SG_ST_MAX_OBJ);
+} sg_eg_prune SEC(".maps");
+
 SG_INLINE struct sg_eg_copy *sg_copy_of(void)
 {
 	__u32 zero = 0;
@@ -64,8 +73,26 @@ SG_INLINE struct sg_eg_copied *sg_copied_of(__u32 obj)
 	return bpf_map_lookup_elem(&sg_eg_copied, &obj);
 }
 
-/* Whether the other side should know of it; `fresh`: it does not yet. What is closing already is not worth beginning with, and a datagram nobody
- * has answered is no conversation. */
+SG_INLINE bool sg_copied_all(__u32 obj)
+{
+	const struct sg_eg_copied *copied = sg_copied_of(obj);
+
+	return copied && copied->all;
+}
+
+/* Whether datagrams and their answers are a conversation. Most are a question with its answer, over before anybody could copy it, but there for
+ * minutes: of a resolver's client one for each name (two questions, A and AAAA). */
+SG_INLINE bool sg_copy_talks(const struct sg_st_sess *s)
+{
+	const struct sg_st_obj *obj = sg_st_obj_of(s->obj);
+
+	if (s->told || s->in.packets >= SG_ST_TALKS)
+		return true;
+	/* Few answers, and the client spoke again long after its first word. */
+	return obj && s->in.packets && sg_st_past(s->expires, s->created + sg_st_life(obj, s->state) + SG_COPY_OLD);
+}
+
+/* Whether the other side should know of it; `fresh`: it does not yet. What is closing already is not worth beginning with. */
 SG_INLINE bool sg_copy_worth(const struct sg_st_sess *s, const struct sg_st_map *m, bool fresh)
 {
 	const struct sg_eg_copied *copied = sg_copied_of(s->obj);
@@ -82,7 +109,7 @@ SG_INLINE bool sg_copy_worth(const struct sg_st_sess *s, const struct sg_st_map 
 		return !fresh || (s->state == SG_ST_TRANS && !s->reset);
 	case SG_ST_UDP:
 	case SG_ST_ICMP:
-		return s->in.packets && s->out.packets;
+		return !fresh || sg_copy_talks(s);
 	default:
 		return false;
 	}
@@ -128,7 +155,7 @@ SG_GLOBAL int sg_copy_one(__u32 id)
 		known->state = SG_ST_FREE;
 		worth = worth && sg_copy_worth(s, m, true);
 	}
-	if (!worth || !m || (known->state == state && c->what != SG_COPY_ALL))
+	if (!worth || !m || (known->state == state && (c->what != SG_COPY_ALL || !sg_copied_all(s->obj))))
 		return 0;
 	known->near = m->in;
 	known->far = s->remote;
@@ -155,8 +182,14 @@ SG_GLOBAL int sg_copy_prune(__u32 id)
 {
 	struct sg_eg_copy *c = sg_copy_of();
 	struct sg_st_sess *s = sg_st_sess_of(id);
+	const __u32 *since;
+	__u32 obj;
 
-	if (!c || !s || s->state == SG_ST_FREE || s->obj != c->obj || sg_st_past(s->told, c->since))
+	if (!c || !s || s->state == SG_ST_FREE)
+		return 0;
+	obj = s->obj;
+	since = bpf_map_lookup_elem(&sg_eg_prune, &obj);
+	if (!since || !*since || sg_st_past(s->told, *since))
 		return 0;
 	c->ended += (__u32)sg_st_end(id);
 	return 0;

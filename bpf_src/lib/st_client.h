@@ -52,29 +52,38 @@ SG_INLINE void sg_st_client_less(const struct sg_st_obj *obj, __u16 number, cons
 		sg_st_client_take(client, number, port);
 }
 
+/* What a client has, made where it has nothing yet; NULL where there is no room. */
+SG_INLINE struct sg_st_client_use *sg_st_client_made(const struct sg_st_obj *obj, __u16 number, const struct sg_addr *client,
+						     __u64 now)
+{
+	struct sg_st_client_use *c, fresh = {};
+	struct sg_st_client key;
+
+	sg_st_client_key(obj, number, client, &key);
+	c = bpf_map_lookup_elem(&sg_st_client, &key);
+	if (c)
+		return c;
+	fresh.since_ns = now;
+	fresh.tokens_ns = 1000000000ULL;
+	bpf_map_update_elem(&sg_st_client, &key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&sg_st_client, &key);
+}
+
 /* Limits of a client: RFC 6888 REQ-4, REQ-5. Counts the session, and the port where one is needed. */
 SG_GLOBAL int sg_st_admit(const struct sg_addr *client, __u32 number, __u32 port)
 {
 	struct sg_st_obj *obj = sg_st_obj_of(number);
-	struct sg_st_client_use *c, fresh = {};
+	struct sg_st_client_use *c;
 	__u64 now, cost;
-	struct sg_st_client key;
 
 	if (!obj || !client)
 		return SG_DROP_STALE;
 	if (!(obj->flags & SG_ST_CLIENTS))
 		return 0;
-	sg_st_client_key(obj, (__u16)number, client, &key);
 	now = bpf_ktime_get_coarse_ns();
-	c = bpf_map_lookup_elem(&sg_st_client, &key);
-	if (!c) {
-		fresh.since_ns = now;
-		fresh.tokens_ns = 1000000000ULL;
-		bpf_map_update_elem(&sg_st_client, &key, &fresh, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(&sg_st_client, &key);
-		if (!c)
-			return SG_DROP_ST_FULL;
-	}
+	c = sg_st_client_made(obj, (__u16)number, client, now);
+	if (!c)
+		return SG_DROP_ST_FULL;
 	if (port && obj->client_ports && c->ports >= obj->client_ports) {
 		c->refused++;
 		SG_ST_COUNT(number, client_ports);

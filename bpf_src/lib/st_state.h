@@ -87,13 +87,13 @@ SG_INLINE void sg_st_step(struct sg_st_sess *s, const struct sg_st_obj *obj, con
 		s->expires = until;
 }
 
-/* The same where sessions may be copied to another gateway, which is told of every new state. */
+/* The same where sessions may be copied to another gateway, which is told of every new state, and of datagrams that are a conversation. */
 SG_INLINE void sg_st_step_told(struct sg_st_sess *s, const struct sg_st_obj *obj, const struct sg_st *q, bool out)
 {
 	__u32 state = s->state;
 
 	sg_st_step(s, obj, q, out);
-	if (unlikely(s->state != state) && obj->flags & SG_ST_SAME)
+	if (unlikely(s->state != state || (!out && s->in.packets == SG_ST_TALKS)) && obj->flags & SG_ST_SAME)
 		sg_st_changed(q->sess - 1);
 }
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import socket
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, EgressLab, egress_gateway
+from e2e.lab.egress_records import DATAGRAMS, ENDED, record
 from e2e.lab.run import LabRun
 from sixgate.errors import BpfError
-from sixgate.node.bpf.layouts import MAPS, SgStState
+from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
 from sixgate.node.egress.copytables import CopyTables, Put
 from sixgate.node.egress.copywire import MAX_RECORDS
@@ -226,33 +224,6 @@ def test_a_pair_with_one_gateway_alive_says_that_nothing_is_copied(lab: EgressLa
         lab.wait(lambda: copies(lab)[2] == "No other gateway is alive.", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
     lab.wait(lambda: copies(lab)[2] == "", lambda: f"{copies(lab)}\n{lab.tail(owner)}")
     assert standby in lab.command(owner, ["egress", "list"]).stdout
-
-
-RECORD = struct.Struct("=16s16s16s16sHHHHBB6sII")  # struct sg_eg_session
-ESTABLISHED, DATAGRAMS, ENDED = int(SgStState.SG_ST_EST), int(SgStState.SG_ST_UDP), 0
-
-
-def record(obj: int, **changed: Any) -> bytes:
-    """A TCP connection of a pod that nobody else has; `changed` replaces parts of it."""
-    parts: dict[str, Any] = {
-        "near": "10.99.0.1",
-        "far": SERVER4,
-        "to": SOURCE4,
-        "near_port": 5000,
-        "to_port": 40000,
-        "proto": socket.IPPROTO_TCP,
-        "state": ESTABLISHED,
-        **changed,
-    }
-    near, far, to = (wide(parts[name]) for name in ("near", "far", "to"))
-    ports = [socket.htons(parts["near_port"]), socket.htons(80), socket.htons(parts["to_port"])]
-    return RECORD.pack(near, far, to, bytes(16), *ports, obj, parts["proto"], parts["state"], bytes(6), 100, 0)
-
-
-def wide(text: str) -> bytes:
-    """An address as the engine has it."""
-    address = ipaddress.ip_address(text)
-    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
 
 
 def test_records_that_cannot_be_make_no_session(lab: EgressLab, ends: Ends) -> None:

@@ -1,113 +1,27 @@
-"""Copying connections to a standby: who gets copies, what a standby believes, and whom."""
+"""Copying connections to a standby: who gets copies of what, how fast, and what a standby believes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sixgate.node.egress.copies import SETTLE_S, SLACK_S, Copies
+from sixgate.node.egress.copies import RATE, ROUND_S, SETTLE_S, STRIDE, TICK_S, Copies
 from sixgate.node.egress.copylink import PairCopies
-from sixgate.node.egress.copytables import Copied, Put
-from sixgate.node.egress.copywire import (
-    GREETING,
-    HEAD,
-    MAGIC,
-    RECORD,
-    Frame,
-    Kind,
-    Reply,
-    Verdict,
-)
+from sixgate.node.egress.copytables import Copied
+from sixgate.node.egress.copywire import GREETING, HEAD, MAGIC, RECORD, Frame, Kind, Reply, Verdict
 from sixgate.node.egress.sessions import Handover, SessionTables
 from sixgate.node.egress.standby import Standby
-from tests.unit.copies import PAIR, Clock, port_of, record
-
-# -- doubles of what is beside
-
-
-@dataclass
-class Tables:
-    """The engine, as far as it is asked."""
-
-    words: int = 64
-    is_open: bool = True
-    objects_of: dict[int, dict[int, int]] = field(default_factory=lambda: {PAIR: {4: 1, 6: 2}})
-    changed: list[bytes] = field(default_factory=list)
-    everything: bytes = b""
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-    sleeping: dict[int, bool] = field(default_factory=dict)
-    configured: dict[int, Copied] = field(default_factory=dict)
-    refuse: int = 0
-
-    def objects(self, pair: int) -> dict[int, int]:
-        return self.objects_of.get(pair, {})
-
-    def sessions(self, objects: Any) -> int:
-        del objects
-        return 42
-
-    def asleep(self, obj: int, asleep: bool) -> None:
-        self.sleeping[obj] = asleep
-
-    def configure(self, objects: Mapping[int, Copied]) -> None:
-        self.configured.update(objects)
-
-    def collect(self, at: int, end: int, *, whole: bool, slack: int) -> tuple[bytes, int]:
-        assert slack == SLACK_S
-        if whole:
-            return (self.everything if at == 0 else b""), end
-        return (self.changed.pop(0) if self.changed else b""), end
-
-    def put(self, records: bytes) -> Put:
-        self.calls.append(("put", records))
-        return Put(len(records) // RECORD - self.refuse, full=self.refuse)
-
-    def prune(self, obj: int, since: int) -> int:
-        self.calls.append(("prune", obj, since))
-        return 1
-
-
-@dataclass
-class Owning:
-    """Who owns what."""
-
-    own: dict[int, int] = field(default_factory=dict)
-    best: str = "g2"
-    holders: dict[int, str] = field(default_factory=dict)
-    epochs: dict[int, int] = field(default_factory=dict)
-
-    def mine(self) -> dict[int, int]:
-        return self.own
-
-    def epoch(self, pair: int) -> int:
-        return self.own.get(pair, self.epochs.get(pair, 0))
-
-    def holder(self, pair: int) -> str:
-        return self.holders.get(pair, "")
-
-    def preferred(self, pair: int, now: float, without: str = "") -> str:
-        assert without == "g1"
-        return self.best
-
-
-def known(*gateways: str) -> Any:
-    pair = SimpleNamespace(gateways=gateways, policy=SimpleNamespace(transport="VXLAN", device="eth0"))
-    addresses = {name: f"192.0.2.{name[1:]}" for name in ("g1", "g2", "g3")}
-    return SimpleNamespace(node="g1", pairs={PAIR: pair}, gateways=addresses, own_address="192.0.2.1")
-
+from tests.unit.copies import PAIR, Clock, Owning, Tables, known, port_of, record, standby_of
 
 # -- what a standby believes
 
 
 @pytest.fixture
 def standby() -> Standby:
-    return Standby(Tables(), known("g1", "g2"), Owning(), lambda _: False)  # type: ignore[arg-type]
+    return standby_of("g1", "g2")
 
 
 def said(standby: Standby, frame: Frame, records: bytes = b"", peer: str = "192.0.2.2") -> Reply:
@@ -153,12 +67,43 @@ def test_what_a_standby_does_not_know_it_does_not_take(standby: Standby, gone: s
     assert not standby.tables.calls  # type: ignore[attr-defined]
 
 
+async def pruned(standby: Standby) -> list[Any]:
+    """Objects that were looked through, once that is over."""
+    if standby._pruning is not None:
+        await standby._pruning
+    return [call[2] for call in standby.tables.calls if call[0] == "prune"]  # type: ignore[attr-defined]
+
+
 def test_what_a_copy_of_everything_left_out_is_over(standby: Standby) -> None:
-    said(standby, Frame(Kind.END, PAIR, 1, 1))  # of which nobody saw the beginning
-    assert not standby.tables.calls  # type: ignore[attr-defined]
-    said(standby, Frame(Kind.BEGIN, PAIR, 1, 2))
-    said(standby, Frame(Kind.END, PAIR, 1, 3))
-    assert [call[:2] for call in standby.tables.calls] == [("prune", 1), ("prune", 2)]  # type: ignore[attr-defined]
+    async def body() -> None:
+        said(standby, Frame(Kind.END, PAIR, 1, 1))  # of which nobody saw the beginning
+        assert await pruned(standby) == []
+        said(standby, Frame(Kind.BEGIN, PAIR, 1, 2))
+        said(standby, Frame(Kind.END, PAIR, 1, 3))
+        assert await pruned(standby) == [{1, 2}]
+        assert not any(standby.tables.outdated.values())  # type: ignore[attr-defined]
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("comes", ["the pair", "another beginning"])
+def test_pruning_stops_where_sessions_may_be_new(standby: Standby, comes: str) -> None:
+    """A million sessions are looked through in many steps, and between them the world goes on."""
+    standby.tables.words = 3 * 512  # type: ignore[misc]
+
+    async def body() -> None:
+        said(standby, Frame(Kind.BEGIN, PAIR, 1, 1))
+        said(standby, Frame(Kind.DROP, PAIR, 1, 2))
+        while not standby.tables.calls:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        if comes == "the pair":
+            standby.owners.own[PAIR] = 2  # type: ignore[attr-defined]
+        else:
+            said(standby, Frame(Kind.BEGIN, PAIR, 1, 3))
+        assert await pruned(standby) == [{1, 2}]
+        assert not any(standby.tables.outdated.values())  # type: ignore[attr-defined]
+
+    asyncio.run(body())
 
 
 def test_nothing_is_pruned_while_connections_that_began_here_are_served(standby: Standby) -> None:
@@ -229,7 +174,7 @@ def test_a_new_standby_is_told_of_everything_and_then_of_what_changes(copies: Co
     assert link.kinds()[-1] is Kind.END
     assert (Kind.RECORDS, PAIR, 3, 4, record(1)) in link.sent
     assert (Kind.RECORDS, PAIR, 3, 6, record(2)) in link.sent
-    assert copies.tables.configured == {1: Copied(PAIR, True), 2: Copied(PAIR, True)}  # type: ignore[attr-defined]
+    assert copies.tables.configured == {1: Copied(PAIR, True, True), 2: Copied(PAIR, True, True)}  # type: ignore[attr-defined]
     link.sent.clear()
     copies.tables.everything = b""  # type: ignore[attr-defined]
     copies.tables.changed = [record(2, 8)]  # type: ignore[attr-defined]
@@ -259,6 +204,75 @@ def test_nothing_is_collected_while_the_window_is_full(copies: Copies) -> None:
     link.room = True
     ticks(copies)
     assert (Kind.RECORDS, PAIR, 3, 4, record(1)) in link.sent
+
+
+def test_a_round_takes_as_long_as_there_are_sessions(copies: Copies) -> None:
+    """A standby that has everything is told of it again, RATE sessions a second, and no faster than in ROUND_S."""
+    words = copies.tables.words = 4 * STRIDE  # type: ignore[misc]
+    ticks(copies)
+    tables: Any = copies.tables
+
+    def steps(each: bytes) -> int:
+        tables.walked.clear()
+        tables.collect = lambda at, end, whole, slack: (
+            Tables.collect(tables, at, end, whole=whole, slack=slack) and (each if whole else b"", end)
+        )
+        link: Any = copies._links["g2"]
+        link.sent.clear()
+        taken = 0
+        while Kind.END not in link.kinds():
+            ticks(copies)
+            taken += 1
+        return taken
+
+    usual = round(ROUND_S / TICK_S)
+    assert abs(steps(b"") - usual) <= usual / 10
+    per_step = 2 * RATE * TICK_S
+    assert steps(record(1) * round(per_step)) >= 1.8 * usual
+    assert all(end - at <= STRIDE for at, end, whole in tables.walked if whole)
+    assert words == copies.tables.words
+
+
+def test_what_changed_while_nobody_listened_is_told_once(copies: Copies) -> None:
+    """A standby that comes is told of everything; what has changed meanwhile is part of that."""
+    copies.tables.changed = [record(1)]  # type: ignore[attr-defined]
+    copies.tables.everything = record(1)  # type: ignore[attr-defined]
+    ticks(copies)
+    link: Any = copies._links["g2"]
+    assert link.kinds() == [Kind.BEGIN, Kind.RECORDS, Kind.END]
+    ticks(copies)
+    assert link.kinds()[3:].count(Kind.RECORDS) == 2  # what was marked after all, and the next round
+
+
+def test_one_pair_that_is_new_has_no_other_told_anew(copies: Copies) -> None:
+    copies.known.pairs[PAIR + 1] = copies.known.pairs[PAIR]  # type: ignore[index]
+    copies.tables.objects_of[PAIR + 1] = {4: 3}  # type: ignore[attr-defined]
+    ticks(copies)
+    copies.owners.own[PAIR + 1] = 1  # type: ignore[attr-defined]
+    copies.clock.now += 1  # type: ignore[attr-defined]
+    link: Any = copies._links["g2"]
+    link.sent.clear()
+    ticks(copies)
+    assert [row[:2] for row in link.sent if row[0] in {Kind.BEGIN, Kind.END}] == [
+        (Kind.BEGIN, PAIR + 1),
+        (Kind.END, PAIR + 1),
+    ]
+    assert {n: item.all for n, item in copies.tables.configured.items()} == {1: False, 2: False, 3: True}  # type: ignore[attr-defined]
+
+
+def test_a_standby_that_refuses_is_asked_until_it_takes_the_pair(copies: Copies) -> None:
+    copies.tables.everything = record(1)  # type: ignore[attr-defined]
+    ticks(copies, 2)
+    link: Any = copies._links["g2"]
+    link.pairs[PAIR] = PairCopies(why="it does not know the pair yet")
+    link.sent.clear()
+    ticks(copies, 30)
+    assert {row[0] for row in link.sent} == {Kind.PING}
+    assert not copies.tables.configured[1].on  # type: ignore[attr-defined]
+    link.pairs[PAIR].why = ""
+    ticks(copies)
+    assert link.kinds()[0] is Kind.BEGIN
+    assert link.kinds()[-1] is Kind.END
 
 
 def test_a_lost_heartbeat_moves_no_copies_and_a_better_standby_does(copies: Copies) -> None:
@@ -298,9 +312,6 @@ def test_the_report_says_why_nothing_would_survive(copies: Copies) -> None:
     assert "no room for 3" in copies.report(PAIR).why
     link.why = "the connection failed"
     assert copies.report(PAIR).why == "g2 has no copies: the connection failed."
-
-
-# -- who may speak at all, over loopback
 
 
 @pytest.mark.parametrize(

@@ -125,15 +125,17 @@ struct sg_eg_copied {
 	__u32 pair;
 	__u32 ifindex; /* of this gateway's end of direct ways, else 0 */
 	__u8 smac[6];  /* the pair's address at this gateway */
-	__u8 pad[2];
+	__u8 all;      /* SG_COPY_ALL tells of what has not changed, too */
+	__u8 pad;
 };
 
 enum sg_copy_what {
 	SG_COPY_CHANGED = 0, /* what has changed since it was asked last */
 	SG_COPY_ALL = 1,     /* all that is worth it */
-	SG_COPY_PRUNE = 2,   /* tell nothing; end sessions of `obj` that nobody told of since `since` */
-	SG_COPY_SLEEP = 3,   /* set sg_st_use.asleep of `obj` */
-	SG_COPY_WAKE = 4,    /* clear it */
+	SG_COPY_PRUNE =
+		2, /* tell nothing; end sessions that nobody told of since the second that sg_eg_prune has for their object */
+	SG_COPY_SLEEP = 3, /* set sg_st_use.asleep of `obj` */
+	SG_COPY_WAKE = 4,  /* clear it */
 };
 
 /* sg_eg_copy[0]: what a run is asked for, and its answer. */
@@ -144,8 +146,8 @@ struct sg_eg_copy {
 	__u32 n;     /* records in sg_eg_outbox */
 	__u32 slack; /* seconds that copies live longer than what they are copied from */
 	__u32 obj;
-	__u32 since;
-	__u32 ended;   /* sessions */
+	__u32 ended; /* sessions */
+	__u32 pad;
 	__u32 done[8]; /* records taken, by enum sg_import */
 	__u64 word;    /* of the walk */
 	__u32 base;

@@ -215,6 +215,8 @@ struct sg_st_sess {
 	struct sg_count in;
 };
 
+#define SG_ST_TALKS 3 /* answers that make UDP and ICMP a conversation, which is copied with the next one */
+
 #define SG_ST_SHARED 0x80000000 /* in a slot: the rest is how many sessions of services have the port */
 
 /* sg_st_port: 64 ports of one pool address and protocol. Bit i and slot i belong to port 64 * n + i. */

@@ -411,7 +411,8 @@ SG_EG_COPIED = Record(
         Field("pair", 4, Int("__u32", 4)),
         Field("ifindex", 8, Int("__u32", 4)),
         Field("smac", 12, Array(Int("__u8", 1), 6)),
-        Field("pad", 18, Array(Int("__u8", 1), 2)),
+        Field("all", 18, Int("__u8", 1)),
+        Field("pad", 19, Int("__u8", 1)),
     ),
 )
 
@@ -425,8 +426,8 @@ SG_EG_COPY = Record(
         Field("n", 12, Int("__u32", 4)),
         Field("slack", 16, Int("__u32", 4)),
         Field("obj", 20, Int("__u32", 4)),
-        Field("since", 24, Int("__u32", 4)),
-        Field("ended", 28, Int("__u32", 4)),
+        Field("ended", 24, Int("__u32", 4)),
+        Field("pad", 28, Int("__u32", 4)),
         Field("done", 32, Array(Int("__u32", 4), 8)),
         Field("word", 64, Int("__u64", 8)),
         Field("base", 72, Int("__u32", 4)),
@@ -2012,6 +2013,14 @@ MAPS: dict[str, MapSpec] = {
         value=SG_EG_POD,
         max_entries=8192,
         flags=1,
+    ),
+    "sg_eg_prune": MapSpec(
+        name="sg_eg_prune",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
+        max_entries=256,
+        flags=0,
     ),
     "sg_eg_shadow": MapSpec(
         name="sg_eg_shadow",

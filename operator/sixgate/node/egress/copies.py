@@ -1,6 +1,6 @@
 """Connections of this node's pairs, copied all the time to the gateway that would take over (docs/design/egress.md).
 
-Ten times a second what has changed is collected and told; everything is told once in ROUND_S, spread out, which repairs
+Ten times a second what has changed is collected and told; everything is told again and again, spread out, which repairs
 what was lost and renews timers, and at once to a standby that is new. The engine's objects of pairs that this node
 does not have are put to sleep.
 """
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
 from sixgate.node.egress.copylink import Link, PairCopies
-from sixgate.node.egress.copytables import Copied, CopyTables
-from sixgate.node.egress.copywire import Kind, by_object
+from sixgate.node.egress.copytables import IDS_OF_A_WORD, Copied, CopyTables
+from sixgate.node.egress.copywire import RECORD, Kind, by_object
 from sixgate.node.egress.direct import pair_mac
 from sixgate.node.egress.sessions import PORT
 
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1  # between collections: what a connection must be older than to be copied
 URGENT_S = 0.02  # the same while a standby has not got everything yet
-ROUND_S = 20.0  # in which everything is told once
-SLACK_S = int(3 * ROUND_S)  # copies live that much longer than what they are copied from
+ROUND_S = 20.0  # in which everything is told once, at least
+RATE = 10_000  # sessions that are told of in a second for that, at most: a round of more than 200,000 takes longer
+BUSY_S = 0.01  # of a tick: heartbeats are sent by the same loop
+STRIDE = 512  # words of the bitmap that are walked over at once, where every session is looked at
 SETTLE_S = 2.0  # how long another gateway must be the better standby before copies go there
-RUNS = 4  # of the walk, in one tick
-REFUSED_S = 2.0  # before a standby that refused is told again
-LOOK_S = 1.0  # between looks at what the objects are
+LOOK_S = 1.0  # between looks at what the objects are, and questions to standbys
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,20 @@ class Copies:
     _told: dict[int, Copied] = field(default_factory=dict)
     _asleep: dict[int, bool] = field(default_factory=dict)
     _looked: float = -1e9
+    _walk: int = 0  # word that comes next, of what has changed
+    _walked: float = 0.0  # when that walk began
     _at: int = 0  # word of the round
     _round: dict[int, tuple[Link, int]] = field(default_factory=dict)  # connection that was told to begin, by pair
-    _began: float = -1e9
+    _whole: dict[int, tuple[Link, int]] = field(default_factory=dict)  # that everything was told over, or is being
+    _credit: float = 0.0  # sessions that this tick may tell of
     _urgent: bool = False
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _failed: str = ""
+
+    @property
+    def slack_s(self) -> int:
+        """Copies live that much longer than what they are copied from: three rounds, of as many as there can be."""
+        return int(3 * max(ROUND_S, self.tables.words * IDS_OF_A_WORD / RATE))
 
     # -- what the keeper calls -------------------------------------------------------------------------------------
 
@@ -143,7 +151,9 @@ class Copies:
         self._told.clear()
         self._asleep.clear()
         self._round.clear()
-        self._at = 0
+        self._whole.clear()
+        self._at = self._walk = 0
+        self._urgent = False
         for link in self._links.values():
             link.break_off("the engine's tables are new")
 
@@ -156,7 +166,8 @@ class Copies:
                 self._looked = now
                 self._look()
             self._choose(now)
-            self._configure(now)
+            self._plan_round()
+            self._configure()
             self._copy(now)
             self._failed = ""
         except BpfError as error:
@@ -192,6 +203,7 @@ class Copies:
         mine = self.owners.mine()
         for pair in self._targets.keys() - mine.keys():
             del self._targets[pair]
+            self._whole.pop(pair, None)
         for pair in mine:
             known = self.known.pairs.get(pair)
             if known is None:
@@ -204,6 +216,7 @@ class Copies:
                 self._better.pop(pair, None)
                 if not best and current and not held:
                     del self._targets[pair]
+                    self._whole.pop(pair, None)
                 continue
             since = self._better.setdefault(pair, (best, now))
             if since[0] != best:
@@ -214,6 +227,7 @@ class Copies:
                 link.send(Kind.DROP, pair, self.owners.epoch(pair))
             del self._better[pair]
             self._targets[pair] = best
+            self._whole.pop(pair, None)
         self._connect()
 
     def _connect(self) -> None:
@@ -232,8 +246,8 @@ class Copies:
         link = self._links.get(self._targets.get(pair, ""))
         return link if link is not None and link.ready else None
 
-    def _configure(self, now: float) -> None:
-        """Tells the engine whose sessions are to be told of; a pair that has just got a link begins with everything."""
+    def _configure(self) -> None:
+        """Tells the engine whose sessions are to be told of."""
         changed = {}
         for number, (pair, _) in self._objects.items():
             item = self._copied(pair)
@@ -241,29 +255,19 @@ class Copies:
                 changed[number] = item
         self.tables.configure(changed)
         self._told |= changed
-        if any(self._is_fresh(pair, now) for pair in self._targets):
-            self._at, self._urgent = 0, True
-
-    def _is_fresh(self, pair: int, now: float) -> bool:
-        """Whether the standby should be told of everything at once: a new one, or one that refused a while ago."""
-        link = self._link(pair)
-        if link is None:
-            return False
-        if self._round.get(pair) != (link, link.connected):
-            return True
-        copies = link.pairs.get(pair)
-        return copies is not None and bool(copies.why) and now - self._began > REFUSED_S
 
     def _copied(self, pair: int) -> Copied:
         known = self.known.pairs[pair]
         own = self.known.own_address
-        on = self._link(pair) is not None
+        link = self._link(pair)
+        on = link is not None and not _refuses(link, pair)
+        every = on and pair in self._round
         if known.policy.transport != "Direct" or not own:
-            return Copied(pair, on)
+            return Copied(pair, on, every)
         try:
-            return Copied(pair, on, socket.if_nametoindex(known.policy.device), pair_mac(own, pair))
+            return Copied(pair, on, every, socket.if_nametoindex(known.policy.device), pair_mac(own, pair))
         except OSError:
-            return Copied(pair, on)
+            return Copied(pair, on, every)
 
     # -- what ------------------------------------------------------------------------------------------------------
 
@@ -272,43 +276,81 @@ class Copies:
         for link in links:
             if link.stuck(now):
                 link.break_off(f"{link.node} does not keep up")
-        if not links or not all(link.room for link in links):
+        if not links or not self._room():
             return
-        at, runs = 0, RUNS
-        while at < self.tables.words and runs:
-            records, at = self.tables.collect(at, self.tables.words, whole=False, slack=SLACK_S)
-            self._send(records)
-            runs -= 1
-        if at >= self.tables.words:
+        if self._walk == 0:
+            self._walked = now
+        until, end = now + BUSY_S, self.tables.words
+        if self._urgent and self._round.keys() == self._targets.keys():
+            end = self._at  # the rest is told of once, by the round
+        while self._walk < end and self._room():
+            _, self._walk = self._collect(self._walk, end, whole=False)
+            if self.clock() > until:
+                break
+        if self._walk >= self.tables.words:
             for link in links:
-                link.mark(now)
-        self._go_round(runs + RUNS)
+                link.mark(self._walked)
+        if self._walk >= end:
+            self._walk = 0
+        self._go_round(until)
 
-    def _go_round(self, runs: int) -> None:
-        if self._at == 0:
-            self._begin_round()
+    def _room(self) -> bool:
+        return all(link.room for link in self._links.values())
+
+    def _collect(self, at: int, end: int, *, whole: bool) -> tuple[int, int]:
+        """How many records were sent, and where the walk has ended."""
+        records, at = self.tables.collect(at, end, whole=whole, slack=self.slack_s)
+        self._send(records)
+        return len(records) // RECORD, at
+
+    # -- everything ------------------------------------------------------------------------------------------------
+
+    def _is_fresh(self, pair: int) -> bool:
+        """Whether the standby should be told of everything at once: it has just come, or takes the pair only now."""
+        link = self._link(pair)
+        if link is None:
+            return False
+        if _refuses(link, pair):
+            self._whole.pop(pair, None)
+            self._round.pop(pair, None)
+            return False
+        return self._whole.get(pair) != (link, link.connected)
+
+    def _plan_round(self) -> None:
+        fresh = {pair for pair in self._targets if self._is_fresh(pair)}
+        if fresh:
+            self._begin_round(fresh | (self._round.keys() if self._urgent else set()), urgent=True)
+        elif not self._round:
+            self._begin_round(set(self._whole) & self._targets.keys(), urgent=False)
+
+    def _begin_round(self, pairs: set[int], *, urgent: bool) -> None:
+        self._round, self._at, self._urgent, self._credit = {}, 0, urgent, 0.0
+        for pair in sorted(pairs):
+            link = self._link(pair)
+            if link is not None and not _refuses(link, pair):
+                self._round[pair] = self._whole[pair] = (link, link.connected)
+                link.send(Kind.BEGIN, pair, self.owners.epoch(pair))
+
+    def _go_round(self, until: float) -> None:
+        """A part of the walk over everything: as fast as the standby takes it where that is new, else no faster than
+        RATE."""
         if not self._round:
             return
         words = self.tables.words
-        end = words if self._urgent else min(words, self._at + max(1, round(words * TICK_S / ROUND_S)))
-        while self._at < end and runs and all(link.room for link in self._links.values()):
-            records, self._at = self.tables.collect(self._at, end, whole=True, slack=SLACK_S)
-            self._send(records)
-            runs -= 1
+        step = words if self._urgent else max(1, round(words * TICK_S / ROUND_S))
+        end = min(words, self._at + step)
+        self._credit = min(self._credit, 0.0) + RATE * TICK_S
+        while self._at < end and (self._urgent or self._credit > 0) and self._room():
+            count, self._at = self._collect(self._at, min(end, self._at + STRIDE), whole=True)
+            self._credit -= count
+            if self.clock() > until:
+                break
         if self._at >= words:
             for pair, begun in self._round.items():
                 link = self._link(pair)
                 if link is not None and begun == (link, link.connected):
                     link.send(Kind.END, pair, self.owners.epoch(pair))
-            self._at, self._urgent = 0, False
-
-    def _begin_round(self) -> None:
-        self._round, self._began = {}, self.clock()
-        for pair in self._targets:
-            link = self._link(pair)
-            if link is not None:
-                self._round[pair] = (link, link.connected)
-                link.send(Kind.BEGIN, pair, self.owners.epoch(pair))
+            self._round, self._at, self._urgent = {}, 0, False
 
     def _send(self, records: bytes) -> None:
         for number, data in by_object(records).items():
@@ -316,3 +358,9 @@ class Copies:
             link = self._link(pair)
             if link is not None:
                 link.send(Kind.RECORDS, pair, self.owners.epoch(pair), family, data)
+
+
+def _refuses(link: Link, pair: int) -> bool:
+    """Whether the standby does not take the pair, as it said last. It is asked again and again (PING)."""
+    copies = link.pairs.get(pair)
+    return copies is not None and bool(copies.why)

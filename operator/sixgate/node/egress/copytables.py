@@ -32,14 +32,26 @@ _FRAME = bytes(12) + b"\x88\xb5" + bytes(50)  # a run wants a packet, and does n
 assert _COPY.size == layouts.SG_EG_COPY.size
 IDS_OF_AN_ENTRY = 512  # of sg_st_sids
 IDS_OF_A_WORD = 64
+_NAMES = (
+    "sg_eg_copy",
+    "sg_eg_outbox",
+    "sg_eg_inbox",
+    "sg_eg_copied",
+    "sg_eg_prune",
+    "sg_eg_obj",
+    "sg_st_sids",
+    "sg_st_use",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """An object of the engine: whether its sessions are told of, and, with direct ways, this gateway's end of them."""
+    """An object of the engine: whether its sessions are told of, those too that have not changed where a walk asks for
+    `all`, and, with direct ways, this gateway's end of them."""
 
     pair: int
     on: bool = False
+    all: bool = False
     ifindex: int = 0
     smac: bytes = bytes(6)
 
@@ -74,17 +86,16 @@ class CopyTables:
 
     def open(self) -> bool:
         """Whether they are others than before. BpfError where this node is no gateway."""
-        names = ("sg_eg_copy", "sg_eg_outbox", "sg_eg_inbox", "sg_eg_copied", "sg_eg_obj", "sg_st_sids", "sg_st_use")
-        fresh = {}
+        fresh: dict[str, Map] = {}
         try:
-            for name in names:
+            for name in _NAMES:
                 fresh[name] = Map.from_pin(self.bpffs / "maps" / name, spec=MAPS[name])
             programs = {n: pinned_program(self.bpffs, "sg_import", n) for n in ("sg_copy_in_tc", "sg_copy_out_tc")}
         except BaseException:
             for opened in fresh.values():
                 opened.close()
             raise
-        same = self.is_open and all(self._maps[name].info.id == fresh[name].info.id for name in names)
+        same = self.is_open and all(self._maps[name].info.id == fresh[name].info.id for name in _NAMES)
         self.close()
         self._maps, self._programs = fresh, programs
         for name in ("sg_eg_copy", "sg_eg_outbox", "sg_eg_inbox"):
@@ -92,6 +103,7 @@ class CopyTables:
             pages = -(-table.info.max_entries * table.info.value_size // mmap.PAGESIZE)
             self._memory[name] = mmap.mmap(table.fd, pages * mmap.PAGESIZE, mmap.MAP_SHARED)
         self.words = fresh["sg_st_sids"].info.max_entries * IDS_OF_AN_ENTRY // IDS_OF_A_WORD
+        self.outdate(dict.fromkeys(range(fresh["sg_eg_prune"].info.max_entries), 0))  # a former agent's
         return not same
 
     def close(self) -> None:
@@ -122,18 +134,24 @@ class CopyTables:
         """Which objects are told of; of others nothing is."""
         table = self._maps["sg_eg_copied"]
         for number, item in objects.items():
-            value = {"on": int(item.on), "pair": item.pair, "ifindex": item.ifindex, "smac": item.smac}
-            table.set(number, value)
+            table.set(
+                number,
+                {
+                    "on": int(item.on),
+                    "pair": item.pair,
+                    "ifindex": item.ifindex,
+                    "smac": item.smac,
+                    "all": int(item.all),
+                },
+            )
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def _run(self, program: str, repeat: int = 1) -> None:
         self._programs[program].test_run(_FRAME, repeat=repeat)
 
-    def _ask(
-        self, what: SgCopyWhat, at: int = 0, end: int = 0, *, slack: int = 0, obj: int = 0, since: int = 0
-    ) -> None:
-        _COPY.pack_into(self._memory["sg_eg_copy"], 0, what, at, end, 0, slack, obj, since, 0, *[0] * 8, 0, 0, 0)
+    def _ask(self, what: SgCopyWhat, at: int = 0, end: int = 0, *, slack: int = 0, obj: int = 0) -> None:
+        _COPY.pack_into(self._memory["sg_eg_copy"], 0, what, at, end, 0, slack, obj, 0, 0, *[0] * 8, 0, 0, 0)
         self._run("sg_copy_out_tc")
 
     def asleep(self, obj: int, asleep: bool) -> None:
@@ -141,17 +159,23 @@ class CopyTables:
         self._ask(SgCopyWhat.SG_COPY_SLEEP if asleep else SgCopyWhat.SG_COPY_WAKE, obj=obj)
 
     def collect(self, at: int, end: int, *, whole: bool, slack: int) -> tuple[bytes, int]:
-        """Records of words `at` to `end` of the bitmap, of all sessions or of those that have changed, and where the
-        walk has ended: before `end` where there was no more room."""
+        """Records of words `at` to `end` of the bitmap, of those that have changed or also of the others of objects
+        that are told of as a whole, and where the walk has ended: before `end` where there was no more room."""
         what = SgCopyWhat.SG_COPY_ALL if whole else SgCopyWhat.SG_COPY_CHANGED
         self._ask(what, at, min(end, self.words), slack=slack)
         _, at, _, count, *_ = _FIRST.unpack_from(self._memory["sg_eg_copy"], 0)
         return bytes(self._memory["sg_eg_outbox"][: count * RECORD]), at
 
-    def prune(self, obj: int, since: int) -> int:
-        """Ends sessions of an object that nobody told of since this second; how many."""
-        self._ask(SgCopyWhat.SG_COPY_PRUNE, 0, self.words, obj=obj, since=since & 0xFFFFFFFF)
-        return int(_FIRST.unpack_from(self._memory["sg_eg_copy"], 0)[7])
+    def outdate(self, objects: Mapping[int, int]) -> None:
+        """From which second on an object's sessions must have been told of, so that `prune` leaves them; 0: none."""
+        table = self._maps["sg_eg_prune"]
+        for number, since in objects.items():
+            table.set(number, since & 0xFFFFFFFF)
+
+    def prune(self, at: int, end: int) -> int:
+        """Ends what is outdated, in these words of the bitmap; how many."""
+        self._ask(SgCopyWhat.SG_COPY_PRUNE, at, min(end, self.words))
+        return int(_FIRST.unpack_from(self._memory["sg_eg_copy"], 0)[6])
 
     def put(self, records: bytes) -> Put:
         """Makes sessions of records, or ends them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 60.0  # of an owner, which copies everything three times in that time
+SILENCE_S = 60.0  # of an owner, which asks once a second how many there are
+STRIDE = 512  # words of the bitmap that are looked through at once
+PAUSE_S = 0.002  # and then others may go on
 
 
 @dataclass(slots=True)
@@ -44,6 +46,9 @@ class Standby:
     refused: int = 0  # records that found no room, or their port taken
     _begun: dict[int, int] = field(default_factory=dict)  # second at which a copy of everything began, by pair
     _talking: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
+    _due: dict[int, tuple[int, int]] = field(default_factory=dict)  # pair and second, by object: to be pruned
+    _pruned: dict[int, tuple[int, int]] = field(default_factory=dict)  # the same, just now
+    _pruning: asyncio.Task[None] | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
         """A gateway that has said MAGIC: until it leaves, or says what nobody understands. One at a time of each."""
@@ -109,6 +114,7 @@ class Standby:
                 return put.refused
             case Kind.BEGIN:
                 self._begun[frame.pair] = seconds()
+                self._spare(objects.values())
             case Kind.END:
                 since = self._begun.pop(frame.pair, None)
                 if since is not None:
@@ -118,16 +124,51 @@ class Standby:
                 self._prune(frame.pair, objects, seconds() + 1)
         return 0
 
+    # -- what is over ----------------------------------------------------------------------------------------------
+
     def _prune(self, pair: int, objects: dict[int, int], since: int) -> None:
+        """Copies of the pair that nobody told of since then end soon: a million of them take a while to look through,
+        and heartbeats cannot wait for it."""
         if self.draining(pair):
             return
-        for number in objects.values():
-            ended = self.tables.prune(number, since)
-            if ended:
-                log.info("%d copies of pair %d are of connections that are no more.", ended, pair)
+        self._due |= dict.fromkeys(objects.values(), (pair, since))
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.create_task(self._look_through())
+
+    def _spare(self, objects: Iterable[int]) -> None:
+        for number in objects:
+            self._due.pop(number, None)
+            if self._pruned.pop(number, None) is not None:
+                self.tables.outdate({number: 0})
+
+    async def _look_through(self) -> None:
+        try:
+            while self._due and self.tables.is_open:
+                self._pruned, self._due = self._due, {}
+                self.tables.outdate({number: since for number, (_, since) in self._pruned.items()})
+                ended = 0
+                for at in range(0, self.tables.words, STRIDE):
+                    ended += self._step(at)
+                    await asyncio.sleep(PAUSE_S)
+                if ended:
+                    log.info("%d copies are of connections that are no more.", ended)
+                self.tables.outdate(dict.fromkeys(self._pruned, 0))
+                self._pruned = {}
+        except BpfError as error:
+            log.error("Copies of connections that are no more may still be here: %s", error)
+            self._pruned = {}
+
+    def _step(self, at: int) -> int:
+        """Once the pair is this node's, what nobody told of may be what pods have begun here."""
+        mine = self.owners.mine()
+        self._spare([n for n, (pair, _) in self._pruned.items() if pair in mine or self.draining(pair)])
+        return self.tables.prune(at, at + STRIDE) if self._pruned and self.tables.is_open else 0
 
     def close(self) -> None:
         for writer in self._talking.values():
             writer.close()
         self._talking.clear()
         self._begun.clear()
+        self._due.clear()
+        if self._pruning is not None:
+            self._pruning.cancel()
