@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from bench import harness
 from bench.egress_births import AT_ONCE, measure_births
+from bench.egress_copies import measure_copies
 from bench.egress_cost import measure_cost
 from bench.egress_lab import Connections, Stream, ready_lab
 from bench.egress_pods import NONE, measure_operator, measure_spoof
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from e2e.lab.egress import EgressLab
 
 USUAL = ("cost", "failover", "takeover", "move", "births", "spoof", "restart", "scale", "operator")
-PARTS = (*USUAL, "quiet")
+PARTS = (*USUAL, "takeover-scale", "quiet")
 MAX_MOVE_CONNECTIONS = 1000
 
 
@@ -168,6 +169,7 @@ def run(  # noqa: PLR0917 - one argument per question
         "cost": partial(measure_cost, report, rounds, seconds),
         "failover": partial(_both, partial(measure_failover, report), trials, max(1, trials // 4)),
         "takeover": partial(measure_takeover, report, rounds),
+        "takeover-scale": partial(measure_copies, report, rounds),
         "move": partial(measure_move, report),
         "births": partial(_both, partial(measure_births, report), pods, max(AT_ONCE, pods // 5)),
         "spoof": partial(measure_spoof, report),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 from e2e.lab.egress import SERVER, SERVER4, SOURCE4, SOURCE6, EgressLab, settled
 from e2e.lab.run import LabRun
+from sixgate.node.egress.sessions import PORT as COPIES
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,6 +28,24 @@ def ready_lab(transport: str = "VXLAN", gateways: tuple[str, ...] = ("g1", "g2")
     """A node with a selected pod, gateways, settled."""
     with LabRun() as run:
         yield settled(run, *gateways, sessions=131072, transport=transport)
+
+
+def sent_copies(lab: EgressLab, gateway: str) -> Callable[[], int]:
+    """Counts bytes of packets to other gateways with copies, from now on; how many there were."""
+    run = lab.lab
+    rules = run.workdir / f"copies-{gateway}.nft"
+    rules.write_text(
+        "table inet c\ndelete table inet c\n"
+        f"table inet c {{\n chain o {{\n  type filter hook output priority 0\n  tcp dport {COPIES} counter\n }}\n}}\n"
+    )
+    run.run(gateway, ["nft", "-f", str(rules)])
+
+    def sent() -> int:
+        told = json.loads(run.run(gateway, ["nft", "-j", "list", "table", "inet", "c"]).stdout)
+        rule = next(item["rule"] for item in told["nftables"] if "rule" in item)
+        return int(next(part["counter"]["bytes"] for part in rule["expr"] if "counter" in part))
+
+    return sent
 
 
 @contextlib.contextmanager

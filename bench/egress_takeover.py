@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from functools import partial
 
 from bench import harness
 from bench.egress_cost import CONNECTIONS_S, connections, servers
-from bench.egress_lab import Connections, baseline, ready_lab
+from bench.egress_lab import Connections, baseline, ready_lab, sent_copies
 from bench.harness import Goal, Report, Row, progress
 from e2e.lab.egress import SERVER, SERVER4
 from e2e.lab.run import LabError
-from sixgate.node.egress.sessions import PORT
 
 MANY = 1000
 OLD_S = 1.0  # a connection of this age is copied
@@ -60,17 +58,7 @@ def _wire(report: Report) -> None:
     with ready_lab() as lab:
         owner = lab.wait_copied()
         progress("bytes of copies on the wire")
-        rules = lab.lab.workdir / "copies.nft"
-        rules.write_text(
-            f"table inet c {{\n chain o {{\n  type filter hook output priority 0\n  tcp dport {PORT} counter\n }}\n}}\n"
-        )
-        lab.lab.run(owner, ["nft", "-f", str(rules)])
-
-        def sent() -> int:
-            told = json.loads(lab.lab.run(owner, ["nft", "-j", "list", "table", "inet", "c"]).stdout)
-            rule = next(item["rule"] for item in told["nftables"] if "rule" in item)
-            return int(next(part["counter"]["bytes"] for part in rule["expr"] if "counter" in part))
-
+        sent = sent_copies(lab, owner)
         start = sent()
         with Connections(lab, "pay", MANY):
             time.sleep(OLD_S)
