@@ -86,6 +86,7 @@ class Copies:
         """The tables may be others now, or gone."""
         try:
             if self.tables.open():
+                self.tables.spare_all()
                 self._restart()
         except BpfError as error:
             log.debug("Nothing to copy: %s", error)

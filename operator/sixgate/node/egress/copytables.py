@@ -103,7 +103,6 @@ class CopyTables:
             pages = -(-table.info.max_entries * table.info.value_size // mmap.PAGESIZE)
             self._memory[name] = mmap.mmap(table.fd, pages * mmap.PAGESIZE, mmap.MAP_SHARED)
         self.words = fresh["sg_st_sids"].info.max_entries * IDS_OF_AN_ENTRY // IDS_OF_A_WORD
-        self.outdate(dict.fromkeys(range(fresh["sg_eg_prune"].info.max_entries), 0))  # a former agent's
         return not same
 
     def close(self) -> None:
@@ -165,6 +164,10 @@ class CopyTables:
         self._ask(what, at, min(end, self.words), slack=slack)
         _, at, _, count, *_ = _FIRST.unpack_from(self._memory["sg_eg_copy"], 0)
         return bytes(self._memory["sg_eg_outbox"][: count * RECORD]), at
+
+    def spare_all(self) -> None:
+        """A former agent may have been pruning when it ended."""
+        self.outdate(dict.fromkeys(range(self._maps["sg_eg_prune"].info.max_entries), 0))
 
     def outdate(self, objects: Mapping[int, int]) -> None:
         """From which second on an object's sessions must have been told of, so that `prune` leaves them; 0: none."""
