@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from e2e.lab.egress import SERVER, SERVER4, SERVER6, SOURCE4, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SOURCE4, EgressLab, egress_gateway
 from e2e.lab.egress_records import DATAGRAMS, ENDED, record
 from e2e.lab.run import LabRun
 from sixgate.errors import BpfError
@@ -20,8 +18,7 @@ from sixgate.node.bpf.layouts import MAPS
 from sixgate.node.bpf.map import Map
 from sixgate.node.egress.copytables import CopyTables, Put
 from sixgate.node.egress.copywire import MAX_RECORDS
-
-PORT = 9001
+from tests.netns.egress_ends import Ends, missing
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +34,6 @@ def lab() -> Iterator[EgressLab]:
         made.wait_pods("n1", 1)
         made.wait_settled()
         yield made
-
-
-@dataclass
-class Ends:
-    """Both ends of connections, of both families."""
-
-    lab: EgressLab
-    mine: list[socket.socket] = field(default_factory=list)
-    theirs: list[socket.socket] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
-
-    def open(self, count: int) -> None:
-        for server in (SERVER4, SERVER6):
-            self._open(server, count // 2)
-
-    def _open(self, server: str, count: int) -> None:
-        family = socket.AF_INET6 if ":" in server else socket.AF_INET
-
-        def listen() -> socket.socket:
-            made = socket.socket(family)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((server, PORT))
-            made.listen(1024)
-            return made
-
-        with self.lab.lab.call(SERVER, listen) as listener:
-            listener.settimeout(20)
-            self.mine += self.lab.lab.call(
-                "pay", lambda: [socket.create_connection((server, PORT), 20) for _ in range(count)]
-            )
-            accepted = [listener.accept() for _ in range(count)]
-        self.theirs += [end for end, _ in accepted]
-        by_port = {address[1]: end for end, address in accepted}
-        self.ports += sorted(by_port)
-        for end in (*self.mine, *self.theirs):
-            end.settimeout(20)
-
-    def talk(self) -> None:
-        """Every connection carries a byte both ways; the server begins, which pods' nodes are not asked about."""
-        for ends, others in ((self.theirs, self.mine), (self.mine, self.theirs)):
-            for end in ends:
-                end.sendall(b"x")
-            for other in others:
-                assert other.recv(1) == b"x"
-
-    def close(self) -> None:
-        for end in (*self.mine, *self.theirs):
-            end.close()
 
 
 @pytest.fixture
@@ -111,13 +60,10 @@ def wait_copied(lab: EgressLab, ends: Ends) -> str:
     """Until the standby has every connection of the test, established; the owner."""
     owner = lab.wait_copied()
     standby = next(iter(lab.gateways - {owner}))
-
-    def missing() -> Counter[int]:
-        told = lab.command(standby, ["egress", "flows", "payments", "--limit", "10000", "-o", "json"]).stdout
-        there = (row for row in json.loads(told) if (row["protocol"], row["state"]) == ("tcp", "EST"))
-        return Counter(ends.ports) - Counter(row["pool_port"] for row in there)
-
-    lab.wait(lambda: not missing(), lambda: f"{standby} has no copies of {missing()}\n{lab.tail(owner)}")
+    lab.wait(
+        lambda: not missing(ends, standby),
+        lambda: f"{standby} has no copies of {missing(ends, standby)}\n{lab.tail(owner)}",
+    )
     return owner
 
 
