@@ -15,6 +15,8 @@ that live.c had the core, which on a quiet machine is all of the time. What coun
 * "beyond its coming" is nanoseconds of a packet less those of one that is dropped where it comes in (row "sender
   alone"): what the core of a gateway would spend, with its sending.
 
+* Mode NAT (bench/lb_live_nat.py) is compared with nft in the same way, for both families.
+
 A figure is not taken of a way that loses more than 1 % of the packets.
 """
 
@@ -24,7 +26,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench import harness
+from bench import harness, lb_live_nat
 from bench.harness import Goal, Report, Row, progress
 from bench.lb_live_labs import LivePath, path
 
@@ -41,16 +43,17 @@ KINDS = {
     "bare, skb": ("bare", "skb"),
     "nft, skb": ("nft", "skb"),
 }
-NFT_GOAL, BARE_GOAL = Goal("ratio", ">=", 1.5), Goal("ratio", ">=", 0.8)
+NFT_GOAL, BARE_GOAL = lb_live_nat.NFT_GOAL, Goal("ratio", ">=", 0.8)
 
 
 def measure(report: Report, rounds: int = 7, seconds: float = 0.5) -> None:
-    """Adds the rows; some three minutes."""
+    """Adds the rows; some five minutes."""
     with ExitStack() as stack:
         paths = {name: path(stack, *kind) for name, kind in KINDS.items()}
         for flows in FLOWS:
             progress(f"balancer, live frames, flows {flows:,}: {rounds} rounds of {seconds:g} s, {len(paths)} ways")
             report.rows += rows(paths, rounds, seconds, flows)
+    lb_live_nat.measure(report, FLOWS, min(rounds, 5), seconds)
     report.remarks.append(
         "Live frames: 44-byte UDP packets in XDP frames over veth, per second of the core's time; one core sends, "
         "balances and receives. sixgate's and bare encapsulation's end in XDP behind a veth, nft's as they leave the "

@@ -61,18 +61,22 @@ class LivePath:
 
     lab: LabRun
     arrived: Callable[[], int]
+    source: str = CLIENT
+    target: str = VIP
 
     def rate(self, seconds: float, flows: int) -> float:
         """Packets that arrive, per second of the core's time. A measurement in which more than 1 % are lost on the way
         is made anew, as other work of the core can make queues overflow; LabError where that happens TRIES times."""
-        frame = live.frame(self.lab, "client", CLIENT, VIP)
+        frame = live.frame(self.lab, "client", self.source, self.target)
         for _ in range(TRIES):
             before = self.arrived()
             sent = live.transmit(self.lab, "client", frame, seconds, flows=(flows, min(flows, PER_ADDRESS), NEIGHBOURS))
             count = self.arrived() - before
             if count >= sent.runs * 0.99:
                 return count / sent.core
-        raise LabError(f"{count} of {sent.runs} packets from {CLIENT} to {VIP} arrived where they are counted.")
+        raise LabError(
+            f"{count} of {sent.runs} packets from {self.source} to {self.target} arrived where they are counted."
+        )
 
 
 def path(stack: ExitStack, way: str, end: str) -> LivePath:
@@ -161,8 +165,9 @@ def _drop_in_xdp(role: str, device: str, lab: LabRun, stack: ExitStack) -> Calla
 def _drop_in_tc(role: str, device: str, hook: str, lab: LabRun) -> None:
     """A classic BPF program of one instruction: drop."""
     lab.run(role, ["tc", "qdisc", "add", "dev", lab.device(device), "clsact"])
-    filtered = ["dev", lab.device(device), hook, "protocol", "ip", "bpf", "bytecode", "1,6 0 0 2", "da"]
-    lab.run(role, ["tc", "filter", "add", *filtered])
+    for protocol in ("ip", "ipv6"):
+        filtered = ["dev", lab.device(device), hook, "protocol", protocol, "bpf", "bytecode", "1,6 0 0 2", "da"]
+        lab.run(role, ["tc", "filter", "add", *filtered])
 
 
 def _drop_skb(lab: LabRun, _stack: ExitStack) -> Callable[[], int]:
