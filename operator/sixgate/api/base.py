@@ -27,12 +27,27 @@ class Rule:
     `cel` stays within has/size/all/exists/==/oldSelf, isIP/isCIDR and ip()/cidr() of Kubernetes 1.31. `holds` is None
     for a transition rule (`oldSelf`), which only the API server can check. `cel` is empty where the rule costs more
     than the API server's budget; then it becomes a condition.
+
+    `found` is CEL for what was found, text that follows the message, for the API server does not show values by itself;
+    it is part of the same budget, in which a number as text costs too much: its length is not known beforehand.
     """
 
     cel: str
     message: str
     holds: Callable[[Any], bool] | None = None
     field: str = ""
+    found: str = ""
+
+    def schema(self) -> dict[str, str]:
+        """The entry of `x-kubernetes-validations`."""
+        made = {"rule": self.cel, "message": self.message}
+        if self.found:
+            made["messageExpression"] = f"{_cel_text(f'{self.message}, found ')} + {self.found}"
+        return made | ({"fieldPath": self.field} if self.field else {})
+
+
+def _cel_text(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 class Spec(BaseModel):
@@ -66,11 +81,7 @@ class Spec(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
-        wanted = [
-            {"rule": rule.cel, "message": rule.message} | ({"fieldPath": rule.field} if rule.field else {})
-            for rule in cls.rules
-            if rule.cel
-        ]
+        wanted = [rule.schema() for rule in cls.rules if rule.cel]
         if wanted:
             schema["x-kubernetes-validations"] = wanted
         return schema

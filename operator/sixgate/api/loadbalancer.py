@@ -131,6 +131,7 @@ class ForwardingSpec(Spec):
             "!has(self.nat) || (has(self.mode) && self.mode == 'NAT')",
             "nat says something of mode NAT only",
             lambda forwarding: forwarding.nat is None or forwarding.mode == "NAT",
+            found="'mode ' + (has(self.mode) ? self.mode : 'DSR')",
         ),
     )
 
@@ -213,17 +214,20 @@ class LoadBalancerSpec(KindSpec):
             "(has(self.backends) && size(self.backends) > 0) != has(self.service)",
             "exactly one of backends and service must be given",
             _source_of_backends,
+            found="(has(self.service) ? 'both' : 'neither')",
         ),
         Rule(
             "(has(self.ports) && size(self.ports) > 0) != (has(self.allPorts) && self.allPorts)",
             "exactly one of ports and allPorts: true must be given",
             _ports_or_all,
+            found="(has(self.allPorts) && self.allPorts ? 'both' : 'neither')",
         ),
         Rule(
             "!has(self.backends) || self.backends.all(b, !(b.address in self.vips))",
             "no backend may have the address of a VIP",
             _backend_is_no_vip,
             ".backends",
+            found="self.vips.filter(v, self.backends.exists(b, b.address == v))[0]",
         ),
         Rule(
             "!has(self.forwarding) || !has(self.forwarding.nat) || !has(self.forwarding.nat.sourceAddresses) || "
@@ -232,6 +236,8 @@ class LoadBalancerSpec(KindSpec):
             "no address of forwarding.nat.sourceAddresses may be that of a VIP or a backend",
             _sources_apart,
             ".forwarding",
+            found="self.forwarding.nat.sourceAddresses.filter(s, s in self.vips || "
+            "(has(self.backends) && self.backends.exists(b, b.address == s)))[0]",
         ),
         Rule(
             "!has(self.forwarding) || !has(self.forwarding.nat) || !has(self.forwarding.nat.preserveClientIP) || "
@@ -240,6 +246,7 @@ class LoadBalancerSpec(KindSpec):
             "with preserveClientIP: true all vips must be of one family: backends see clients of their own only",
             _clients_of_one_family,
             ".vips",
+            found="self.vips.join(', ')",
         ),
         Rule(
             "!has(self.ports) || self.ports.all(a, self.ports.exists_one(b, a.protocol == b.protocol && "
