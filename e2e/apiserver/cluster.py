@@ -62,7 +62,7 @@ class Cluster:
     def install(self, crds: Path = ROOT / "crds") -> None:
         """CRDs and everything of deploy/, as a user would."""
         self.server.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crds))
-        self.server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
+        self.server.kubectl("wait", "--for=condition=Established", "--timeout=120s", "-f", str(crds))
         for _ in range(2):  # the namespace and what is in it come in one go
             done = self.server.kubectl("apply", "--server-side", "-f", str(ROOT / "deploy"), check=False)
         if done.returncode:
@@ -144,7 +144,7 @@ class Cluster:
         }  # fmt: skip
         self.patch("NodeConfig", name, {"status": status}, "status")
 
-    def wait(self, what: str, check: Callable[[], T], timeout_s: float = 30.0) -> T:
+    def wait(self, what: str, check: Callable[[], T], timeout_s: float = 120.0) -> T:
         """The first true value of `check`; AssertionError saying `what` was waited for."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -239,13 +239,13 @@ class OperatorProcess:
             self.process.kill()
             self.process.wait()
 
-    def terminate(self, timeout_s: float = 20.0) -> int:
+    def terminate(self, timeout_s: float = 60.0) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
-    def wait_log(self, pattern: str, timeout_s: float = 30.0, since: int = 0) -> int:
+    def wait_log(self, pattern: str, timeout_s: float = 120.0, since: int = 0) -> int:
         """Until the log matches `pattern` after its character `since`; returns where the match ends."""
         deadline = time.monotonic() + timeout_s
         while not (found := re.compile(pattern).search(self.log(), since)):

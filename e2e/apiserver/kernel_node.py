@@ -114,7 +114,7 @@ class KernelNode:
             return 0
         return found if isinstance(found, int) else 0
 
-    def wait_other_table(self, than: int, timeout_s: float = 30.0) -> int:
+    def wait_other_table(self, than: int, timeout_s: float = 120.0) -> int:
         deadline = time.monotonic() + timeout_s
         while (found := self.table_id()) in {0, than}:
             if time.monotonic() > deadline:

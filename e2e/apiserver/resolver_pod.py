@@ -34,7 +34,7 @@ T = TypeVar("T")
 NAMESERVER = ROOT / "e2e" / "lab" / "nameserver.py"
 HEALTH = 8053
 POD_PORT = 1053
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class ResolverPod:
 
         return self.inside(get)
 
-    def ask(self, name: str, rtype: str, server: str, port: int = 53, timeout_s: float = 5.0) -> list[str]:
+    def ask(self, name: str, rtype: str, server: str, port: int = 53, timeout_s: float = 20.0) -> list[str]:
         """Data of the records of the type asked for, sorted; OSError or dns errors where there is no answer."""
 
         def query() -> list[str]:

@@ -14,6 +14,7 @@ import ctypes
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,19 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of 127.0.0.1 that nobody has, each another one. The kernel gives away none of these by itself (below
+    ip_local_port_range): a server that is killed finds its port free when it is started again."""
+    found: list[int] = []
+    with ExitStack() as held:
+        for port in random.SystemRandom().sample(range(20000, 30000), 1000):
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return tuple(found)
+    raise RuntimeError("A thousand ports between 20000 and 30000 should not all be taken, and they are.")
 
 
 def _die_with_parent() -> None:
@@ -111,6 +120,7 @@ class ApiServer:
     pki: Pki
     port: int
     etcd_port: int
+    peer_port: int
     place: Place = LOOPBACK
     extra: tuple[str, ...] = ()
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -129,8 +139,8 @@ class ApiServer:
         programs = binaries or locate()
         directory = directory or Path(tempfile.mkdtemp(prefix="sixgate-apiserver-"))
         pki = Pki.make(directory / "pki", place.alternative_names)
-        ports = place.ports or (free_port(), free_port(), free_port())
-        server = cls(programs, directory, pki, ports[0], ports[1], place, tuple(extra))
+        ports = place.ports or free_ports(3)
+        server = cls(programs, directory, pki, ports[0], ports[1], ports[2], place, tuple(extra))
         server.pki.issue("admin", "/O=system:masters/CN=admin")
         try:
             server.start_etcd()
@@ -152,7 +162,7 @@ class ApiServer:
         return f"https://{host}:{self.port}"
 
     def start_etcd(self) -> None:
-        peer = f"http://127.0.0.1:{self.place.ports[2] if self.place.ports else free_port()}"
+        peer = f"http://127.0.0.1:{self.peer_port}"
         client = f"http://127.0.0.1:{self.etcd_port}"
         self._spawn("etcd", [str(self.binaries.etcd), "--data-dir", str(self.directory / "etcd"), "--unsafe-no-fsync",
                     "--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
@@ -177,7 +187,7 @@ class ApiServer:
             "--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
             *self.place.flags, *self.extra])  # fmt: skip
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = 180.0) -> None:
         """Until /readyz answers 200; RuntimeError with the end of the log where it does not."""
         deadline = time.monotonic() + timeout_s
         while not self.ready():

@@ -78,7 +78,7 @@ class Node:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def until(self, what: str, check: Callable[[], Any], timeout_s: float = 20) -> Any:
+    async def until(self, what: str, check: Callable[[], Any], timeout_s: float = 120) -> Any:
         try:
             async with asyncio.timeout(timeout_s):
                 while not (found := await asyncio.to_thread(check)):

@@ -80,7 +80,7 @@ def test_a_node_follows_the_endpoints_of_a_service(
     put(b1=READY, b2=READY, b3=UNREADY)
     seen.follows({B1: "Active", B2: "Active"}, {B1, B2}, set())
     assert seen.spec()["ports"] == [{"protocol": "TCP", "first": 80, "last": 80, "target": 8080}]
-    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=30s", "loadbalancers.sixgate.io/lb")
+    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "loadbalancers.sixgate.io/lb")
 
     put(b1=LEAVING, b2=READY, b3=READY)
     seen.follows({B1: "Terminating", B2: "Active", B3: "Active"}, {B2, B3}, {B1, B2})

@@ -23,7 +23,7 @@ LABEL = {"gateway": "yes"}
 def ask(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
     """As an administrator with a kubeconfig."""
     command = [sys.executable, "-m", "sixgate", "cluster", *words, "--kubeconfig", str(cluster.server.admin().path)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
 
 
 def told(cluster: Cluster, *words: str) -> Any:
@@ -43,7 +43,7 @@ def test_an_installation_from_nothing_to_ready(cluster: Cluster, operator: Start
     assert (silent["ready"], silent["nodes"]["silent"]) == (False, 2)
     assert any(line.startswith("Node n1: The agent of this node should report") for line in silent["complaints"])
     cluster.report()
-    done = ask(cluster, "status", "--wait", "--timeout", "20")
+    done = ask(cluster, "status", "--wait", "--timeout", "120")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sixgate is ready" in done.stdout
     assert "2 ready" in done.stdout
@@ -103,7 +103,7 @@ def test_watching_prints_every_state_and_ends_by_sigint(cluster: Cluster, operat
     command = [sys.executable, "-m", "sixgate", "cluster", "nodes", "--watch", "-o", "json"]
     command += ["--kubeconfig", str(cluster.server.admin().path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        limit = threading.Timer(60, process.kill)  # reading ends then
+        limit = threading.Timer(180, process.kill)  # reading ends then
         limit.start()
         try:
             assert process.stdout is not None
@@ -112,7 +112,7 @@ def test_watching_prints_every_state_and_ends_by_sigint(cluster: Cluster, operat
             cluster.report()
             assert any('"state": "Ready"' in line for line in lines)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=180)
         finally:
             limit.cancel()
             process.kill()

@@ -77,7 +77,7 @@ class CoreDns:
 
     def ask(self, name: str, rtype: str) -> list[str]:
         try:
-            return self.pod.ask(name, rtype, "127.0.0.1", timeout_s=3)
+            return self.pod.ask(name, rtype, "127.0.0.1", timeout_s=15)
         except (OSError, dns.exception.DNSException):
             return []
 

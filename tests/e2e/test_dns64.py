@@ -210,4 +210,4 @@ def test_a_resolver_answers_from_the_config_map(cluster: Cluster, operator: Star
         process.send_signal(signal.SIGTERM)
         pod.wait("the end to be told", lambda: "being ended" in pod.ready())
         assert asked("v4only.example") == ["2001:db8:64::cb00:7114"]
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0

@@ -37,7 +37,7 @@ async def until(agent: Kubeconfig, node: str, wanted: set[str], change: Any) -> 
 
     source = KubePods(node, connect).populations()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             async for population in source:
                 if change is not None:
                     await asyncio.to_thread(change)

@@ -17,7 +17,7 @@ from sixgate.plan import ServiceKey
 from tests.e2e.conftest import StartOperator, gateway
 
 NETWORKING = "/apis/networking.k8s.io/v1/servicecidrs"
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_a_running_operator_stands_them_and_serves_the_others(cluster: Cluster, 
     everything = [(kind, item) for kind in ("NAT46Gateway", "EgressGateway", "BIGTCPPolicy", "LoadBalancer")
                   for item in cluster.list(kind)]  # fmt: skip
     cluster.wait(
-        "a condition on each", lambda: all(cluster.conditions(k, n) for k, n in everything), timeout_s=60
+        "a condition on each", lambda: all(cluster.conditions(k, n) for k, n in everything)
     )  # fmt: skip
     cluster.patch("NAT46Gateway", "gw", {"spec": {"stateless": {"ipv4CIDRs": ["192.0.2.0/25"]}}})
     cluster.wait("the good one served", lambda: cluster.get("NodeConfig", "n1") != good)

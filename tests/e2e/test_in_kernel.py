@@ -12,7 +12,7 @@ def test_an_object_is_programmed_changed_and_taken_away(
 ) -> None:
     operator(digests=digests())
     cluster.apply(gateway())
-    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "n46/gw")
+    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "n46/gw")
     first = node.table_id()
     assert first
     status = (cluster.get("NodeConfig", "n1") or {})["status"]
@@ -29,7 +29,7 @@ def test_a_node_goes_on_and_restarts_without_api_server(
 ) -> None:
     operator(digests=digests())
     cluster.apply(gateway())
-    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "n46/gw")
+    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "n46/gw")
     table = node.table_id()
     node.pipe.swallow()
     node.kill()
@@ -38,7 +38,7 @@ def test_a_node_goes_on_and_restarts_without_api_server(
     cluster.wait("started from the last good one", lambda: "last good NodeConfig" in node.log())
     node.pipe.heal()
     cluster.patch("NAT46Gateway", "gw", {"spec": {"stateless": {"ipv4CIDRs": ["198.51.100.0/24"]}}})
-    assert node.wait_other_table(table, timeout_s=60)
+    assert node.wait_other_table(table)
 
 
 def test_an_unknown_digest_is_refused_and_what_runs_goes_on(
@@ -46,7 +46,7 @@ def test_an_unknown_digest_is_refused_and_what_runs_goes_on(
 ) -> None:
     first = operator(digests=digests())
     cluster.apply(gateway())
-    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "n46/gw")
+    cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "n46/gw")
     table = node.table_id()
     assert first.terminate() == 0
     operator(digests=dict.fromkeys(digests(), f"sha256:{'e' * 64}"), name="newer")

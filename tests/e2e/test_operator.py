@@ -36,7 +36,7 @@ def test_nodes_that_are_selected_get_a_nodeconfig_and_the_object_becomes_ready(
     assert first["Reconciling"]["status"] == "True"
     assert first["Ready"]["observedGeneration"] == 1
     cluster.report()
-    done = cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=20s", "n46/gw")
+    done = cluster.server.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "n46/gw")
     assert "condition met" in done.stdout
     status = cluster.get("NAT46Gateway", "gw")["status"]  # type: ignore[index]
     assert status["nodes"] == {"desired": 2, "ready": 2}
@@ -125,7 +125,7 @@ def test_a_restart_writes_nothing(cluster: Cluster, operator: StartOperator) -> 
     second = operator("--verbose", "--audit-seconds", "1", name="second")
     second.wait_log("Nothing to write")
     cluster.server.kubectl("annotate", "node", "n1", "seen=yes")  # and what is no news causes no write either
-    second.wait_log("Compared", timeout_s=30)
+    second.wait_log("Compared")
     assert cluster.writes() == writes
     assert before == {kind: cluster.list(kind) for kind in ("NAT46Gateway", "NodeConfig")}
     assert "not delivered" not in second.log()

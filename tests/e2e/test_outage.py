@@ -45,7 +45,7 @@ def test_a_silent_connection_is_noticed_by_the_audit(cluster: Cluster, operator:
         time.sleep(3)
         assert generation(cluster) == 1
         pipe.heal()
-        cluster.wait("generation 2", lambda: generation(cluster) == 2, timeout_s=60)
+        cluster.wait("generation 2", lambda: generation(cluster) == 2)
         assert process.running
 
 

@@ -50,7 +50,7 @@ def test_a_kernel_that_is_too_old(cluster: Cluster, node: KernelNode) -> None:
     node.start("setarch", os.uname().machine, "--uname-2.6")
     said = refused(cluster, "needs 6.1 or newer")
     assert said.startswith("The kernel of this node is Linux 2.6.")
-    cluster.server.kubectl("wait", "--for=condition=Ready=False", "--timeout=30s", "n46/gw")
+    cluster.server.kubectl("wait", "--for=condition=Ready=False", "--timeout=120s", "n46/gw")
     assert "needs 6.1 or newer" in cluster.server.kubectl("describe", "n46/gw").stdout
     assert not node.bpffs.exists(), "nothing was begun"
 
