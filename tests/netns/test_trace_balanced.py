@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from e2e.lab.balance import CLIENT, address
 from tests.netns.test_lb_live import BACKENDS, Site, vip
 from tests.netns.test_lb_nat import NAT, backends, site  # noqa: F401 - a fixture
-from tests.netns.untouched import contents
+from tests.netns.untouched import contents, settled
 
 if TYPE_CHECKING:
     import subprocess
@@ -37,6 +37,7 @@ def test_a_flow_that_begins_and_one_that_there_is(site: Site) -> None:  # noqa: 
     stray = trace(site, f"{client}:5", "--flags", "ack")
     assert (stray.returncode, last(stray)["reason"]) == (1, "SG_DROP_ST_NO_STATE")
     assert site.net.answers(3, vip(4))
+    settled(site.sixgate.bpffs)
     (session, *_) = json.loads(site.sixgate.command(["nat", "list", "-o", "json"]).stdout)
     known = last(trace(site, f"{client}:{session['clientPort']}", "--flags", "ack"))
     assert known["object"] == "LoadBalancer/web"
