@@ -12,10 +12,10 @@ LABEL = {"sixgate.io/egress": "true"}
 BOTH = f"{SOURCE4} and {SOURCE6}"
 
 
-def claim(cluster: Cluster, node: str, epoch: int, reason: str = "") -> None:
+def claim(cluster: Cluster, node: str, epoch: int, reason: str = "", **more: str) -> None:
     """A gateway's agent reports that it has the pair, or (epoch 0) that it has none."""
     row: dict[str, Any] = {"object": "payments", "pair": 1, "ipv4": SOURCE4, "ipv6": SOURCE6, "owner": node}
-    row |= {"here": epoch > 0, "epoch": epoch, "reason": reason}
+    row |= {"here": epoch > 0, "epoch": epoch, "reason": reason, **more}
     cluster.patch("NodeConfig", node, {"status": {"egress": [row]}}, "status")
 
 
@@ -53,4 +53,34 @@ def test_every_change_of_owner_is_an_event_of_the_object(cluster: Cluster, opera
     shown = cluster.server.kubectl("events", "--for=egressgateway/payments", "--all-namespaces").stdout
     assert "EgressFailover" in shown
     assert "EgressMoved" in shown
+    assert process.running
+
+
+def test_what_is_not_copied_is_a_condition_and_an_event(cluster: Cluster, operator: StartOperator) -> None:
+    for name in ("g1", "g2"):
+        cluster.node(name, LABEL)
+    cluster.apply(egress_gateway())
+    process = operator(digests=digests())
+    cluster.wait("both NodeConfigs", lambda: len(cluster.list("NodeConfig")) == 2)
+    cluster.report()
+
+    def state() -> tuple[str, str]:
+        found = cluster.conditions("EgressGateway", "payments").get("Copied", {})
+        return str(found.get("status", "")), str(found.get("reason", ""))
+
+    cluster.wait("nobody to copy from", lambda: state() == ("Unknown", "NoOwner"))
+    claim(cluster, "g1", 1, standby="g2")
+    cluster.wait("copies", lambda: state() == ("True", "Copied"))
+    why = "g2 has no copies: the connection failed (refused)."
+    claim(cluster, "g1", 1, standby="g2", uncopied=why, uncopiedReason="StandbyUnreachable")
+    cluster.wait("no copies", lambda: state() == ("False", "StandbyUnreachable"))
+    note = f"Connections through g1 ({SOURCE4}, {SOURCE6}) should be copied to another gateway, so that they outlive it"
+    assert cluster.conditions("EgressGateway", "payments")["Copied"]["message"] == f"{note}: {why}"
+
+    def warned() -> bool:
+        items = cluster.call("GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+        mine = [item for item in items if item["regarding"]["name"] == "payments"]
+        return [i["note"] for i in mine if i["reason"] == "StandbyUnreachable"] == [f"{note}: {why}"]
+
+    cluster.wait("its event", warned)
     assert process.running

@@ -162,6 +162,11 @@ def condition(kind: str, status: str, reason: str = "R", message: str = "m") -> 
         ([], [condition("Conflicted", "True", "Conflicted")], [(True, "Conflicted")]),
         ([condition("Conflicted", "True")], [condition("Conflicted", "False")], [(False, "NoConflicted")]),
         ([condition("Ready", "False", "A")], [condition("Ready", "False", "B")], [(True, "B")]),
+        ([], [condition("Copied", "Unknown", "NoOwner")], []),
+        ([condition("Copied", "True")], [condition("Copied", "Unknown", "Copying")], []),
+        ([condition("Copied", "True")], [condition("Copied", "False", "NoStandby")], [(True, "NoStandby")]),
+        ([condition("Copied", "False")], [condition("Copied", "True", "Copied")], [(False, "Copied")]),
+        ([condition("Copied", "Unknown")], [condition("Copied", "False", "OneGateway")], []),
     ],
 )
 def test_events_are_about_what_turned(before: Any, after: Any, told: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sixgate.node.egress.copies import RATE, ROUND_S, SETTLE_S, STRIDE, TICK_S, Copies
+from sixgate.node.egress.copies import GRACE_S, RATE, ROUND_S, SETTLE_S, STRIDE, TICK_S, Copies
 from sixgate.node.egress.copylink import PairCopies
 from sixgate.node.egress.copytables import Copied
 from sixgate.node.egress.copywire import GREETING, HEAD, MAGIC, RECORD, Frame, Kind, Reply, Verdict
@@ -309,9 +309,30 @@ def test_the_report_says_why_nothing_would_survive(copies: Copies) -> None:
     link.pairs[PAIR] = PairCopies(9, True)
     assert (copies.report(PAIR).copies, copies.report(PAIR).why) == (9, "")
     link.pairs[PAIR].refused = 3
-    assert "no room for 3" in copies.report(PAIR).why
-    link.why = "the connection failed"
+    assert "no room for some" in copies.report(PAIR).why
+    link.why, link.reason = "the connection failed", "StandbyUnreachable"
     assert copies.report(PAIR).why == "g2 has no copies: the connection failed."
+
+
+def test_what_may_come_back_is_waited_for_before_it_is_lacking(copies: Copies) -> None:
+    """A gateway that is restarted is no news at once."""
+    clock: Any = copies.clock
+    assert copies.report(PAIR).reason == "Copying"
+    clock.now += GRACE_S
+    assert copies.report(PAIR).reason == "NoStandby"
+    ticks(copies, 2)
+    link: Any = copies._links["g2"]
+    link.pairs[PAIR] = PairCopies(9, True)
+    assert copies.report(PAIR).reason == ""
+    link.pairs[PAIR].why = "it knows of a later owner"
+    clock.now += GRACE_S - 1
+    assert copies.report(PAIR).reason == "Copying"
+    clock.now += 1
+    assert copies.report(PAIR).reason == "StandbyRefuses"
+    copies.tables.is_open = False  # type: ignore[misc]
+    assert copies.report(PAIR).reason == "TablesMissing"
+    copies.known.pairs[PAIR].gateways = ("g1",)  # type: ignore[misc]
+    assert copies.report(PAIR).reason == "OneGateway"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_a_gateway_of_another_version_gets_nothing_and_the_reason_is_told(
         link = Link("g2", "127.0.0.1", port_of(server), lambda: "", Clock())
         link.start()
         await until(lambda: "another version" in link.why)
+        assert link.reason == "OtherVersion"
         assert not link.ready
         await link.close()
         server.close()

@@ -10,7 +10,7 @@ from sixgate.api.nodeconfig import NodeConfigStatus
 from sixgate.controller.events import notices
 from sixgate.errors import Ref
 from sixgate.plan import NodeReport, PlanResult, object_status
-from sixgate.plan.egress_status import holders
+from sixgate.plan.egress_status import copied, holders
 
 REF = Ref("EgressGateway", "payments")
 A = {"ipv4": "198.51.100.10", "ipv6": "2001:db8::10"}
@@ -95,3 +95,81 @@ def test_events_tell_of_a_failover_once_and_of_nothing_else() -> None:
     assert told([two], [back]) == [(False, "EgressMoved", f"{both} went from g2 to g1: g2 has released it.")]
     assert told([two], [nobody]) == [(True, "EgressAddressLost", f"No living node has {both}, which g2 had.")]
     assert told([nobody], [two]) == [(False, "EgressAddressBack", f"g2 has {both}.")]
+
+
+FAILED = "g2 has no copies: the connection failed (refused)."
+BOTH = "198.51.100.10, 2001:db8::10"
+
+
+@pytest.mark.parametrize(
+    ("reports", "status", "reason", "message"),
+    [
+        (
+            {"g1": row("g1", True, standby="g2")},
+            "True",
+            "Copied",
+            f"Connections through g1 ({BOTH}) are copied to g2.",
+        ),
+        (
+            {"g1": row("g1", True, standby="g2", uncopied=FAILED, uncopied_reason="StandbyUnreachable")},
+            "False",
+            "StandbyUnreachable",
+            f"Connections through g1 ({BOTH}) should be copied to another gateway, so that they outlive it: {FAILED}",
+        ),
+        (
+            {"g1": row("g1", True, standby="g2", uncopied="Soon.", uncopied_reason="Copying")},
+            "Unknown",
+            "Copying",
+            f"Connections through g1 ({BOTH}) should be copied to another gateway, so that they outlive it: Soon.",
+        ),
+        (
+            {"g1": row("g1", True, uncopied="Old agents say it in a sentence only.")},
+            "False",
+            "NotCopied",
+            f"Connections through g1 ({BOTH}) should be copied to another gateway, so that they outlive it: "
+            "Old agents say it in a sentence only.",
+        ),
+        (  # a dead owner's report stays as it was
+            {"dead": row("dead", True, 1, standby="g1"), "g1": row("g1", True, 2, standby="g2")},
+            "True",
+            "Copied",
+            f"Connections through g1 ({BOTH}) are copied to g2.",
+        ),
+        ({"g1": row("")}, "Unknown", "NoOwner", "No living node has an address, so there is nothing to copy."),
+        (
+            {"dead": row("dead", True, standby="g1")},
+            "Unknown",
+            "NoOwner",
+            "No living node has an address, so there is nothing to copy.",
+        ),
+    ],
+)
+def test_the_object_says_whether_its_connections_would_outlive_their_gateway(
+    reports: dict[str, dict[str, Any]], status: str, reason: str, message: str
+) -> None:
+    told = [(name, node(report)) for name, report in reports.items()]
+    assert copied("payments", told, {"dead"}) == ("Copied", status, reason, message)
+
+
+def test_one_pair_that_is_not_copied_is_told_beside_others_that_are() -> None:
+    other = {"pair": 8, "ipv4": "198.51.100.11", "ipv6": "", "uncopied": FAILED, "uncopied_reason": "NoStandby"}
+    rows = (row("g1", True, standby="g2"), {**row("g1", True, standby="g2"), **other})
+    kind, state, reason, message = copied("payments", [("g1", node(*rows))], set())
+    assert (kind, state, reason) == ("Copied", "False", "NoStandby")
+    assert "(198.51.100.11)" in message
+    assert "198.51.100.10" not in message
+
+
+def test_the_condition_stands_on_gateways_only() -> None:
+    (found,) = [c for c in status({"g1": node(row("g1", True, standby="g2"))})["conditions"] if c["type"] == "Copied"]
+    assert found["status"] == "True"
+    other = object_status(
+        Ref("NAT46Gateway", "g"),
+        1,
+        PlanResult({}, (), {}, {}),
+        problems=(),
+        reports={},
+        previous=None,
+        now="2026-01-01T00:00:00Z",
+    )
+    assert "Copied" not in {c["type"] for c in other["conditions"]}

@@ -329,6 +329,7 @@ class EgressReport(Model):
     uncopied: str = Field(
         default="", description="Why connections would not survive the owner's death; empty if copies are there."
     )
+    uncopied_reason: str = Field(default="", description="The same in one word, `Copying` while they may come soon.")
 
 
 class NodeConfigStatus(Model):

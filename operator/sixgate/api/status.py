@@ -17,7 +17,8 @@ class Condition(Spec):
 
     type: str = Field(
         max_length=64,
-        description="Ready, Programmed, Conflicted, Degraded; Reconciling and Stalled only while they are True.",
+        description="Ready, Programmed, Conflicted, Degraded, of an EgressGateway Copied; Reconciling and Stalled only "
+        "while they are True.",
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
     observed_generation: Generation = Field(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sixgate.api.base import API_VERSION
 from sixgate.kube import ApiError, KubeClient
 from sixgate.kube.client import object_path
-from sixgate.plan.egress_status import moves
+from sixgate.plan.egress_status import ONE_GATEWAY, moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "default"  # where Kubernetes keeps events of cluster-scoped objects
 BAD_WHEN_TRUE = frozenset({"Conflicted", "Degraded"})
+GOOD_WHEN_TRUE = frozenset({"Ready", "Copied"})
 MAX_NOTE = 1024
 
 
@@ -42,18 +43,22 @@ class Notice:
 def notices(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Notice]:
     """What changed between two statuses: conditions whose status or reason turned, addresses that went elsewhere.
 
-    The first Unknown of a fresh object is not news, nor is a bad condition that is false from the start.
+    The first Unknown of a fresh object is not news, nor is a bad condition that is false from the start, nor that one
+    gateway copies nothing.
     """
     old = {c["type"]: c for c in before.get("conditions") or ()}
     for condition in after.get("conditions") or ():
-        kind, status = condition["type"], condition["status"]
-        was = old.get(kind, {"status": "False" if kind in BAD_WHEN_TRUE else "Unknown", "reason": condition["reason"]})
-        if kind not in BAD_WHEN_TRUE | {"Ready"} or (was["status"], was["reason"]) == (status, condition["reason"]):
+        kind, status, reason = condition["type"], condition["status"], condition["reason"]
+        was = old.get(kind, {"status": "False" if kind in BAD_WHEN_TRUE else "Unknown", "reason": reason})
+        if kind not in BAD_WHEN_TRUE | GOOD_WHEN_TRUE or (was["status"], was["reason"]) == (status, reason):
             continue
         if status == "Unknown" or (kind in BAD_WHEN_TRUE and was["status"] == status == "False"):
             continue
+        if reason == ONE_GATEWAY:
+            continue
         warning = status == "True" if kind in BAD_WHEN_TRUE else status == "False"
-        reason = condition["reason"] if warning or kind == "Ready" else f"No{kind}"
+        if not warning and kind in BAD_WHEN_TRUE:
+            reason = f"No{kind}"
         yield Notice(warning, reason, condition["message"][:MAX_NOTE])
     for failed, reason, note in moves(before.get("addresses") or (), after.get("addresses") or ()):
         yield Notice(failed, reason, note[:MAX_NOTE])

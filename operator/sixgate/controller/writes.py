@@ -167,7 +167,7 @@ def _is(have: ConfigEntry | None, document: Document) -> bool:
     return have is not None and have.managed and (have.revision, have.digest) == (document.revision, document.digest)
 
 
-OUR_CONDITIONS = frozenset({"Ready", "Programmed", "Conflicted", "Degraded", "Reconciling", "Stalled"})
+OUR_CONDITIONS = frozenset({"Ready", "Programmed", "Conflicted", "Degraded", "Copied", "Reconciling", "Stalled"})
 
 
 def status_writes(

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from sixgate.api.nodeconfig import EgressReport, NodeConfigStatus
-from sixgate.api.status import EgressAddressStatus
+from sixgate.api.status import MAX_MESSAGE, EgressAddressStatus
 
 MAX_REASON = 512
+COPIED = "Copied"
+COPYING = "Copying"
+NOT_COPIED = "NotCopied"
+NO_OWNER = "NoOwner"
+ONE_GATEWAY = "OneGateway"
 
 
 def holders(
@@ -50,6 +55,46 @@ def _told_by(hindrances: Mapping[str, str]) -> str:
 
 def _rank(claim: tuple[int, str, EgressReport]) -> tuple[int, str]:
     return claim[:2]
+
+
+def copied(
+    name: str, reports: Iterable[tuple[str, NodeConfigStatus]], dead: Collection[str]
+) -> tuple[str, str, str, str]:
+    """The condition that says whether connections through the object would outlive their gateway: type, status, reason
+    and message. Unknown while copies may come soon, or nobody has an address."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    claims: dict[int, tuple[int, str, EgressReport]] = {}
+    for node, status in reports:
+        for row in status.egress:
+            if row.object == name and row.here:
+                claims[row.pair] = max(claims.get(row.pair, (-1, "", row)), (row.epoch, node, row), key=_rank)
+    for _, node, row in claims.values():
+        if node not in dead:
+            reason = (row.uncopied_reason or NOT_COPIED) if row.uncopied else ""
+            key = (reason, row.uncopied, node, row.standby)
+            groups.setdefault(key, []).extend(text for text in (row.ipv4, row.ipv6) if text)
+    if not groups:
+        return (COPIED, "Unknown", NO_OWNER, "No living node has an address, so there is nothing to copy.")
+    lacking = sorted(key for key in groups if key[0])
+    if not lacking:
+        found = sorted(f"Connections through {k[2]} ({_listed(of)}) are copied to {k[3]}." for k, of in groups.items())
+        return (COPIED, "True", COPIED, _cut(" ".join(found)))
+    said = (
+        f"Connections through {n} ({_listed(groups[r, why, n, to])}) should be copied to another gateway, so that they "
+        f"outlive it: {why}"
+        for r, why, n, to in lacking
+    )
+    reasons = sorted({key[0] for key in lacking} - {COPYING})
+    state, reason = ("False", reasons[0]) if reasons else ("Unknown", COPYING)
+    return (COPIED, state, reason, _cut(" ".join(said)))
+
+
+def _listed(addresses: list[str]) -> str:
+    return ", ".join(sorted(addresses))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
 def told(addresses: Iterable[EgressAddressStatus]) -> str:

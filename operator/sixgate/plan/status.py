@@ -14,7 +14,7 @@ from sixgate.api.nodeconfig import NodeConfigStatus
 from sixgate.api.parse import INVALID
 from sixgate.api.status import MAX_MESSAGE, Condition, EgressAddressStatus, NodesStatus, ObjectStatus
 from sixgate.errors import Problem, Ref
-from sixgate.plan.egress_status import holders, told
+from sixgate.plan.egress_status import copied, holders, told
 from sixgate.plan.result import (
     CONFLICTED,
     COVERS,
@@ -120,6 +120,8 @@ def object_status(
         _conflicted(mine),
         _degraded(nodes, resolver),
     ]
+    if ref.kind == "EgressGateway":
+        wanted.append(copied(ref.name, _told(ref, result, reports), result.unready))
     if mine:
         wanted.append(("Stalled", "True", mine[0].reason, _sentences(mine)))
     elif nodes.pending or nodes.dead:
@@ -135,8 +137,12 @@ def _addresses(
 ) -> tuple[EgressAddressStatus, ...] | None:
     if ref.kind != "EgressGateway":
         return None
-    there = result.programmed.get(ref, ())
-    return holders(ref.name, ((n, reports[n].status) for n in there if n in reports), result.unready)
+    return holders(ref.name, _told(ref, result, reports), result.unready)
+
+
+def _told(ref: Ref, result: PlanResult, reports: Mapping[str, NodeReport]) -> tuple[tuple[str, NodeConfigStatus], ...]:
+    """What the object's nodes report."""
+    return tuple((node, reports[node].status) for node in result.programmed.get(ref, ()) if node in reports)
 
 
 def _weight(problem: Problem) -> tuple[int, Problem]:

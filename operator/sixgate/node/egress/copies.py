@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sixgate.errors import BpfError
-from sixgate.node.egress.copylink import Link, PairCopies
+from sixgate.node.egress.copylink import COPYING, Link, PairCopies
 from sixgate.node.egress.copytables import IDS_OF_A_WORD, Copied, CopyTables
 from sixgate.node.egress.copywire import RECORD, Kind, by_object
 from sixgate.node.egress.direct import pair_mac
@@ -34,6 +34,7 @@ RATE = 10_000  # sessions that are told of in a second for that, at most: a roun
 BUSY_S = 0.01  # of a tick: heartbeats are sent by the same loop
 STRIDE = 512  # words of the bitmap that are walked over at once, where every session is looked at
 SETTLE_S = 2.0  # how long another gateway must be the better standby before copies go there
+GRACE_S = 5.0  # in which a standby may come, or come back
 LOOK_S = 1.0  # between looks at what the objects are, and questions to standbys
 
 
@@ -46,6 +47,7 @@ class CopyReport:
     copies: int = 0
     behind_s: int = 0
     why: str = ""
+    reason: str = ""  # the same in one word
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Copies:
     _urgent: bool = False
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
     _failed: str = ""
+    _fine: dict[int, float] = field(default_factory=dict)  # when a pair had all its copies last, or was new here
 
     @property
     def slack_s(self) -> int:
@@ -119,23 +122,38 @@ class Copies:
             self._targets.clear()
 
     def report(self, pair: int) -> CopyReport:
-        """Of a pair that is this node's."""
+        """Of a pair that is this node's. What is lacking is told as lacking after GRACE_S; until then it may come."""
+        now, node = self.clock(), self._targets.get(pair, "")
+        link = self._links.get(node)
+        copies = link.pairs.get(pair, PairCopies()) if link is not None else PairCopies()
+        reason, why = self._lack(pair, link, copies)
+        if not why:
+            self._fine[pair] = now
+        elif reason != "OneGateway" and now - self._fine.setdefault(pair, now) < GRACE_S:
+            reason = COPYING
+        if link is None:
+            return CopyReport(why=why, reason=reason)
+        behind = max(0, round(now - link.synced)) if link.synced >= 0 else 0
+        return CopyReport(node, 0 if link.why or copies.why else copies.sessions, behind, why, reason)
+
+    def _lack(self, pair: int, link: Link | None, copies: PairCopies) -> tuple[str, str]:
+        """Why no gateway has all of a pair's connections, in a word and in a sentence; empty if one has."""
         known = self.known.pairs.get(pair)
         if known is None or len(known.gateways) < 2:
-            return CopyReport(why="There is no other gateway.")
-        node = self._targets.get(pair, "")
-        link = self._links.get(node)
+            return ("OneGateway", "There is no other gateway.")
+        if self._failed or not self.tables.is_open:
+            return ("TablesMissing", self._failed or "The tables of connections are not there.")
         if link is None:
-            return CopyReport(why="No other gateway is alive.")
-        copies = link.pairs.get(pair, PairCopies())
-        behind = max(0, round(self.clock() - link.synced)) if link.synced >= 0 else 0
-        why = link.why or copies.why
-        if why:
-            return CopyReport(node, 0, behind, f"{node} has no copies: {why}.")
-        why = "" if copies.whole else f"{node} has not got all of them yet."
-        if copies.refused and copies.whole:
-            why = f"{node} has no room for {copies.refused} of them, or their ports are taken there."
-        return CopyReport(node, copies.sessions, behind, why)
+            return ("NoStandby", "No other gateway is alive.")
+        if link.why:
+            return (link.reason, f"{link.node} has no copies: {link.why}.")
+        if copies.why:
+            return ("StandbyRefuses", f"{link.node} has no copies: {copies.why}.")
+        if not copies.whole:
+            return (COPYING, f"{link.node} has not got all of them yet.")
+        if copies.refused:
+            return ("StandbyFull", f"{link.node} has no room for some of them, or their ports are taken there.")
+        return ("", "")
 
     def refused(self) -> int:
         """Records that standbys had no room for, or whose port was taken there."""
@@ -202,6 +220,8 @@ class Copies:
     def _choose(self, now: float) -> None:
         """The next owner of each pair, which does not change for a lost heartbeat."""
         mine = self.owners.mine()
+        for pair in self._fine.keys() - mine.keys():
+            del self._fine[pair]
         for pair in self._targets.keys() - mine.keys():
             del self._targets[pair]
             self._whole.pop(pair, None)

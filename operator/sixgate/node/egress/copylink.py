@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 WINDOW_BYTES = 1 << 20  # sent and not acknowledged
 GREETING_S = 5.0
 AGAIN_S = 1.0  # between attempts
+COPYING = "Copying"  # not yet
 STUCK_S = 2.0  # without an acknowledgement, while one is due
 
 
@@ -55,6 +56,7 @@ class Link:
     source: Callable[[], str]
     clock: Callable[[], float]
     why: str = "no connection yet"
+    reason: str = COPYING  # the same in one word
     synced: float = -1.0
     sent_bytes: int = 0
     sent_records: int = 0
@@ -62,7 +64,7 @@ class Link:
     pairs: dict[int, PairCopies] = field(default_factory=dict)
     connected: int = 0  # how often: each connection begins with everything
     _writer: asyncio.StreamWriter | None = None
-    _cause: str = ""
+    _cause: tuple[str, str] | None = None
     _clean: set[int] = field(default_factory=set)  # pairs of which nothing was refused since a copy of everything began
     _sequence: int = 0
     _waiting: deque[tuple[int, int, Kind, int, float]] = field(default_factory=deque)  # number, bytes, kind, pair, time
@@ -114,19 +116,20 @@ class Link:
 
     def break_off(self, why: str) -> None:
         """It is tried anew, and begins with everything."""
-        self._cause = why
+        self._cause = ("StandbyUnreachable", why)
         if self._writer is not None:
             self._writer.transport.abort()
 
     async def _run(self) -> None:
         while True:
-            self._cause = ""
+            self._cause = None
             try:
                 await self._talk()
             except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-                self._cause = self._cause or f"the connection failed ({error or type(error).__name__})"
+                failed = f"the connection failed ({error or type(error).__name__})"
+                self._cause = self._cause or ("StandbyUnreachable", failed)
             finally:
-                self.why = self._cause or "no connection"
+                self.reason, self.why = self._cause or ("StandbyUnreachable", "no connection")
                 self._writer = None
                 self._reset()
             await asyncio.sleep(AGAIN_S)
@@ -150,7 +153,8 @@ class Link:
                 answer = await reader.read(GREETING.size)
             if answer != GREETING.pack(MAGIC, RECORD):
                 self._cause = (
-                    f"it does not take records of {RECORD} bytes: another version, or it does not know this node"
+                    "OtherVersion",
+                    f"it does not take records of {RECORD} bytes: another version, or it does not know this node",
                 )
                 return
             self._writer, self.why = writer, ""
@@ -158,7 +162,7 @@ class Link:
             while True:
                 reply = read_reply(await reader.readexactly(REPLY.size))
                 if reply is None or not self._heard(reply):
-                    self._cause = "it answers what it was not asked"
+                    self._cause = ("OtherVersion", "it answers what it was not asked")
                     return
         finally:
             writer.transport.abort()  # nobody waits for the rest: the next connection begins with everything

@@ -214,6 +214,7 @@ class EgressKeeper:
                     copies=copies.copies,
                     behind_seconds=copies.behind_s,
                     uncopied=copies.why,
+                    uncopied_reason=copies.reason,
                 )
             )
         rows.sort(key=lambda row: (not row.here, row.object, row.pair))
@@ -315,9 +316,8 @@ class EgressKeeper:
     def _look_at_copies(self) -> None:
         """Who has copies is told at once, and how many only now and then."""
         found = {number: self._copies.report(number) for number in self._owners.mine()}
-        if {n: (r.standby, r.why) for n, r in found.items()} != {
-            n: (r.standby, r.why) for n, r in self._copied.items()
-        }:
+        told = {n: (r.standby, r.why, r.reason) for n, r in self._copied.items()}
+        if told != {n: (r.standby, r.why, r.reason) for n, r in found.items()}:
             self._copied = found
             self._tell()
 
