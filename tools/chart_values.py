@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Quantity = str | int | float
-
 
 class Values(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=None)

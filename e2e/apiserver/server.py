@@ -71,7 +71,6 @@ class Kubeconfig:
     server: str
     ca: Path
     token: str = ""
-    client_cert: tuple[Path, Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +269,14 @@ class ApiServer:
     def admin(self) -> Kubeconfig:
         crt, key = self.pki.pair("admin")
         user = {"client-certificate": str(crt), "client-key": str(key)}
-        return self._write(
-            "admin", Kubeconfig(self.directory / "admin.kubeconfig", self.url, self.pki.ca, "", (crt, key)), user
-        )
+        return self._write("admin", Kubeconfig(self.directory / "admin.kubeconfig", self.url, self.pki.ca), user)
 
     def user(self, name: str, subject: str, extension: str = "extendedKeyUsage=clientAuth") -> Kubeconfig:
         """A user with a certificate of its own: `/O=system:nodes/CN=system:node:n1`."""
         crt, key = self.pki.issue(name, subject, extension)
         path = self.directory / f"{name}.kubeconfig"
         credentials = {"client-certificate": str(crt), "client-key": str(key)}
-        return self._write(name, Kubeconfig(path, self.url, self.pki.ca, "", (crt, key)), credentials)
+        return self._write(name, Kubeconfig(path, self.url, self.pki.ca), credentials)
 
     def service_account(self, namespace: str, name: str, *, bound: dict[str, str] | None = None,
                         label: str = "", server: str = "") -> Kubeconfig:  # fmt: skip

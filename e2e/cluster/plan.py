@@ -19,7 +19,6 @@ DNS = "fd00:10:96::a"
 POD_CIDRS = "fd00:10:244::/56,10.244.0.0/16"
 V6ONLY = "v6only"
 OUT4, OUT6 = "203.0.113.20", "2001:db8:f00d::20"
-OUT4_NET, OUT6_NET = "203.0.113.0/24", "2001:db8:f00d::/64"
 BOTH4, BOTH6 = "203.0.113.30", "2001:db8:f00d::30"
 NAT64_PREFIX = "2001:db8:64::/96"
 GATEWAY_POOL = "198.51.100.0/24"  # what the outside sees of clients behind a NAT46Gateway

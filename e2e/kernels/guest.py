@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("bpf", "/sys/fs/bpf"), ("tmpfs", "/tmp"))
 SYS_INIT_MODULE = 175  # x86_64
-RB_POWER_OFF, RB_AUTOBOOT = 0x4321FEDC, 0x01234567
+RB_AUTOBOOT = 0x01234567
 CONSTANT = "sg_cfg"
 LOG_CHARACTERS = 12000
 REPEATS = 3  # of a case that went wrong: emulation is slow, and a late packet is no fault

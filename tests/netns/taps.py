@@ -39,8 +39,6 @@ class Tapped:
 
     data: bytes
     needs_csum: bool = False
-    csum_at: int = 0  # of the field, in `data`
-    csum_from: int = 0
     gso_type: int = 0
     gso_size: int = 0
 
@@ -77,7 +75,7 @@ class Tap:
             frame, address = self._socket.recvfrom(1 << 20)
             if self._sent != (address[2] == socket.PACKET_OUTGOING):
                 continue
-            flags, gso_type, _, gso_size, start, offset = VNET.unpack_from(frame)
+            flags, gso_type, _, gso_size, _, _ = VNET.unpack_from(frame)
             frame = frame[VNET.size :]
             if frame[12:14] not in (b"\x08\x00", b"\x86\xdd"):
                 continue
@@ -85,8 +83,7 @@ class Tap:
             if data[0] >> 4 == 6 and data[6] == 58 and data[40] in NEIGHBOURS:
                 continue
             partial = bool(flags & NEEDS_CSUM)
-            at = start - 14 + offset if partial else 0
-            yield Tapped(data, partial, at, start - 14 if partial else 0, gso_type & 0x7F, gso_size)
+            yield Tapped(data, partial, gso_type & 0x7F, gso_size)
 
 
 def _tap_socket(device: str, sent: bool) -> socket.socket:

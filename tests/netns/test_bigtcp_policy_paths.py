@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from e2e.lab.sixgate import Sixgate
 
-JUMBO_HEADER = 8
-
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[tuple[LabRun, Sixgate]]:

@@ -33,7 +33,6 @@ NODE_CONFIG = KindInfo(
 )
 ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 DROPPED = frozenset({"title", "$defs", "propertyNames", "patternProperties", "discriminator"})
-IMPLIED = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def definitions() -> Iterator[tuple[str, Schema]]:

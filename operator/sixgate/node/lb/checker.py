@@ -2,7 +2,7 @@
 
 One task begins checks in the order of their times; each check is a task of its own with a timeout of its own, so a
 backend that does not answer delays nobody. How many begin per second, and how many are under way, is bounded for the
-whole node: what does not fit is asked later, and `lag_s` says by how much.
+whole node: what does not fit is asked later.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ class Checker:
     ask: Ask = probes.ask
     dice: random.Random = field(default_factory=random.Random)
     per_second: float = PER_SECOND
-    lag_s: float = 0.0
     _watched: dict[Target, _Watch] = field(default_factory=dict)
     _due: list[tuple[float, int, Target]] = field(default_factory=list)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
@@ -111,14 +110,13 @@ class Checker:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
                 continue
-            due, turn, target = heapq.heappop(self._due)
+            _, turn, target = heapq.heappop(self._due)
             watch = self._watched.get(target)
             if watch is None or watch.turn != turn:
                 continue
             while len(self._under_way) >= AT_ONCE:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(allowance.wait_s(self.clock()))
-            self.lag_s = max(0.0, self.clock() - due)
             task = asyncio.create_task(self._check(target, watch))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
