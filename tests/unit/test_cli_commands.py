@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from sixgate.api.nodeconfig import NodeConfig
-from sixgate.cli import PARTS, build
+from sixgate.cli import PARTS, build, common
 from sixgate.cli.status import merge, show
 from sixgate.node.inspect import Count, HookRow, Inspection, TableRow
 from tests.unit.test_standalone_directory import good
@@ -182,3 +182,13 @@ def test_a_node_without_anything_says_so() -> None:
     text = io.StringIO()
     show(merge({}, Inspection((), (), {}, {}, 0)), Console(file=text, width=120))
     assert text.getvalue().startswith("Nothing of sixgate is on this node.")
+
+
+def test_what_is_no_address_is_refused_with_its_option() -> None:
+    for text, strict in (("elsewhere", False), ("10.0.0.1/8", True)):
+        with pytest.raises(typer.BadParameter, match=f"must be an address or a CIDR: .*{text}") as refused:
+            common.as_network(text, "--from", strict=strict)
+        assert refused.value.param_hint == "--from"
+    assert str(common.as_network("10.0.0.1/8", "--from", strict=False)) == "10.0.0.0/8"
+    with pytest.raises(typer.BadParameter, match=r"must be an address: .*10\.0\.0\.0"):
+        common.as_address("10.0.0.0/8", "--pool")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,6 +69,22 @@ def objects_dir(chosen: Path | None) -> Path:
     if chosen is not None:
         return chosen
     return _SOURCE_TREE if (_SOURCE_TREE / "manifest.json").exists() else _INSTALLED
+
+
+def as_address(text: str, option: str) -> IPv4Address | IPv6Address:
+    """An address that was given for `option`."""
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"It must be an address: {error}.", param_hint=option) from error
+
+
+def as_network(text: str, option: str, *, strict: bool = True) -> IPv4Network | IPv6Network:
+    """An address or a CIDR that was given for `option`; `strict`: without bits beyond its length."""
+    try:
+        return ip_network(text, strict)
+    except ValueError as error:
+        raise typer.BadParameter(f"It must be an address or a CIDR: {error}.", param_hint=option) from error
 
 
 def parse_labels(words: list[str] | None) -> Mapping[str, str]:

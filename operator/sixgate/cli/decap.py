@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,20 +85,14 @@ def _spec(  # noqa: PLR0917 - what the options say
 
 def _addresses(words: list[str] | None, option: str) -> tuple[str, ...]:
     if not words:
-        raise typer.BadParameter("At least one is needed.", param_hint=option)
-    try:
-        return tuple(str(ip_address(word)) for word in words)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint=option) from error
+        raise typer.BadParameter("At least one address must be given, and none was.", param_hint=option)
+    return tuple(str(common.as_address(word, option)) for word in words)
 
 
 def _cidrs(words: list[str] | None) -> tuple[str, ...]:
     if not words:
-        raise typer.BadParameter("At least one is needed.", param_hint="--from")
-    try:
-        return tuple(str(ip_network(word)) for word in words)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint="--from") from error
+        raise typer.BadParameter("At least one address or CIDR must be given, and none was.", param_hint="--from")
+    return tuple(str(common.as_network(word, "--from")) for word in words)
 
 
 def _own(vips: set[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -128,7 +127,9 @@ def flush(  # noqa: PLR0917 - options, which are given by name
     """End sessions. The data plane does it, in the order of its table, within some seconds."""
     wanted = _filter(of, client, pool, remote, protocol, "")
     if wanted.everything and not everything:
-        raise typer.BadParameter("Say which sessions, or --all.", param_hint="--all")
+        raise typer.BadParameter(
+            "A filter must say which sessions end, or --all that every one does; neither was given.", param_hint="--all"
+        )
     removed = _state(bpffs, state_dir).flush(wanted)
     typer.echo(f"{removed} session{'' if removed == 1 else 's'} ended.")
 
@@ -158,26 +159,12 @@ def _filter(of: str, client: str, pool: str, remote: str, protocol: str, state: 
         raise typer.BadParameter(f"It must be one of {', '.join(STATES)}, found {state!r}.", param_hint="--state")
     return Filter(
         object=of,
-        client=_network(client, "--client"),
-        pool=_address(pool, "--pool"),
-        remote=_network(remote, "--remote"),
+        client=common.as_network(client, "--client", strict=False) if client else None,
+        pool=str(common.as_address(pool, "--pool")) if pool else "",
+        remote=common.as_network(remote, "--remote", strict=False) if remote else None,
         protocol=protocol.lower(),
         state=state.upper(),
     )
-
-
-def _network(text: str, option: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(text, strict=False) if text else None
-    except ValueError:
-        raise typer.BadParameter(f"It must be an address or a CIDR, found {text!r}.", param_hint=option) from None
-
-
-def _address(text: str, option: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text)) if text else ""
-    except ValueError:
-        raise typer.BadParameter(f"It must be an address, found {text!r}.", param_hint=option) from None
 
 
 def _cells(session: Session) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,8 +20,6 @@ from sixgate.cli.complete import names_on_node
 from sixgate.errors import ManifestError
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
     from sixgate.api.nodeconfig import NodeConfigSpec
     from sixgate.node.flow_events import FlowEvent
     from sixgate.node.pcapng import PcapNg
@@ -95,7 +92,7 @@ def observe(  # noqa: PLR0917 - options, which are given by name
     from sixgate.node.owners import Owners  # noqa: PLC0415
 
     common.require_permission()
-    network = _network(address)
+    network = common.as_network(address, "--address") if address else None
     wanted = Filter(port, proto, reason, obj, device)
     owners = Owners.of(_applied(state_dir))
     verdicts = frozenset(chosen.value for chosen in verdict or ())
@@ -119,13 +116,6 @@ def observe(  # noqa: PLR0917 - options, which are given by name
             f"{withheld} more packets were met than the {rate} per second that are told (--rate, --sample), and {lost} "
             "found no room on their way."
         )
-
-
-def _network(address: str) -> IPv4Network | IPv6Network | None:
-    try:
-        return ip_network(address) if address else None
-    except ValueError as error:
-        raise typer.BadParameter(f"An address or a CIDR is expected: {error}.", param_hint="--address") from error
 
 
 def _applied(state_dir: Path) -> NodeConfigSpec | None:

@@ -238,7 +238,9 @@ def transfer(sender: Room, receiver: Room, address: str, seconds: float, counter
         took, got = time.monotonic() - begin, received[0] - before
         packets, total, big, largest = counter.read(version)
     except OSError as error:
-        raise ApplyError(f"No TCP connection to {address} inside the test: {error}.", error.errno or 0) from error
+        raise ApplyError(
+            f"The test of this kernel should connect to {address} by TCP, and failed: {error}.", error.errno or 0
+        ) from error
     finally:
         # What is still queued would take its time on a way that hardly carries anything.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
