@@ -276,11 +276,11 @@ def test_a_client_of_a_leaving_backend_begins_on_another_and_keeps_its_old_flows
 
 def test_a_client_is_forgotten_after_its_time(lb: Balancer) -> None:
     affinity(lb, seconds=0)
-    lb.vip(VIP, 80, TCP, flags=int(SgLbFlag.SG_LB_SERVICE | SgLbFlag.SG_LB_AFFINITY), affinity=5, affinity_s=1)
+    lb.vip(VIP, 80, TCP, flags=int(SgLbFlag.SG_LB_SERVICE | SgLbFlag.SG_LB_AFFINITY), affinity=5, affinity_s=4)
     assert [went(lb, packet(1, flags)) for flags in (SYN, ACK)] == [A, A]
     slots(lb, [(B, 0)])
     assert went(lb, packet(1, SYN)) == A
-    time.sleep(1.1)
+    time.sleep(4.1)
     assert went(lb, packet(1, SYN)) == B
 
 

@@ -28,7 +28,7 @@ def lab() -> Iterator[EgressLab]:
         pytest.skip(reason)
     with LabRun() as run:
         made = EgressLab(run)
-        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536})}
+        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536, "lifetimes": {"udp": 86400}})}
         made.add_node("n1")
         made.add_node("g1", gateway=True)
         made.add_pod("pay", "n1")
