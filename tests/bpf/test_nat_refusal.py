@@ -48,9 +48,13 @@ def test_6888_4_new_sessions_per_second() -> None:
     flags = Domain().flags | SgStFlag.SG_ST_CLIENTS
     with NatLab((Domain(flags=flags, fields={"client_rate": 1}),)) as lab:
         out(lab, 2000)
-        assert lab.send(udp(CLIENT, 2001, REMOTE6, 80)).reason == "SG_SLOW_ICMP"
+        # One of many comes within a second of the one before, however busy the machine is.
+        reasons = [lab.send(udp(CLIENT, 2001 + i, REMOTE6, 80)).reason for i in range(50)]
+        assert set(reasons) <= {"SG_SLOW_ICMP", "SG_OK_64"}
+        refused = reasons.count("SG_SLOW_ICMP")
+        assert refused > 0
         out(lab, 2000, src=OTHER)
-        assert lab.stat()["client_rate"] == 1
+        assert lab.stat()["client_rate"] == refused
 
 
 def test_6146_dos_half_open_sessions_push_out_only_their_own() -> None:
