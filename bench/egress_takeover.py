@@ -22,6 +22,7 @@ NONE = Goal("value", "<=", 0)
 def measure_takeover(report: Report, rounds: int) -> None:
     for transport in ("VXLAN", "Direct"):
         _survival(report, transport)
+    _two_deaths(report)
     _wire(report)
     _rate(report, rounds)
     report.remarks.append(
@@ -51,6 +52,29 @@ def _survival(report: Report, transport: str) -> None:
     report.rows.append(Row(f"{transport}, gateway dies: resets", "", (float(resets),), goal=NONE))
     stall = (talking.longest_stall_s,)
     report.rows.append(Row(f"{transport}, gateway dies: longest stall", "s", stall, goal=Goal("value", "<=", 2)))
+
+
+def _two_deaths(report: Report) -> None:
+    """The owner's cable is pulled, and then that of the gateway which took over."""
+    with ready_lab(gateways=("g1", "g2", "g3")) as lab:
+        progress(f"two of three gateways die in a row with {MANY} connections")
+        lab.wait_copied()
+        with Connections(lab, "pay", MANY) as talking:
+            time.sleep(OLD_S)
+            before = lab.resets("pay", SERVER)
+            talking.start()
+            for _ in range(2):
+                owner = lab.owner("n1")
+                lab.wait(lambda owner=owner: lab.standby(owner), lambda owner=owner: lab.tail(owner))
+                time.sleep(OLD_S)
+                lab.cut_off(owner)
+            time.sleep(5)
+            talking.stop()
+            resets = lab.resets("pay", SERVER) - before
+    alive = (float(MANY - talking.broken),)
+    text = "two of three gateways die in a row"
+    report.rows.append(Row(f"{text}: connections that go on, of 1,000", "", alive, goal=Goal("value", ">=", MANY)))
+    report.rows.append(Row(f"{text}: resets", "", (float(resets),), goal=NONE))
 
 
 def _wire(report: Report) -> None:

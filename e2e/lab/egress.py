@@ -322,14 +322,16 @@ class EgressLab:
         """Pulls the node's cable, or puts it back."""
         self.lab.ip(LAN, f"link set {self.lab.device(node)} {'up' if up else 'down'}")
 
+    def standby(self, owner: str) -> str:
+        """The gateway that has everything of this one, as that says; empty if none has."""
+        rows = [row for row in self.reports(owner) if row["here"] and not row["uncopied"]]
+        return str(rows[0]["standby"]) if rows else ""
+
     def wait_copied(self) -> str:
         """The owner, once it says that another gateway has copies of everything."""
         owner = self.wait_settled()
 
-        def whole() -> bool:
-            return any(row["here"] and row["standby"] and not row["uncopied"] for row in self.reports(owner))
-
-        self.wait(whole, lambda: f"nothing is copied: {self.reports(owner)}\n{self.tail(owner)}")
+        self.wait(lambda: self.standby(owner), lambda: f"nothing is copied: {self.reports(owner)}\n{self.tail(owner)}")
         return owner
 
     def cut_off(self, owner: str) -> None:

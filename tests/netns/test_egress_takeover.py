@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.lab.egress import SERVER, SOURCE4, EgressLab, egress_gateway
+from e2e.lab.egress import SERVER, SERVER4, SOURCE4, EgressLab, egress_gateway
 from e2e.lab.egress_records import DATAGRAMS, ENDED, record
 from e2e.lab.run import LabRun
 from sixgate.errors import BpfError
@@ -25,7 +25,8 @@ from tests.netns.egress_ends import Ends, missing
 def lab() -> Iterator[EgressLab]:
     with LabRun() as run:
         made = EgressLab(run)
-        made.objects = {"payments": egress_gateway(nat={"maxSessions": 65536}, failover={"drainSeconds": 1})}
+        nat = {"maxSessions": 65536, "clientLimits": {"sessions": 60000}}
+        made.objects = {"payments": egress_gateway(nat=nat, failover={"drainSeconds": 1})}
         made.add_node("n1")
         made.add_node("g1", gateway=True)
         made.add_node("g2", gateway=True)
@@ -172,6 +173,62 @@ def test_a_pair_with_one_gateway_alive_says_that_nothing_is_copied(lab: EgressLa
     assert standby in lab.command(owner, ["egress", "list"]).stdout
 
 
+def ask(mine: socket.socket, theirs: socket.socket) -> int:
+    """A question and its answer; the port that the server saw. What is lost is asked again."""
+    for end in (mine, theirs):
+        end.settimeout(1)
+    for _ in range(20):
+        with contextlib.suppress(TimeoutError):
+            mine.send(b"?")
+            peer = theirs.recvfrom(16)[1]
+            theirs.sendto(b"!", peer)
+            assert mine.recv(16) == b"!"
+            return int(peer[1])
+    raise TimeoutError("nobody answers")
+
+
+def datagram_ports(lab: EgressLab, node: str) -> set[int]:
+    told = lab.command(node, ["egress", "flows", "payments", "--limit", "10000", "-o", "json"]).stdout
+    return {row["pool_port"] for row in json.loads(told) if row["protocol"] == "udp"}
+
+
+def test_datagrams_are_copied_once_they_are_a_conversation(lab: EgressLab, ends: Ends) -> None:
+    """A question with its answer is over before anybody could copy it, and is not."""
+    del ends
+    lab.wait_settled()
+    owner = lab.wait_copied()
+    standby = next(iter(lab.gateways - {owner}))
+
+    def listen() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((SERVER4, 0))
+        return made
+
+    def speak() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.connect((SERVER4, theirs.getsockname()[1]))
+        return made
+
+    with contextlib.ExitStack() as stack:
+        theirs = stack.enter_context(lab.lab.call(SERVER, listen))
+        asks, talks = (stack.enter_context(lab.lab.call("pay", speak)) for _ in range(2))
+        once = ask(asks, theirs)
+        ports = {ask(talks, theirs) for _ in range(6)}
+        assert len(ports) == 1
+        lab.wait(lambda: ports <= datagram_ports(lab, standby), lambda: f"{standby} has none\n{lab.tail(owner)}")
+        assert once not in datagram_ports(lab, standby)
+        lab.cut_off(owner)
+        assert {ask(talks, theirs) for _ in range(3)} == ports
+
+
+def client(lab: EgressLab, node: str, obj: int, address: str = "10.99.0.1") -> tuple[int, int]:
+    """Sessions and ports that a client has at a gateway, as its limits are compared with."""
+    path = Path(lab.directories(node)[1]) / "maps" / "sg_st_client"
+    with Map.from_pin(path, spec=MAPS["sg_st_client"]) as clients:
+        found = clients.get({"addr": address, "obj": obj, "pad": 0, "pad2": 0})
+    return (int(str(found["sessions"])), int(str(found["ports"]))) if isinstance(found, dict) else (0, 0)
+
+
 def test_records_that_cannot_be_make_no_session(lab: EgressLab, ends: Ends) -> None:
     """Put by hand, while the standby's agent is away: so nobody else does."""
     del ends
@@ -187,6 +244,7 @@ def test_records_that_cannot_be_make_no_session(lab: EgressLab, ends: Ends) -> N
         assert tables.put(record(obj)) == Put(good=1)
         assert tables.put(record(obj) * 2) == Put(good=2)  # it is there already
         assert tables.sessions([obj]) == before + 1
+        assert client(lab, standby, obj) == (1, 1)
         bad = {
             "another pod with its port": ({"near": "10.99.0.2"}, Put(taken=1)),
             "the pod's port with another of ours": ({"to_port": 40001}, Put(taken=1)),
@@ -202,10 +260,17 @@ def test_records_that_cannot_be_make_no_session(lab: EgressLab, ends: Ends) -> N
         }
         assert tables.put(record(250)) == Put(broken=1)
         assert tables.sessions([obj]) == before + 1
+        assert client(lab, standby, obj) == (1, 1)
+        elsewhere = "203.0.113.77"
+        assert tables.put(record(obj, far=elsewhere)) == Put(good=1)
+        assert client(lab, standby, obj) == (2, 1)
+        assert tables.put(record(obj, far=elsewhere, state=ENDED)) == Put(good=1)
+        assert client(lab, standby, obj) == (1, 1)
         assert tables.put(record(obj, to_port=40001, state=ENDED)) == Put(good=1)  # of another connection
         assert tables.sessions([obj]) == before + 1
         assert tables.put(record(obj, state=ENDED) * 2) == Put(good=2)
         assert tables.sessions([obj]) == before
+        assert client(lab, standby, obj) == (0, 0)
         for count in (1, MAX_RECORDS + 1):
             with pytest.raises(BpfError):
                 tables.put(record(obj) * count + b"x" * (count == 1))

@@ -43,8 +43,7 @@ def wait_copies(lab: EgressLab, ends: Ends, owner: str, standby: str) -> None:
     """Until the owner says that the standby has everything, and that has every connection of the test."""
 
     def whole() -> bool:
-        rows = [row for row in lab.reports(owner) if row["here"]]
-        return bool(rows) and rows[0]["standby"] == standby and not rows[0]["uncopied"] and not missing(ends, standby)
+        return lab.standby(owner) == standby and not missing(ends, standby)
 
     lab.wait(whole, lambda: f"{standby} has no copies: {lab.reports(owner)}\n{lab.tail(owner)}\n{lab.tail(standby)}")
 
