@@ -50,7 +50,7 @@ def put_endpoints(
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": name, "labels": {SERVICE_NAME: service}},
-        "addressType": "IPv6",
+        "addressType": "IPv6" if all(":" in address for address in endpoints) else "IPv4",
         "endpoints": [{"addresses": [a], "nodeName": "n1", "conditions": found} for a, found in endpoints.items()],
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
     }

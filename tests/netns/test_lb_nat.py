@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,22 +83,27 @@ def test_backends_of_both_families_and_weights(site: Site) -> None:
     assert site.net.lab.run(CLIENT, ["ping", "-c1", "-W20", VIP4]).returncode == 0
 
 
-def test_connections_survive_maintenance_kill_and_removal_until_the_deadline(site: Site) -> None:
-    drain = {"drainSeconds": 600}
-    site.put(backends=backends(6), **NAT, **drain)
-    lines, before = open_lines(site)
+@pytest.mark.parametrize(
+    ("family", "behind", "acceleration"), [(4, 6, "Disabled"), (4, 4, "BestEffort"), (6, 6, "BestEffort")]
+)
+def test_connections_survive_maintenance_kill_and_removal_until_the_deadline(
+    site: Site, family: int, behind: int, acceleration: str
+) -> None:
+    put = partial(site.put, family, **NAT, acceleration=acceleration)
+    put(backends=backends(behind), drainSeconds=600)
+    lines, before = open_lines(site, family)
     try:
-        site.put(backends=backends(6, b1={"maintenance": True}), **NAT, **drain)
-        assert "b1" not in site.net.answers(20)
+        put(backends=backends(behind, b1={"maintenance": True}), drainSeconds=600)
+        assert "b1" not in site.net.answers(20, vip(family))
         assert [say(line) for line in lines] == [f"{name} 2" for name in before]
         site.sixgate.kill()
         assert [say(line) for line in lines] == [f"{name} 3" for name in before]
         site.sixgate.start()
         site.sixgate.wait_ready()
-        site.put(backends=[{"address": address("b3", 6)}], **NAT, **drain)
-        assert set(site.net.answers(10)) == {"b3"}
+        put(backends=[{"address": address("b3", behind)}], drainSeconds=600)
+        assert set(site.net.answers(10, vip(family))) == {"b3"}
         assert [say(line) for line in lines] == [f"{name} 4" for name in before]
-        site.put(backends=[{"address": address("b2", 6)}], **NAT, drainSeconds=0)
+        put(backends=[{"address": address("b2", behind)}], drainSeconds=0)
         kept = [say(line) for line in lines]
         assert all((told == f"{name} 5") is (name == "b2") for told, name in zip(kept, before, strict=True)), kept
     finally:
@@ -106,17 +112,18 @@ def test_connections_survive_maintenance_kill_and_removal_until_the_deadline(sit
             line.wait()
 
 
-def test_a_backend_that_does_not_answer_is_quarantined_and_comes_back(site: Site) -> None:
-    site.put(backends=backends(6), healthCheck=CHECK, **NAT)
-    assert site.net.everyone() == set(BACKENDS)
+@pytest.mark.parametrize(("family", "behind"), [(4, 6), (4, 4), (6, 6)])
+def test_a_backend_that_does_not_answer_is_quarantined_and_comes_back(site: Site, family: int, behind: int) -> None:
+    site.put(family, backends=backends(behind), healthCheck=CHECK, **NAT)
+    assert site.net.everyone(vip(family)) == set(BACKENDS)
     site.net.stop("b2")
     site.wait(lambda: site.report()["quarantined"] == 1, "b2 is not quarantined")
-    assert site.net.everyone(but=["b2"]) == {"b1", "b3"}
+    assert site.net.everyone(vip(family), but=["b2"]) == {"b1", "b3"}
     shown = json.loads(site.sixgate.command(["lb", "show", "web", "-o", "json"]).stdout)
     assert {each["mode"] for each in shown["backends"]} == {"NAT"}
     site.net.serve("b2")
     site.wait(lambda: site.report()["active"] == 3, "b2 does not come back")
-    assert site.net.everyone() == set(BACKENDS)
+    assert site.net.everyone(vip(family)) == set(BACKENDS)
 
 
 @pytest.mark.parametrize("policy", ["Open", "Closed"])
