@@ -288,9 +288,13 @@ static long sg_st_id_try(__u32 i __attribute__((unused)), __u32 *key)
 	if (!d)
 		return 1;
 	s = &d->search;
-	if (s->at >= sg_cfg.st_ids / 512)
+	n = sg_cfg.st_ids / 512;
+	if (s->at >= n)
 		s->at = 0;
-	at = s->at;
+	/* Sessions that do not stand in their mapping's place begin in the middle, where few mappings are. */
+	at = s->maps ? s->at : s->at + n / 2;
+	if (at >= n)
+		at -= n;
 	ids = s->maps ? bpf_map_lookup_elem(&sg_st_mids, &at) : bpf_map_lookup_elem(&sg_st_sids, &at);
 	if (!ids)
 		return 1;
@@ -323,6 +327,16 @@ SG_GLOBAL int sg_st_id_take(int maps)
 	bpf_loop(sg_cfg.st_ids / 512 + 1, sg_st_id_try, &zero, 0);
 	d->hint[key] = d->search.at;
 	return (int)d->search.found;
+}
+
+/* This very index of sg_st_sess, where nobody has it. */
+SG_INLINE bool sg_st_id_claim(__u32 i)
+{
+	__u32 at = i / 512;
+	struct sg_st_ids *ids = bpf_map_lookup_elem(&sg_st_sids, &at);
+	__u64 bit = 1ULL << (i & 63);
+
+	return ids && !(__sync_fetch_and_or(&ids->used[(i / 64) & 7], bit) & bit);
 }
 
 SG_INLINE void sg_st_id_give(bool maps, __u32 i)

@@ -24,7 +24,7 @@ struct sg_st {
 	__u8 unseen;   /* do not touch state: an ICMP error, or a fragment that follows */
 	__u8 stranger; /* the port is a service's, but its backend is not who sent */
 	__u8 kept;     /* a backend's packet to a client that kept its address: `map` is known */
-	__u8 pad;
+	__u8 fresh;    /* the mapping has just been made, and nobody else can find it yet: see sg_st_sess_new() */
 	__u32 evict;   /* index + 1 of a half-open session that has to go for this one: the caller ends it */
 	__be16 vport;  /* of a balancer's service: the port that the client talks to; else 0 */
 	__u16 backend; /* of a balancer: id in sg_lb_backend */

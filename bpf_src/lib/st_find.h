@@ -10,9 +10,16 @@ SG_INLINE struct sg_st_sess *sg_st_sess_find(struct sg_st *q, struct sg_st_map *
 {
 	struct sg_st_peer key = {};
 	struct sg_st_sess *s;
-	__u32 map = q->map - 1, *id, last = m->last;
+	__u32 map = q->map - 1, *id, last;
 
-	if (likely(last)) {
+	/* In its mapping's place: that can be fetched beside the mapping, and need not wait for it. */
+	s = sg_st_sess_of(map);
+	if (likely(s && s->map == map && s->rport == q->far_port && sg_st_same(&s->remote, &q->far) && s->state != SG_ST_FREE)) {
+		q->sess = map + 1;
+		return s;
+	}
+	last = m->last;
+	if (last && last != map + 1) {
 		s = sg_st_sess_of(last - 1);
 		if (s && s->map == map && s->rport == q->far_port && sg_st_same(&s->remote, &q->far) && s->state != SG_ST_FREE) {
 			q->sess = last;

@@ -141,13 +141,12 @@ SG_INLINE __u8 sg_st_map_port(struct sg_st *s, struct sg_st_want *w, const struc
 	return SG_MAP_SHARED;
 }
 
-/* A new mapping for `s->near` with one reference, which is the caller's; its index + 1 goes to `s->map`. The client was admitted; where this
- * fails, its port is taken off again. */
+/* A new mapping for `s->near` with one reference, which is the caller's; its index + 1 goes to `s->map`. Nobody finds it before sg_st_map_show().
+ * The client was admitted; where this fails, its port is taken off again. */
 SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 {
 	struct sg_st_desk *d = sg_st_desk_of();
 	struct sg_st_want *w;
-	struct sg_st_ports *b;
 	struct sg_st_obj *obj;
 	struct sg_st_use *use;
 	struct sg_st_map *m;
@@ -196,26 +195,28 @@ SG_GLOBAL int sg_st_map_new(struct sg_st *s)
 	m->flags = flags;
 	m->vport = s->vport;
 	m->refs = 1;
-	b = bpf_map_lookup_elem(&sg_st_port, &w->block);
-	if (b && !(flags & SG_MAP_SHARED))
-		b->slot[w->port & 63] = id + 1;
 	__sync_fetch_and_add(&use->maps, 1);
+	s->map = id + 1;
+	s->fresh = 1;
+	return 0;
+}
+
+/* From now on others find mapping `m` of `s`, from outside and from inside. False where another CPU was first, or there is no room. */
+SG_INLINE bool sg_st_map_show(struct sg_st_desk *d, const struct sg_st *s, const struct sg_st_map *m)
+{
+	__u32 block = m->block;
+	struct sg_st_ports *b = bpf_map_lookup_elem(&sg_st_port, &block);
+
+	if (b && !(m->flags & SG_MAP_SHARED))
+		b->slot[bpf_ntohs(m->out_port) & 63] = s->map;
 	d->client.addr = s->near;
 	d->client.port = s->near_port;
 	d->client.proto = s->proto;
 	d->client.by_svc = s->svc != 0;
 	d->client.dom = s->svc ? s->svc - 1 : s->obj;
 	d->client.vport = s->vport;
-	d->id = id;
-	if (bpf_map_update_elem(&sg_st_fwd, &d->client, &d->id, BPF_NOEXIST)) {
-		/* Another CPU was first, or there is no room. Nobody outside knows the port. */
-		m->refs = 0;
-		sg_st_unmap(id, 0);
-		return SG_DROP_ST_FULL;
-	}
-	s->map = id + 1;
-	SG_ST_COUNT(s->obj, maps);
-	return 0;
+	d->id = s->map - 1;
+	return !bpf_map_update_elem(&sg_st_fwd, &d->client, &d->id, BPF_NOEXIST);
 }
 
 #endif

@@ -66,7 +66,11 @@ SG_GLOBAL int sg_st_end(__u32 id)
 	return 1;
 }
 
-/* A new session of mapping `s->map` with `s->far`. The mapping's reference is the session's from now on, or given back. */
+/* A new session of mapping `s->map` with `s->far`. The mapping's reference is the session's from now on, or given back.
+ *
+ * The session that a mapping is made for has its place: the same index in sg_st_sess. There everybody looks first, so it is found without an entry of
+ * sg_st_find, and without waiting for what the mapping says. As the mapping is shown once that session is whole, nobody can make the same one
+ * meanwhile. Sessions of services are found from outside by both ends, and have an entry always. */
 SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 {
 	struct sg_st_desk *d = sg_st_desk_of();
@@ -76,19 +80,27 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	struct sg_st_use *use;
 	struct sg_st_obj *obj;
 	__u32 id, map;
+	bool entry;
 
 	if (!s || !s->map || !d)
 		return SG_DROP_STALE;
 	key = &d->both;
 	map = s->map - 1;
 	use = sg_st_use_of(s->obj);
-	id = (__u32)sg_st_id_take(0);
-	if (!id || !use)
-		goto full;
-	id--;
-	n = sg_st_sess_of(id);
 	m = sg_st_map_of(map);
-	if (!n || !m)
+	if (!use || !m)
+		goto full;
+	entry = !s->fresh || m->flags & SG_MAP_SHARED;
+	id = map;
+	if (!s->fresh || !sg_st_id_claim(id)) {
+		entry = true;
+		id = (__u32)sg_st_id_take(0);
+		if (!id)
+			goto full;
+		id--;
+	}
+	n = sg_st_sess_of(id);
+	if (!n)
 		goto full;
 	n->remote = s->far;
 	n->rport = s->far_port;
@@ -107,21 +119,30 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	key->addr = s->far;
 	key->port = s->far_port;
 	key->map = m->flags & SG_MAP_SHARED ? sg_st_by_port(m->block, bpf_ntohs(m->out_port)) : map;
-	if (bpf_map_update_elem(&sg_st_find, key, &id, BPF_NOEXIST)) {
-		n->state = SG_ST_FREE;
-		sg_st_id_give(false, id);
-		goto full;
+	d->id = id;
+	if (entry && bpf_map_update_elem(&sg_st_find, key, &d->id, BPF_NOEXIST))
+		goto none;
+	m->last = id + 1;
+	if (s->fresh) {
+		if (!sg_st_map_show(d, s, m))
+			goto hidden;
+		SG_ST_COUNT(s->obj, maps);
 	}
 	__sync_fetch_and_add(&use->sessions, 1);
 	obj = sg_st_obj_of(s->obj);
 	if (obj && obj->flags & SG_ST_ADF && !(key->map & SG_ST_BY_PORT))
 		sg_st_see(key, true);
-	m->last = id + 1;
 	s->sess = id + 1;
 	if (state == SG_ST_OUT_INIT || state == SG_ST_IN_INIT)
 		s->evict = sg_st_half_put(id, s->obj);
 	SG_ST_COUNT(s->obj, sessions);
 	return 0;
+hidden:
+	if (entry)
+		bpf_map_delete_elem(&sg_st_find, key);
+none:
+	n->state = SG_ST_FREE;
+	sg_st_id_give(false, id);
 full:
 	obj = sg_st_obj_of(s->obj);
 	m = sg_st_map_of(map);
