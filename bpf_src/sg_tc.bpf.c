@@ -79,6 +79,15 @@ SG_GLOBAL int sg_tc_stateful(struct __sk_buff *ctx, __u32 balanced)
 	return sg_tc_done(ctx, w, reason, segs, bytes);
 }
 
+/* No table knows the destination. */
+SG_INLINE int sg_tc_nobody(struct __sk_buff *ctx)
+{
+	if (sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx))
+		return sg_big_forward(ctx);
+	sg_metric(SG_PASS_NO_MATCH, sg_segments(ctx), ctx->len);
+	return SG_ACT_PASS;
+}
+
 SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 {
 	__be16 proto = sg_eth_proto(ctx);
@@ -87,12 +96,8 @@ SG_GLOBAL int sg_tc_general(struct __sk_buff *ctx)
 	struct sg_work *w = sg_new_work(ctx);
 	enum sg_reason reason;
 
-	if (!t || !w || !sg_nat_claim(ctx, t, w, proto)) {
-		if (sg_feature(SG_F_BIG_FORWARD) && sg_is_big6(ctx))
-			return sg_big_forward(ctx);
-		sg_metric(SG_PASS_NO_MATCH, segs, bytes);
-		return SG_ACT_PASS;
-	}
+	if (!t || !w || !sg_nat_claim(ctx, t, w, proto))
+		return sg_tc_nobody(ctx);
 	if (!sg_is_unicast(ctx)) {
 		sg_metric(SG_PASS_UNICAST_ONLY, segs, bytes);
 		return SG_ACT_PASS;
@@ -114,8 +119,39 @@ SG_INLINE int sg_tc_engine(struct __sk_buff *ctx)
 	return TC_ACT_SHOT;
 }
 
+/* Who a packet may belong to, by its destination. */
+enum sg_tc_whose {
+	SG_TC_ANYBODY = 0,
+	SG_TC_SAME,   /* to a pool of egress: nothing for the fast path */
+	SG_TC_NOBODY, /* no table knows the destination */
+};
+
+/* Whose a packet can be, by its destination alone. Gateways of egress ask this first: what comes to them through the tunnel passes here as a packet of
+ * the host's, three times for a connection, and would be looked for in vain in four ways. */
+SG_INLINE enum sg_tc_whose sg_tc_whose(struct __sk_buff *ctx, const struct sg_nat_table *t, bool v4)
+{
+	__u32 others = v4 ? SG_ST_HAS_SVC4 | SG_ST_HAS_KEPT4 : SG_ST_HAS_SVC6 | SG_ST_HAS_KEPT6;
+	void *l3 = sg_data(ctx) + ETH_HLEN;
+	const struct sg_st_own *own;
+	struct sg_addr daddr;
+
+	if (sg_cfg.l2_len != ETH_HLEN || t->stateful & others || t->n_map || t->n_range || (!v4 && t->n_gw))
+		return SG_TC_ANYBODY;
+	if (l3 + (v4 ? SG_V4_LEN : SG_V6_LEN) > sg_data_end(ctx))
+		return SG_TC_ANYBODY;
+	if (v4)
+		daddr = sg_addr4(((struct iphdr *)l3)->daddr);
+	else
+		__builtin_memcpy(&daddr, &((struct ipv6hdr *)l3)->daddr, sizeof(daddr));
+	own = bpf_map_lookup_elem(&sg_st_own, &daddr);
+	if (!own)
+		return SG_TC_NOBODY;
+	return own->flags & SG_OWN_SAME ? SG_TC_SAME : SG_TC_ANYBODY;
+}
+
 SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 {
+	enum sg_tc_whose whose = SG_TC_ANYBODY;
 	__be16 proto = sg_eth_proto(ctx);
 	const struct sg_nat_table *t;
 	int act;
@@ -140,7 +176,11 @@ SG_INLINE int sg_uplink(struct __sk_buff *ctx)
 	}
 	t = sg_nat_table();
 	if (sg_feature(SG_F_STATEFUL) && t && t->stateful) {
-		if (likely(sg_cfg.l2_len == ETH_HLEN)) {
+		if (sg_feature(SG_F_EGRESS))
+			whose = sg_tc_whose(ctx, t, proto == bpf_htons(ETH_P_IP));
+		if (whose == SG_TC_NOBODY)
+			return sg_tc_nobody(ctx);
+		if (likely(sg_cfg.l2_len == ETH_HLEN && whose != SG_TC_SAME)) {
 			act = proto == bpf_htons(ETH_P_IPV6) ? sg_st_fast64(ctx, t) : sg_st_fast46(ctx, t);
 			if (likely(act != SG_FLOW_GENERAL))
 				return act;

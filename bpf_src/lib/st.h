@@ -108,7 +108,7 @@ struct {
 	__uint(max_entries, SG_ST_IDS);
 } sg_st_find SEC(".maps");
 
-/* Addresses that a mapping has sessions with, and how many: for address-dependent filtering. Key: port 0. */
+/* Addresses that a mapping has sessions with, beside the one in its place, and how many: for address-dependent filtering. Key: port 0. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct sg_st_peer);

@@ -90,8 +90,8 @@ struct sg_st_desk {
 	struct sg_st_want want;
 	struct sg_st_peer both; /* keys; frames have no room for them */
 	struct sg_st_client_port client;
-	__u32 id; /* and a value */
-	__u32 pad;
+	__u32 id;    /* and a value */
+	__u32 entry; /* whether a new session has one of sg_st_find */
 	struct sg_st_broom broom;
 	__u32 hint[2]; /* where the last search of this CPU ended, for sessions and for mappings */
 };

@@ -60,10 +60,14 @@ SG_GLOBAL int sg_st_in_static(struct sg_st *q)
 /* RFC 4787 REQ-8: whether the client has sent to this address, whatever the port. */
 SG_INLINE bool sg_st_known(const struct sg_st *q)
 {
+	__u32 map = q->map - 1;
+	const struct sg_st_sess *s = sg_st_sess_of(map);
 	struct sg_st_peer key = {};
 
+	if (s && s->map == map && s->state != SG_ST_FREE && sg_st_same(&s->remote, &q->far))
+		return true;
 	key.addr = q->far;
-	key.map = q->map - 1;
+	key.map = map;
 	return bpf_map_lookup_elem(&sg_st_seen, &key) != NULL;
 }
 

@@ -12,23 +12,23 @@
 SG_GLOBAL int sg_st_unmap(__u32 id, __u32 rest)
 {
 	struct sg_st_map *m = sg_st_map_of(id);
-	struct sg_st_client_port key = {};
+	struct sg_st_desk *d = sg_st_desk_of();
 	struct sg_st_obj *obj;
 	struct sg_st_use *use;
 	__u32 *known, now;
 
-	if (!m)
+	if (!m || !d)
 		return 0;
 	now = sg_st_now();
-	key.addr = m->in;
-	key.port = m->in_port;
-	key.proto = m->proto;
-	key.by_svc = m->svc != 0;
-	key.dom = m->svc ? m->svc - 1 : m->obj;
-	key.vport = m->vport;
-	known = bpf_map_lookup_elem(&sg_st_fwd, &key);
+	d->client.addr = m->in;
+	d->client.port = m->in_port;
+	d->client.proto = m->proto;
+	d->client.by_svc = m->svc != 0;
+	d->client.dom = m->svc ? m->svc - 1 : m->obj;
+	d->client.vport = m->vport;
+	known = bpf_map_lookup_elem(&sg_st_fwd, &d->client);
 	if (known && *known == id)
-		bpf_map_delete_elem(&sg_st_fwd, &key);
+		bpf_map_delete_elem(&sg_st_fwd, &d->client);
 	obj = sg_st_obj_of(m->obj);
 	use = sg_st_use_of(m->obj);
 	if (use)

@@ -45,10 +45,12 @@ SG_GLOBAL int sg_st_end(__u32 id)
 	key.port = s->rport;
 	key.map = m && m->flags & SG_MAP_SHARED ? sg_st_by_port(m->block, bpf_ntohs(m->out_port)) : s->map;
 	known = bpf_map_lookup_elem(&sg_st_find, &key);
-	if (known && *known == id)
+	/* One in its mapping's place has no entries. */
+	if (known && *known == id) {
 		bpf_map_delete_elem(&sg_st_find, &key);
-	if (!(key.map & SG_ST_BY_PORT))
-		sg_st_see(&key, false);
+		if (!(key.map & SG_ST_BY_PORT))
+			sg_st_see(&key, false);
+	}
 	use = sg_st_use_of(s->obj);
 	if (use) {
 		sg_st_less(&use->sessions);
@@ -69,7 +71,7 @@ SG_GLOBAL int sg_st_end(__u32 id)
 /* A new session of mapping `s->map` with `s->far`. The mapping's reference is the session's from now on, or given back.
  *
  * The session that a mapping is made for has its place: the same index in sg_st_sess. There everybody looks first, so it is found without an entry of
- * sg_st_find, and without waiting for what the mapping says. As the mapping is shown once that session is whole, nobody can make the same one
+ * sg_st_find or sg_st_seen, and without waiting for what the mapping says. As the mapping is shown once that session is whole, nobody can make the same one
  * meanwhile. Sessions of services are found from outside by both ends, and have an entry always. */
 SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 {
@@ -80,7 +82,6 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	struct sg_st_use *use;
 	struct sg_st_obj *obj;
 	__u32 id, map;
-	bool entry;
 
 	if (!s || !s->map || !d)
 		return SG_DROP_STALE;
@@ -90,10 +91,10 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	m = sg_st_map_of(map);
 	if (!use || !m)
 		goto full;
-	entry = !s->fresh || m->flags & SG_MAP_SHARED;
+	d->entry = !s->fresh || m->flags & SG_MAP_SHARED;
 	id = map;
 	if (!s->fresh || !sg_st_id_claim(id)) {
-		entry = true;
+		d->entry = 1;
 		id = (__u32)sg_st_id_take(0);
 		if (!id)
 			goto full;
@@ -120,7 +121,7 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	key->port = s->far_port;
 	key->map = m->flags & SG_MAP_SHARED ? sg_st_by_port(m->block, bpf_ntohs(m->out_port)) : map;
 	d->id = id;
-	if (entry && bpf_map_update_elem(&sg_st_find, key, &d->id, BPF_NOEXIST))
+	if (d->entry && bpf_map_update_elem(&sg_st_find, key, &d->id, BPF_NOEXIST))
 		goto none;
 	m->last = id + 1;
 	if (s->fresh) {
@@ -130,7 +131,7 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	}
 	__sync_fetch_and_add(&use->sessions, 1);
 	obj = sg_st_obj_of(s->obj);
-	if (obj && obj->flags & SG_ST_ADF && !(key->map & SG_ST_BY_PORT))
+	if (d->entry && obj && obj->flags & SG_ST_ADF && !(key->map & SG_ST_BY_PORT))
 		sg_st_see(key, true);
 	s->sess = id + 1;
 	if (state == SG_ST_OUT_INIT || state == SG_ST_IN_INIT)
@@ -138,7 +139,7 @@ SG_GLOBAL int sg_st_sess_new(struct sg_st *s, __u32 state, __u32 life)
 	SG_ST_COUNT(s->obj, sessions);
 	return 0;
 hidden:
-	if (entry)
+	if (d->entry)
 		bpf_map_delete_elem(&sg_st_find, key);
 none:
 	n->state = SG_ST_FREE;

@@ -287,13 +287,18 @@ class NatLab(Kept):
             if block["empty"]:  # what was known of this second is over
                 blocks.set(index, block | {"empty": 0})
 
-    def flush(self, client: str) -> None:
-        """Ends the sessions of a client; returns when the sweeper has done it."""
-        order = int(self.record("sg_st_sweep", 0)["flushed"]) + 1
-        mask = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
-        fields = int(SgFlushField.SG_FLUSH_CLIENT)
-        self.map("sg_st_flush").set(0, {"seq": order, "fields": fields, "client": client, "client_mask": mask})
-        self.wait(lambda: self.record("sg_st_sweep", 0)["flushed"] == order)
+    def flush(self, client: str | None = None, remote: str | None = None) -> None:
+        """Ends the sessions of a client, with a remote, or of both; returns when the sweeper has done it."""
+        order: dict[str, Any] = {"seq": int(self.record("sg_st_sweep", 0)["flushed"]) + 1, "fields": 0}
+        for name, address, bit in (
+            ("client", client, SgFlushField.SG_FLUSH_CLIENT),
+            ("remote", remote, SgFlushField.SG_FLUSH_REMOTE),
+        ):
+            if address is not None:
+                order |= {name: mapped(address), f"{name}_mask": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}
+                order["fields"] |= int(bit)
+        self.map("sg_st_flush").set(0, order)
+        self.wait(lambda: self.record("sg_st_sweep", 0)["flushed"] == order["seq"])
 
     def bind(self, proto: int, out: str, out_port: int, client: str, port: int) -> None:
         """A static binding of object 0, and its port reserved."""

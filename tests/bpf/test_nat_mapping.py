@@ -98,6 +98,44 @@ def test_6146_3_5_1_filt_address_dependent() -> None:
         assert lab.send(udp(REMOTE, 4445, seen.out.src, seen.out.sport)).reason == "SG_OK_46"
 
 
+@pytest.mark.parametrize("first", [REMOTE, SECOND], ids=["the first remote", "another remote"])
+def test_6146_3_5_1_filt_address_dependent_ends_with_the_session(first: str) -> None:
+    """The mapping's first session stands in its place, others have entries: an address is known by either."""
+    with NatLab((Domain(flags=Domain().flags | SgStFlag.SG_ST_ADF),)) as lab:
+        seen = out(lab)
+        out(lab, dst=SECOND6)
+
+        def known() -> set[str]:
+            passed = (udp(remote, 4444, seen.out.src, seen.out.sport) for remote in (REMOTE, SECOND))
+            reasons = (lab.send(packet).reason for packet in passed)
+            return {each for each, reason in zip((REMOTE, SECOND), reasons, strict=True) if reason == "SG_OK_46"}
+
+        assert known() == {REMOTE, SECOND}
+        lab.flush(remote=first)
+        assert known() == {REMOTE, SECOND} - {first}
+        out(lab, dst=embed(first))  # on the mapping that is still there
+        assert known() == {REMOTE, SECOND}
+        for remote in (REMOTE, SECOND):
+            lab.flush(remote=remote)
+        assert (lab.sessions(), list(lab.records("sg_st_seen")), list(lab.records("sg_st_find"))) == ({}, [], [])
+
+
+def test_sessions_of_one_mapping_are_found_from_both_sides(lab: NatLab) -> None:
+    """In their mapping's place or by an entry, and whatever was found last."""
+    remotes = [f"198.51.100.{number}" for number in range(20, 30)]
+    pool = {out(lab, dst=embed(remote)).out.src for remote in remotes}
+    assert (len(pool), len(lab.mappings()), len(lab.sessions())) == (1, 1, 10)
+    for remote in (*remotes, *remotes[::-1]):
+        seen = out(lab, dst=embed(remote))
+        assert lab.send(udp(remote, 80, seen.out.src, seen.out.sport)).reason == "SG_OK_46"
+    counts = {(each["out"]["packets"], each["in"]["packets"]) for each in lab.sessions().values()}
+    assert counts == {(3, 2)}
+    lab.flush(remote=remotes[0])  # the one in place
+    assert len(lab.sessions()) == 9
+    out(lab, dst=embed(remotes[0]))
+    assert {each["remote"] for each in lab.sessions().values()} == set(remotes)
+
+
 def test_6146_3_5_1_nobib_dropped(lab: NatLab) -> None:
     assert lab.send(udp(REMOTE, 80, "192.0.2.1", 4000)).reason == "SG_DROP_ST_NO_STATE"
     assert lab.send(tcp(REMOTE, 80, "192.0.2.1", 4000, ACK)).reason == "SG_DROP_ST_NO_STATE"

@@ -1341,7 +1341,7 @@ SG_ST_DESK = Record(
         Field("both", 240, SG_ST_PEER),
         Field("client", 264, SG_ST_CLIENT_PORT),
         Field("id", 288, Int("__u32", 4)),
-        Field("pad", 292, Int("__u32", 4)),
+        Field("entry", 292, Int("__u32", 4)),
         Field("broom", 296, SG_ST_BROOM),
         Field("hint", 328, Array(Int("__u32", 4), 2)),
     ),
