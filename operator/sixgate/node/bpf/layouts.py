@@ -411,7 +411,8 @@ SG_EG_COPIED = Record(
         Field("pair", 4, Int("__u32", 4)),
         Field("ifindex", 8, Int("__u32", 4)),
         Field("smac", 12, Array(Int("__u8", 1), 6)),
-        Field("pad", 18, Array(Int("__u8", 1), 2)),
+        Field("all", 18, Int("__u8", 1)),
+        Field("pad", 19, Int("__u8", 1)),
     ),
 )
 
@@ -425,8 +426,8 @@ SG_EG_COPY = Record(
         Field("n", 12, Int("__u32", 4)),
         Field("slack", 16, Int("__u32", 4)),
         Field("obj", 20, Int("__u32", 4)),
-        Field("since", 24, Int("__u32", 4)),
-        Field("ended", 28, Int("__u32", 4)),
+        Field("ended", 24, Int("__u32", 4)),
+        Field("pad", 28, Int("__u32", 4)),
         Field("done", 32, Array(Int("__u32", 4), 8)),
         Field("word", 64, Int("__u64", 8)),
         Field("base", 72, Int("__u32", 4)),
@@ -736,6 +737,51 @@ SG_LB_FLOW = Record(
     ),
 )
 
+SG_ST = Record(
+    "sg_st",
+    88,
+    (
+        Field("near", 0, Address()),
+        Field("far", 16, Address()),
+        Field("to", 32, Address()),
+        Field("near_port", 48, Int("__be16", 2, big=True)),
+        Field("far_port", 50, Int("__be16", 2, big=True)),
+        Field("to_port", 52, Int("__be16", 2, big=True)),
+        Field("obj", 54, Int("__u16", 2)),
+        Field("svc", 56, Int("__u16", 2)),
+        Field("proto", 58, Int("__u8", 1)),
+        Field("tcp", 59, Int("__u8", 1)),
+        Field("now", 60, Int("__u32", 4)),
+        Field("map", 64, Int("__u32", 4)),
+        Field("sess", 68, Int("__u32", 4)),
+        Field("unseen", 72, Int("__u8", 1)),
+        Field("stranger", 73, Int("__u8", 1)),
+        Field("kept", 74, Int("__u8", 1)),
+        Field("fresh", 75, Int("__u8", 1)),
+        Field("evict", 76, Int("__u32", 4)),
+        Field("vport", 80, Int("__be16", 2, big=True)),
+        Field("backend", 82, Int("__u16", 2)),
+        Field("wish", 84, Int("__u32", 4)),
+    ),
+)
+
+SG_LB_NAT = Record(
+    "sg_lb_nat",
+    136,
+    (
+        Field("q", 0, SG_ST),
+        Field("saddr", 88, Address()),
+        Field("daddr", 104, Address()),
+        Field("ports", 120, Int("__be32", 4, big=True)),
+        Field("len", 124, Int("__u32", 4)),
+        Field("proto", 128, Int("__u8", 1)),
+        Field("tos", 129, Int("__u8", 1)),
+        Field("six", 130, Int("__u8", 1)),
+        Field("out", 131, Int("__u8", 1)),
+        Field("stat", 132, Int("__u32", 4)),
+    ),
+)
+
 SG_LB_BUCKET = Record("sg_lb_bucket", 64, (Field("entry", 0, Array(Int("__u64", 8), 8)),))
 
 SG_LB_QUIC_KEY = Record(
@@ -846,6 +892,25 @@ SG_LB_KEY = Record(
         Field("port", 16, Int("__be16", 2, big=True)),
         Field("proto", 18, Int("__u8", 1)),
         Field("pad", 19, Array(Int("__u8", 1), 5)),
+    ),
+)
+
+SG_LB_WAY = Record(
+    "sg_lb_way",
+    72,
+    (
+        Field("saddr", 0, Address()),
+        Field("daddr", 16, Address()),
+        Field("until", 32, Int("__u64", 8)),
+        Field("version", 40, Int("__u32", 4)),
+        Field("in_ifindex", 44, Int("__u32", 4)),
+        Field("ifindex", 48, Int("__u32", 4)),
+        Field("mtu", 52, Int("__u32", 4)),
+        Field("dmac", 56, Array(Int("__u8", 1), 6)),
+        Field("smac", 62, Array(Int("__u8", 1), 6)),
+        Field("tos", 68, Int("__u8", 1)),
+        Field("no_tx", 69, Int("__u8", 1)),
+        Field("pad", 70, Array(Int("__u8", 1), 2)),
     ),
 )
 
@@ -1734,34 +1799,6 @@ SG_HOP = Record(
     ),
 )
 
-SG_ST = Record(
-    "sg_st",
-    88,
-    (
-        Field("near", 0, Address()),
-        Field("far", 16, Address()),
-        Field("to", 32, Address()),
-        Field("near_port", 48, Int("__be16", 2, big=True)),
-        Field("far_port", 50, Int("__be16", 2, big=True)),
-        Field("to_port", 52, Int("__be16", 2, big=True)),
-        Field("obj", 54, Int("__u16", 2)),
-        Field("svc", 56, Int("__u16", 2)),
-        Field("proto", 58, Int("__u8", 1)),
-        Field("tcp", 59, Int("__u8", 1)),
-        Field("now", 60, Int("__u32", 4)),
-        Field("map", 64, Int("__u32", 4)),
-        Field("sess", 68, Int("__u32", 4)),
-        Field("unseen", 72, Int("__u8", 1)),
-        Field("stranger", 73, Int("__u8", 1)),
-        Field("kept", 74, Int("__u8", 1)),
-        Field("fresh", 75, Int("__u8", 1)),
-        Field("evict", 76, Int("__u32", 4)),
-        Field("vport", 80, Int("__be16", 2, big=True)),
-        Field("backend", 82, Int("__u16", 2)),
-        Field("wish", 84, Int("__u32", 4)),
-    ),
-)
-
 SG_WORK = Record(
     "sg_work",
     472,
@@ -1977,6 +2014,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=8192,
         flags=1,
     ),
+    "sg_eg_prune": MapSpec(
+        name="sg_eg_prune",
+        type=2,
+        key=Int("__u32", 4),
+        value=Int("__u32", 4),
+        max_entries=256,
+        flags=0,
+    ),
     "sg_eg_shadow": MapSpec(
         name="sg_eg_shadow",
         type=2,
@@ -2113,6 +2158,14 @@ MAPS: dict[str, MapSpec] = {
         max_entries=16384,
         flags=0,
     ),
+    "sg_lb_nat": MapSpec(
+        name="sg_lb_nat",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_NAT,
+        max_entries=1,
+        flags=0,
+    ),
     "sg_lb_pending": MapSpec(
         name="sg_lb_pending",
         type=2,
@@ -2184,6 +2237,14 @@ MAPS: dict[str, MapSpec] = {
         value=SG_LB_VIP,
         max_entries=65536,
         flags=1,
+    ),
+    "sg_lb_way": MapSpec(
+        name="sg_lb_way",
+        type=6,
+        key=Int("__u32", 4),
+        value=SG_LB_WAY,
+        max_entries=4096,
+        flags=0,
     ),
     "sg_lb_work_slow": MapSpec(
         name="sg_lb_work_slow",
