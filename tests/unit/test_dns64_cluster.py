@@ -193,6 +193,13 @@ def test_a_resolver_that_no_gateway_wants_yet_holds_up_no_installation(
     assert follower.unready() == ("This resolver is being ended.",)
 
 
+def test_what_was_read_and_what_it_means_are_known_at_once(tmp_path: Path) -> None:
+    """The directory is read on another thread, and who asks for readiness may come before the loop's next turn."""
+    follower = Follower("a", tmp_path / "config", tmp_path / "run")
+    follower._read()
+    assert follower.unready() == ()
+
+
 def test_a_resolver_whose_files_cannot_be_read_is_not_ready(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.mkdir()

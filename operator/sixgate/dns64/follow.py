@@ -48,7 +48,7 @@ class Follower:
     """Set when the pod is on its way out: not ready any more, and still answering."""
     _process: ResolverProcess = field(init=False)
     _said: str = field(default="", init=False)
-    _idle: bool = field(default=False, init=False)  # looked, and there is no gateway yet that wants a resolver
+    _begun: bool = field(default=False, init=False)  # there was a gateway that wants a resolver
 
     def __post_init__(self) -> None:
         self._process = ResolverProcess(f"NAT46Gateway/{self.gateway}", self.run_dir / self.gateway, lambda _: None)
@@ -71,6 +71,11 @@ class Follower:
         return (status.message or self._said or f"{status.owner}: the resolver is {status.state}.",)
 
     @property
+    def _idle(self) -> bool:
+        """Looked, and there is no gateway yet that wants a resolver."""
+        return not self._begun and self._said == self._absent
+
+    @property
     def _absent(self) -> str:
         return f"{self.directory} has no files of the gateway {self.gateway}; is there such an object?"
 
@@ -80,8 +85,8 @@ class Follower:
         try:
             while True:
                 texts = await asyncio.to_thread(self._read)
-                self._idle = running is None and texts is None and self._said == self._absent
                 if texts is not None:
+                    self._begun = True
                     self._process.want(texts)
                     running = running or asyncio.create_task(self._process.run())
                 if running is not None and running.done():
