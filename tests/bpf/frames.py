@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
+from tests.rfc.wire import ones_sum
+
 LINK = bytes.fromhex("020000000001020000000002")
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -22,15 +24,6 @@ def packed(address: str) -> bytes:
 def embed(address: str, prefix: str = PREFIX) -> str:
     """RFC 6052 with a prefix of 96 bits."""
     return str(IPv6Address(int(IPv6Address(prefix)) | int(IPv4Address(address))))
-
-
-def ones(data: bytes) -> int:
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def pseudo(src: bytes, dst: bytes, length: int, proto: int) -> bytes:
@@ -49,13 +42,13 @@ def frame(src: str, dst: str, proto: int, body: bytes, *, ttl: int = 64, extra: 
         return LINK + b"\x86\xdd" + head + extra + body
     flags = extra or b"\x40\0"
     head = struct.pack("!BBHH2sBBH", 0x45, 0, 20 + len(body), ident, flags, ttl, proto, 0) + a + b
-    head = head[:10] + struct.pack("!H", ~ones(head) & 0xFFFF) + head[12:]
+    head = head[:10] + struct.pack("!H", ~ones_sum(head) & 0xFFFF) + head[12:]
     return LINK + b"\x08\0" + head + body
 
 
 def summed(src: str, dst: str, proto: int, body: bytes, at: int) -> bytes:
     """Layer 4 with the checksum at `at`, which holds zero."""
-    value = ~ones(pseudo(packed(src), packed(dst), len(body), proto) + body) & 0xFFFF
+    value = ~ones_sum(pseudo(packed(src), packed(dst), len(body), proto) + body) & 0xFFFF
     if proto == UDP and not value:
         value = 0xFFFF
     return body[:at] + struct.pack("!H", value) + body[at + 2 :]
@@ -85,7 +78,7 @@ def echo_body(src: str, dst: str, ident: int, *, reply: bool = False, payload: b
     body = struct.pack("!BBHHH", kind, 0, 0, ident, 1) + payload
     if six:
         return summed(src, dst, ICMP6, body, 2)
-    return body[:2] + struct.pack("!H", ~ones(body) & 0xFFFF) + body[4:]
+    return body[:2] + struct.pack("!H", ~ones_sum(body) & 0xFFFF) + body[4:]
 
 
 def echo(src: str, dst: str, ident: int, *, reply: bool = False) -> bytes:
@@ -98,7 +91,7 @@ def icmp_error(src: str, dst: str, kind: int, code: int, inner: bytes, *, info: 
     body = struct.pack("!BBHI", kind, code, 0, info) + inner[14:]
     if six:
         return frame(src, dst, ICMP6, summed(src, dst, ICMP6, body, 2))
-    body = body[:2] + struct.pack("!H", ~ones(body) & 0xFFFF) + body[4:]
+    body = body[:2] + struct.pack("!H", ~ones_sum(body) & 0xFFFF) + body[4:]
     return frame(src, dst, ICMP, body)
 
 
@@ -130,12 +123,12 @@ def read(data: bytes) -> Out:
         src, dst = layer3[12:16], layer3[16:20]
         proto, ttl, body = layer3[9], layer3[8], layer3[20 : struct.unpack("!H", layer3[2:4])[0]]
         offset = struct.unpack("!H", layer3[6:8])[0] & 0x3FFF
-        sound = ones(layer3[:20]) == 0xFFFF
+        sound = ones_sum(layer3[:20]) == 0xFFFF
     a, b = (socket.inet_ntop(socket.AF_INET6 if len(x) == 16 else socket.AF_INET, x) for x in (src, dst))
     if offset:
         return Out(a, b, proto, 0, 0, ttl, 0, sound, body)
     head = b"" if proto == ICMP else pseudo(src, dst, len(body), proto)
-    sound = sound and ones(head + body) == 0xFFFF
+    sound = sound and ones_sum(head + body) == 0xFFFF
     if proto in (ICMP, ICMP6):
         ident = struct.unpack("!H", body[4:6])[0]
         return Out(a, b, proto, ident, ident, ttl, body[0], sound, body)

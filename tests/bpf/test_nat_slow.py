@@ -20,7 +20,6 @@ from tests.bpf.frames import (
     embed,
     frame,
     icmp_error,
-    ones,
     packed,
     pseudo,
     read,
@@ -29,6 +28,7 @@ from tests.bpf.frames import (
     udp_body,
 )
 from tests.bpf.nat_lab import Domain, Frozen, NatLab, Pool, Service
+from tests.rfc.wire import ones_sum
 
 CLIENT, OTHER = "2001:db8:1::1", "2001:db8:1::2"
 REMOTE, ROUTER = "203.0.113.5", "198.51.100.254"
@@ -215,7 +215,7 @@ def test_mss_is_lowered_on_the_way() -> None:
         lab.put("sg_st_obj", {0: obj | {"gw": obj["gw"] | {"flags": obj["gw"]["flags"] | 32}}})
         option = bytes([2, 4, 0x23, 0x00])
         body = struct.pack("!HHIIBBHHH", 5000, 80, 1, 0, 0x60, SYN, 8192, 0, 0) + option
-        total = ~ones(pseudo(packed(CLIENT), packed(REMOTE6), len(body), TCP) + body) & 0xFFFF
+        total = ~ones_sum(pseudo(packed(CLIENT), packed(REMOTE6), len(body), TCP) + body) & 0xFFFF
         seen = lab.send(frame(CLIENT, REMOTE6, TCP, body[:16] + struct.pack("!H", total) + body[18:]))
         assert seen.reason == "SG_OK_64"
         assert struct.unpack("!H", seen.out.body[22:24])[0] == 1440
