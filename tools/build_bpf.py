@@ -126,7 +126,9 @@ def build_object(
     finally:
         scratch.unlink(missing_ok=True)
         depfile.unlink(missing_ok=True)
-    stamp.write_text(json.dumps({"depends": depends, "inputs": fingerprint(lasting, depends), "output": digest}))
+    # In one rename, too: another test process may be about to read what the object of both was made of.
+    scratch.write_text(json.dumps({"depends": depends, "inputs": fingerprint(lasting, depends), "output": digest}))
+    scratch.replace(stamp)
     return Built(output, digest, compiled=True)
 
 
