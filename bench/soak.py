@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RATE = 2_000  # packets per second: seen to be lost at any moment, and no load
 WARM = 0.2  # part of the rounds in which caches may fill
 SPARE = "spare"
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 def balancer(backends: int) -> dict[str, Any]:

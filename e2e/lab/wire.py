@@ -93,7 +93,7 @@ class Wire:
         self._sockets[end].send(self._headers[end] + proto.to_bytes(2, "big") + packet)
 
     def exchange(
-        self, sends: Sequence[tuple[str, bytes]], expects: Sequence[Expected], *, wait_s: float = 0.3
+        self, sends: Sequence[tuple[str, bytes]], expects: Sequence[Expected], *, wait_s: float = 3.0
     ) -> tuple[str, ...]:
         """Sends packets and compares what comes with what must come; returns differences, none where all is right."""
         self.drain()
