@@ -36,16 +36,16 @@ class Ends:
             return made
 
         with self.lab.lab.call(SERVER, listen) as listener:
-            listener.settimeout(20)
+            listener.settimeout(60)
             self.mine += self.lab.lab.call(
-                "pay", lambda: [socket.create_connection((server, PORT), 20) for _ in range(count)]
+                "pay", lambda: [socket.create_connection((server, PORT), 60) for _ in range(count)]
             )
             accepted = [listener.accept() for _ in range(count)]
         self.theirs += [end for end, _ in accepted]
         by_port = {address[1]: end for end, address in accepted}
         self.ports += sorted(by_port)
         for end in (*self.mine, *self.theirs):
-            end.settimeout(20)
+            end.settimeout(60)
 
     def talk(self) -> None:
         """Every connection carries a byte both ways; the server begins, which pods' nodes are not asked about."""

@@ -229,7 +229,7 @@ def test_sessions_are_listed_counted_and_ended(stage: Stage) -> None:
     assert (row["pool"], row["poolPort"]) == seen
     assert (row["remote"], row["remotePort"]) == (SERVER4.ip, 4500)
     assert (row["packetsOut"], row["packetsIn"]) == (1, 1)
-    assert 200 <= row["leftS"] <= 301
+    assert 100 <= row["leftS"] <= 301  # of 300, on however slow a machine
     assert len(stage.sessions("--protocol", "udp")) == 2
     assert stage.sessions("--protocol", "tcp") == stage.sessions("--client", "2001:db8:9::/48") == []
     assert len(stage.sessions("--pool", seen[0], "--client", "2001:db8:6:1::/64", "--state", "udp")) == 1

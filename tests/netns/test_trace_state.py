@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PORT = 4600
+POOL = [{"cidr": "198.51.100.0/30"}]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def one_stage() -> Iterator[Stage]:
         pytest.skip(reason)
     # Sessions that outlive every loaded machine: one that ends meanwhile changes maps, too.
     lasting = {"portRest": 0, "udp": 86400}
-    with staged(nat64(pools=[{"cidr": "198.51.100.0/30"}], lifetimes=lasting), BALANCER) as made:
+    with staged(nat64(pools=POOL, lifetimes=lasting, maxSessions=65536), BALANCER) as made:
         yield made
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sixgate.node.bpf.map import Map
 
 # What goes on by itself: counters of packets that are none of ours (the kernel asks for neighbours), clocks and
-# heartbeats of the node, what a sweeper in the kernel notes of its own rounds.
-LIVELY = frozenset({"sg_metrics", "sg_eg_own", "sg_st_sweep", "sg_st_desk", "sg_obs_cpu", "sg_obs_conf"})
+# heartbeats of the node, what a sweeper in the kernel notes of its own rounds, the packet that a program has at hand.
+LIVELY = frozenset({"sg_metrics", "sg_eg_own", "sg_st_sweep", "sg_st_desk", "sg_obs_cpu", "sg_obs_conf", "sg_lb_nat"})
 _NOT_READ = frozenset({MapType.RINGBUF, MapType.PROG_ARRAY, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 PAUSE_S, ROUNDS = 0.3, 100
 
