@@ -19,11 +19,11 @@ from sixgate.node import rtlink
 from sixgate.node.netlink import address_seen, device_of, is_bridge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from sixgate.node.model import AddressSeen, Device
-    from sixgate.node.rtlink import LinkMessage, RouteKey
+    from sixgate.node.rtlink import AddressMessage, LinkMessage, RouteKey, RouteMessage
 
 # linux/rtnetlink.h
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
@@ -59,6 +59,11 @@ class Mirror:
     _addresses: dict[int, dict[tuple[bytes, int], AddressSeen]] = field(default_factory=dict)
     _routes: dict[bytes, dict[tuple[RouteKey, int], None]] = field(default_factory=dict)  # by destination
     _changed: set[int] = field(default_factory=set)  # devices to be made anew
+    _read_links: rtlink.Reader[LinkMessage] = field(default_factory=lambda: rtlink.Reader(rtlink.link_message))
+    _read_addresses: rtlink.Reader[AddressMessage] = field(
+        default_factory=lambda: rtlink.Reader(rtlink.address_message)
+    )
+    _read_routes: rtlink.Reader[RouteMessage] = field(default_factory=lambda: rtlink.Reader(rtlink.route_message))
     _stale_routes: bool = False
     _whole: bool = False
 
@@ -98,13 +103,16 @@ class Mirror:
     # -- everything ------------------------------------------------------------------------------------------------
 
     def _list(self) -> None:
-        self._changed |= self._links.keys()
-        self._links = {message.index: message for message in rtlink.read_links()}
+        links, bridges, addresses = self._links, self._bridges, self._addresses
+        self._links = {message.index: message for message in rtlink.read_links(self._read_links)}
         self._bridges = {index for index, message in self._links.items() if is_bridge(message)}
-        self._changed |= self._links.keys()
-        self._addresses.clear()
-        for message in rtlink.read_addresses():
+        self._addresses = {}
+        for message in rtlink.read_addresses(self._read_addresses):
             self._add(message)
+        if not self._whole or self._bridges != bridges:
+            self._changed |= links.keys() | self._links.keys()
+        else:
+            self._changed |= _differing(links, self._links) | _differing(addresses, self._addresses)
         self._list_routes()
         self._hear()  # what happened meanwhile, and perhaps is listed already: the last word is the same
         self._whole = True
@@ -112,7 +120,7 @@ class Mirror:
     def _list_routes(self) -> None:
         self._stale_routes = False
         self._routes.clear()
-        for message in rtlink.read_routes():
+        for message in rtlink.read_routes(self._read_routes):
             self._routes.setdefault(message.key.destination, {})[message.key, message.device] = None
         self.host_routes = {}
         for destination in self._routes:
@@ -160,8 +168,7 @@ class Mirror:
                 self._gone(message_of_link.index)
 
     def _add(self, message: rtlink.AddressMessage) -> None:
-        known = self._addresses.setdefault(message.index, {})
-        known[message.address, message.prefix_len] = address_seen(message)
+        self._addresses.setdefault(message.index, {})[message.address, message.prefix_len] = address_seen(message)
 
     def _put(self, message: LinkMessage) -> None:
         before = self._links.get(message.index)
@@ -269,3 +276,7 @@ class Mirror:
                 self.devices[device.name] = device
                 self._names[index] = device.name
         self._changed.clear()
+
+
+def _differing(one: Mapping[int, object], other: Mapping[int, object]) -> set[int]:
+    return {index for index in one.keys() | other.keys() if one.get(index) != other.get(index)}

@@ -7,13 +7,13 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sixgate.errors import ApplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 # linux/if_link.h
 IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 3, 4, 5, 10, 18
@@ -45,6 +45,7 @@ _WITHOUT_STATISTICS = _ATTRIBUTE.pack(_ATTRIBUTE.size + _U32.size, IFLA_EXT_MASK
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _BUFFER_BYTES = 1 << 18
 _TRIES = 10
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,29 @@ class MadeRoute:
     mtu: int
 
 
-def read_links() -> tuple[LinkMessage, ...]:
+@dataclass(slots=True)
+class Reader(Generic[_T]):
+    """What `parse` makes of bodies of messages. Bytes that were read the last time mean what they meant then: a listing
+    of a thousand devices is parsed as far as it differs from the one before. Only what means something is kept."""
+
+    parse: Callable[[bytes], _T | None]
+    _known: dict[bytes, _T] = field(default_factory=dict)
+
+    def read(self, bodies: Iterable[bytes]) -> tuple[_T, ...]:
+        before, self._known = self._known, {}
+        for body in bodies:
+            found = before.get(body)
+            if found is None:
+                found = self.parse(body)
+            if found is not None:
+                self._known[body] = found
+        return tuple(self._known.values())
+
+
+def read_links(reader: Reader[LinkMessage] | None = None) -> tuple[LinkMessage, ...]:
     """Every device of the calling thread's network namespace. ApplyError where the kernel refuses."""
-    return tuple(link_message(body) for body in _dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS))
+    bodies = _dump(_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS)
+    return (reader or Reader(link_message)).read(bodies)
 
 
 def read_link(index: int) -> LinkMessage | None:
@@ -168,11 +189,11 @@ def addresses_in(netnsid: int) -> tuple[tuple[int, bytes], ...]:
     return tuple(found)
 
 
-def read_addresses() -> tuple[AddressMessage, ...]:
+def read_addresses(reader: Reader[AddressMessage] | None = None) -> tuple[AddressMessage, ...]:
     """Every address of the calling thread's namespace."""
     families = (socket.AF_INET, socket.AF_INET6)
     bodies = (body for family in families for body in _dump(_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)))
-    return tuple(message for body in bodies if (message := address_message(body)) is not None)
+    return (reader or Reader(address_message)).read(bodies)
 
 
 def address_message(body: bytes) -> AddressMessage | None:
@@ -187,11 +208,11 @@ def address_message(body: bytes) -> AddressMessage | None:
     return AddressMessage(index, packed, length, scope, _U32.unpack(wide)[0] if wide else flags, protocol)
 
 
-def read_routes() -> tuple[RouteMessage, ...]:
+def read_routes(reader: Reader[RouteMessage] | None = None) -> tuple[RouteMessage, ...]:
     """Routes of all tables that `route_message` understands."""
     families = (socket.AF_INET, socket.AF_INET6)
     bodies = (body for family in families for body in _dump(_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)))
-    return tuple(message for body in bodies if (message := route_message(body)) is not None)
+    return (reader or Reader(route_message)).read(bodies)
 
 
 def route_message(body: bytes) -> RouteMessage | None:

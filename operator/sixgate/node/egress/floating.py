@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from sixgate.errors import ApplyError
 from sixgate.node.egress.probe import Segment
 from sixgate.node.egress.uplink import AUTO, device_for
+from sixgate.node.mirror import Mirror
 from sixgate.node.netlink import Netlink
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RESYNC_S = 60.0
 ANNOUNCEMENTS_S = (0.0, 0.1, 0.4, 1.5)  # pauses before each: one may be lost, and switches learn while links settle
 
 
@@ -33,9 +36,12 @@ class Place:
 
 @dataclass(slots=True)
 class Floating:
-    """`look` reads the kernel; everything else works on what was seen last and keeps it up to date."""
+    """`look` reads what has changed in the kernel, and everything now and then; everything else works on what was seen
+    last and keeps it up to date. `pool` has one thread."""
 
     pool: Executor
+    _mirror: Mirror | None = None  # of that thread
+    _anew_due: float = 0.0
     _devices: dict[str, Device] = field(default_factory=dict)
     _defaults: dict[int, str] = field(default_factory=dict)
     _places: dict[str, Place] = field(default_factory=dict)
@@ -115,6 +121,7 @@ class Floating:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+        self.pool.submit(self._forget)  # after a look that goes on
 
     def _segment(self, device: str) -> Segment:
         if device not in self._segments:
@@ -122,16 +129,29 @@ class Floating:
         return self._segments[device]
 
     def _read(self) -> None:
-        with Netlink() as netlink:
-            devices = netlink.devices()
-            by_index = {device.ifindex: device.name for device in devices.values()}
-            defaults = {f: by_index[i] for f, i in netlink.default_devices().items() if i in by_index}
-        self._devices, self._defaults = devices, defaults
+        self._mirror = mirror = self._mirror or Mirror()
+        anew = time.monotonic() >= self._anew_due
+        try:
+            mirror.look(anew=anew)
+        except ApplyError:
+            self._anew_due = 0.0
+            raise
+        if anew:
+            self._anew_due = time.monotonic() + RESYNC_S
+        devices = dict(mirror.devices)
+        by_index = {device.ifindex: device.name for device in devices.values()}
+        self._devices = devices
+        self._defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
         self._places = {
             seen.address: Place(device.name, seen.prefix_len, seen.floating)
             for device in devices.values()
             for seen in device.addresses
         }
+
+    def _forget(self) -> None:
+        if self._mirror is not None:
+            self._mirror.close()
+        self._mirror, self._anew_due = None, 0.0
 
     def _add(self, device: str, address: str) -> None:
         with Netlink() as netlink:
