@@ -265,8 +265,8 @@ def test_a_memo_changes_nothing_but_time() -> None:
     wide = replace(FILE, maps={"sg_tab": MapSpec("sg_tab", 1, Ifindex(), Int("__u64", 8), 4)})
     for have, file in ((HAVE, by_device), (HAVE, by_device), (moved, by_device), (gone, by_device), (HAVE, wide)):
         assert resolve(wanted, have, {"sg_t": file}, memo) == resolve(wanted, have, {"sg_t": file})
-    known = memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3})
-    assert memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3}) is known
+    known = memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3}.__getitem__)
+    assert memo.entries(wanted.tables[0], wide.maps["sg_tab"], {"eth1": 3}.__getitem__) is known
 
 
 def test_a_size_given_with_one_object_holds_for_all_that_share_the_map() -> None:

@@ -94,6 +94,7 @@ class NodeAgent:
         try:
             self._lock.acquire()
             self._status = self._reconciler.reconcile(spec, sight)
+            self.metrics.meter.missed = self._reconciler.missed
             self._results = self._status.objects
             self.metrics.spec = spec
             self._broken = False
@@ -239,7 +240,7 @@ class NodeAgent:
                         await asyncio.sleep(max(self._options.settle_s, min(MAX_SETTLE_S, took_s)))
                     if not event or latest[0] is not applied or self._clock() >= anew_due:
                         anew_due = self._clock() + self._options.resync_s
-                        work.sight.forget()
+                        work.sight.forget(routine=latest[0] is applied)
                     wake.clear()
                     applied = latest[0]
                     await egress.prepare(applied)

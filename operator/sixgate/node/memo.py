@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from sixgate.node.bpf.codec import encode
 from sixgate.node.fill import Filler, fill_tables
 from sixgate.node.host_ports import keep_apart
+from sixgate.node.model import SCOPE_LINK
 from sixgate.node.shapes import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sixgate.api.nodeconfig import Table
     from sixgate.errors import Problem
@@ -31,8 +32,11 @@ class _Known:
     devices: Mapping[str, int]  # that were looked up, and their indexes
     encoded: Mapping[bytes, bytes]
 
-    def fits(self, definition: MapSpec, devices: Mapping[str, int]) -> bool:
-        same_devices = all(devices.get(name) == index for name, index in self.devices.items())
+    def fits(self, definition: MapSpec, index_of: Callable[[str], int]) -> bool:
+        try:
+            same_devices = all(index_of(name) == index for name, index in self.devices.items())
+        except KeyError:
+            return False
         return same_devices and self.definition == definition
 
 
@@ -65,7 +69,9 @@ class TableMemo:
     def filled(self, tables: tuple[Table, ...], have: Observed, numbers: Numbers, found: Findings) -> tuple[Table, ...]:
         """`tables` with what the node itself puts into them; the same ones as before while nothing has changed."""
         filler = Filler.of(have, numbers)
-        local = frozenset(a.address for device in have.devices.values() for a in device.addresses)
+        local = frozenset(
+            a.address for device in have.devices.values() for a in device.addresses if a.scope != SCOPE_LINK
+        )
         known, inputs = self._filled, (filler, local, have.host_ports)
         if known and known.source is tables and (known.filler, known.local, known.host) == inputs:
             found.notes.extend(known.notes)
@@ -82,15 +88,16 @@ class TableMemo:
         wanted = {id(table) for table in tables}
         self._known = {key: known for key, known in self._known.items() if key in wanted}
 
-    def entries(self, table: Table, definition: MapSpec, devices: Mapping[str, int]) -> Mapping[bytes, bytes]:
-        """Encoded entries. BpfError, naming the field, for one that does not fit."""
+    def entries(self, table: Table, definition: MapSpec, index_of: Callable[[str], int]) -> Mapping[bytes, bytes]:
+        """Encoded entries; `index_of` raises KeyError for a device that is not there. BpfError, naming the field, for
+        one that does not fit."""
         known = self._known.get(id(table))
-        if known is not None and known.fits(definition, devices):
+        if known is not None and known.fits(definition, index_of):
             return known.encoded
         used: dict[str, int] = {}
 
         def lookup(name: str) -> int:
-            used[name] = devices[name]
+            used[name] = index_of(name)
             return used[name]
 
         encoded = {}

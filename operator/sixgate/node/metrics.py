@@ -35,6 +35,7 @@ class Meter:
         )
     )
     failed: int = 0
+    missed: int = 0  # actions
 
     def applied(self, seconds: float, ready: bool) -> None:
         self.took.observe(seconds)
@@ -62,6 +63,8 @@ def node_families(
     yield meter.took
     text = "Looks at this node that ended with something not as its NodeConfig says."
     yield Family("counter", "sixgate_node_reconcile_failures", text, (), (((), meter.failed),))
+    text = "Things done for pods' devices that no event told of, so that only the look at everything found them."
+    yield Family("counter", "sixgate_node_missed_changes", text, (), (((), meter.missed),))
     text = "Whether this node has all that its NodeConfig says."
     yield Family("gauge", "sixgate_node_ready", text, (), (((), float(status.ready)),))
     yield from _verdicts(read_reasons(bpffs))

@@ -42,9 +42,9 @@ _VERSIONS = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
 class Mirror:
     """Of the network namespace of the thread that makes it; used by one thread at a time.
 
-    `devices` are by name, `host_routes` are index by packed address of hosts directly behind a device, `defaults` index
-    by version (4, 6) of the default route with the lowest metric. All are what the last `look` saw; `version` is
-    another number after every look that saw a change.
+    `devices` are by name, `names` by index, `host_routes` index by packed address of hosts directly behind a device,
+    `defaults` index by version (4, 6) of the default route with the lowest metric. All are what the last `look` saw;
+    `version` is another number after every look that saw a change.
     """
 
     devices: dict[str, Device] = field(default_factory=dict)
@@ -52,10 +52,10 @@ class Mirror:
     defaults: dict[int, int] = field(default_factory=dict)
     default_devices: frozenset[int] = frozenset()
     version: int = 0
+    names: dict[int, str] = field(default_factory=dict)  # by index
     _socket: socket.socket = field(init=False)
     _links: dict[int, LinkMessage] = field(default_factory=dict)
     _bridges: set[int] = field(default_factory=set)
-    _names: dict[int, str] = field(default_factory=dict)  # of devices as they were made last
     _addresses: dict[int, dict[tuple[bytes, int], AddressSeen]] = field(default_factory=dict)
     _routes: dict[bytes, dict[tuple[RouteKey, int], None]] = field(default_factory=dict)  # by destination
     _changed: set[int] = field(default_factory=set)  # devices to be made anew
@@ -266,7 +266,7 @@ class Mirror:
             return
         self.version += 1
         for index in changed:
-            name = self._names.pop(index, "")
+            name = self.names.pop(index, "")
             if name in self.devices and self.devices[name].ifindex == index:
                 del self.devices[name]
         for index in changed:
@@ -274,7 +274,7 @@ class Mirror:
             if message is not None:
                 device = device_of(message, list(self._addresses.get(index, {}).values()), self._bridges)
                 self.devices[device.name] = device
-                self._names[index] = device.name
+                self.names[index] = device.name
         self._changed.clear()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Owners = tuple[str, ...]
 Contents = tuple[tuple[bytes, bytes], ...]  # sorted by key, keys distinct
 
+SCOPE_LINK = 253  # of an address that means something on its own link only
 HOOKS = ("tc-ingress", "tc-egress", "xdp")
 
 
@@ -229,10 +230,15 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the node has. Map contents are there only for maps that were asked for."""
+    """What the node has. Map contents are there only for maps that were asked for.
+
+    `quiet` are devices of pods that were as wanted and have not changed since: they, their hooks, and what tables of
+    the node hold of them are in none of the other fields, and nothing is wanted of them but what they have.
+    """
 
     kernel: Kernel
     devices: Mapping[str, Device] = field(default_factory=dict)
+    quiet: Mapping[str, Device] = field(default_factory=dict)
     defaults: Mapping[int, str] = field(default_factory=dict)  # address family (4, 6) to device of the default route
     maps: Mapping[str, MapPin] = field(default_factory=dict)  # by pin path
     programs: Mapping[ProgName, ProgPin] = field(default_factory=dict)
@@ -253,6 +259,11 @@ class Observed:
     pod_ports: Ports = field(default_factory=Ports)  # found only where somebody asks for them
     numbers: Numbers = field(default_factory=dict)  # handed out so far
     host_ports: HostPorts | None = None  # where a pool is wanted
+
+    def index_of(self, name: str) -> int:
+        """KeyError where no device has this name."""
+        device = self.devices.get(name)
+        return (self.quiet[name] if device is None else device).ifindex
 
     def device_by_index(self, ifindex: int) -> Device | None:
         return next((d for d in self.devices.values() if d.ifindex == ifindex), None)

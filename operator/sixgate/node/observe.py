@@ -64,7 +64,7 @@ def observe(
     if sight is None:
         with Sight(options.bpffs) as fresh:
             return observe(spec, options, netlink, state, fresh)
-    sight.look()
+    sight.look(spec)
     mirror = sight.mirror
     remembered = state.remembered()
     tested = state.tested()
@@ -76,7 +76,10 @@ def observe(
         tunnels_big=tested.tunnels,
     )
     originals = state.original_sizes()
-    found = dict(mirror.devices)
+    by_index = mirror.names
+    defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
+    ports = sight.ports(defaults.values()) if _asks_for_pods(spec) else Ports()
+    found, quiet = sight.devices()
     if any(device.xdp for device in found.values()) or any(
         a.hook == "xdp" for o in spec.objects for a in o.attachments
     ):
@@ -84,24 +87,22 @@ def observe(
         found = {
             n: replace(d, xdp_transmit=None if transmit is None else d.ifindex in transmit) for n, d in found.items()
         }
-    by_index = {device.ifindex: device.name for device in found.values()}
-    defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
     maps = dict(sight.maps())
     filled = {table.map for table in spec.tables} | remembered.tables | set(resolve_tables.NODE_MAPS)
     plain = [pin for pin in maps.values() if names.map_name(pin.pin) in filled and not pin.shape.is_outer]
-    ports = _pod_ports(spec, mirror, defaults)
     outer = [
         pin for pin in maps.values() if pin.shape.is_outer and names.map_name(pin.pin) != resolve_tables.BALANCER_TABLES
     ]
     return Observed(
         kernel=kernel,
         devices=found,
+        quiet=quiet,
         defaults=defaults,
         maps=maps,
         programs=dict(sight.programs()),
         links=dict(sight.links()),
         attached=_attached(found, netlink, kernel, remembered, sight),
-        entries={pin.pin: _entries(options.bpffs / pin.pin) for pin in plain},
+        entries={pin.pin: _entries(options.bpffs, pin.pin, sight) for pin in plain},
         slots={pin.pin: tuple(_slots(options.bpffs, pin)) for pin in outer},
         inner=tuple(sight.inner()),
         routes=netlink.routes(by_index),
@@ -123,17 +124,17 @@ def observe_devices(spec: NodeConfigSpec, options: NodeOptions) -> Observed:
     """Devices, and what `devices.match` has to know of them; nothing of BPF."""
     with Mirror() as mirror:
         mirror.look()
-    by_index = {device.ifindex: device.name for device in mirror.devices.values()}
+    by_index = mirror.names
     defaults = {f: by_index[i] for f, i in mirror.defaults.items() if i in by_index}
-    ports = _pod_ports(spec, mirror, defaults)
+    ports = Ports()
+    if _asks_for_pods(spec):
+        ports = find_ports(mirror.devices, set(mirror.host_routes.values()), defaults.values())
     kernel = Kernel(os.uname().release, bool(options.tcx))
     return Observed(kernel=kernel, devices=mirror.devices, defaults=defaults, pod_ports=ports)
 
 
-def _pod_ports(spec: NodeConfigSpec, mirror: Mirror, defaults: Mapping[int, str]) -> Ports:
-    if not any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments):
-        return Ports()
-    return find_ports(mirror.devices, set(mirror.host_routes.values()), defaults.values())
+def _asks_for_pods(spec: NodeConfigSpec) -> bool:
+    return any(PODS in attachment.devices for item in spec.objects for attachment in item.attachments)
 
 
 def _shaped(netlink: Netlink, remembered: Remembered, devices: Mapping[str, Device]) -> frozenset[int]:
@@ -182,9 +183,10 @@ def _attached(
     return found
 
 
-def _entries(path: Path) -> Contents:
-    with open_raw(path) as found:
-        return tuple(sorted(found.lookup_batch()))
+def _entries(root: Path, pin: str, sight: Sight) -> Contents:
+    of_devices = names.map_name(pin) in resolve_tables.NODE_MAPS
+    with open_raw(root / pin) as found:
+        return tuple(sorted(each for each in found.lookup_batch() if not of_devices or not sight.is_quiet(each[0])))
 
 
 def _slots(root: Path, pin: MapPin) -> Iterator[SlotSeen]:

@@ -26,6 +26,7 @@ from sixgate.node.memo import TableMemo
 from sixgate.node.nat_watch import NatWatch
 from sixgate.node.netlink import Netlink, NetlinkError
 from sixgate.node.observe import observe
+from sixgate.node.quiet import Frame
 from sixgate.node.report import Failure, report, sizes_report
 from sixgate.node.resolve import ObjectFile, resolve
 from sixgate.node.sight import Sight
@@ -79,6 +80,7 @@ class Reconciler:
         self._nat = NatWatch(options.bpffs, clock)
         self.glance = Glance(options.bpffs)
         self._troubles: Mapping[str, str] = {}
+        self.missed = 0  # actions that only a look at everything found a reason for
         self._occupied = 0  # looks in a row that found a hook in other hands
         self._again = 0.0
 
@@ -134,15 +136,32 @@ class Reconciler:
             run = self._around(tried) if self._around else tried
             self._balance_first(spec, run)
             for _ in range(MAX_ROUNDS):
-                have = self._observe(spec, netlink, sight)
-                want = self._balance(spec, have, resolve(spec, have, files, self._memo))
+                have, want = self._compare(spec, files, netlink, sight)
                 plan = diff(want, have, self._blocked())
+                self._count_missed(sight.believed.missed(plan))
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
                 if not self._run(plan, run):
+                    if not plan:
+                        sight.settle(Frame.of(spec, want), want, have)
                     return self._report(spec, want, have, ())
-            have = self._observe(spec, netlink, sight)
-            want = self._balance(spec, have, resolve(spec, have, files, self._memo))
+            have, want = self._compare(spec, files, netlink, sight)
             return self._report(spec, want, have, diff(want, have, self._blocked()))
+
+    def _compare(
+        self, spec: NodeConfigSpec, files: Mapping[str, ObjectFile], netlink: Netlink, sight: Sight
+    ) -> tuple[Observed, Desired]:
+        """What the node has and what it should have, quiet devices left out of both."""
+        have = self._observe(spec, netlink, sight)
+        want = resolve(spec, have, files, self._memo)
+        if not sight.fits(Frame.of(spec, want)):  # something else is wanted of quiet devices, too
+            have = self._observe(spec, netlink, sight)
+            want = resolve(spec, have, files, self._memo)
+        return have, self._balance(spec, have, want)
+
+    def _count_missed(self, missed: tuple[Action, ...]) -> None:
+        for action in missed:
+            log.warning("Nothing told of what the look at everything found to be done: %s", action)
+        self.missed += len(missed)
 
     def _observe(self, spec: NodeConfigSpec, netlink: Netlink, sight: Sight) -> Observed:
         self.glance.remember(sight)  # before, not after: what breaks while we look, or later, differs from this
@@ -271,8 +290,8 @@ class Reconciler:
             replace(
                 now,
                 prog_ids=now.prog_ids & alive,
-                qdiscs=now.qdiscs & set(have.devices),
-                filters=now.filters & set(have.devices),
+                qdiscs=now.qdiscs & (have.devices.keys() | have.quiet.keys()),
+                filters=now.filters & (have.devices.keys() | have.quiet.keys()),
                 layouts={pin: layout for pin, layout in now.layouts.items() if pin in have.maps},
             )
         )

@@ -132,7 +132,6 @@ def _tunnelled(spec: NodeConfigSpec, hooks: Mapping[Hook, HookWant]) -> frozense
 def _object(  # noqa: PLR0917 - one step of resolve, with what it reads and writes
     item: BpfObject, have: Observed, file: ObjectFile, setups: Mapping[str, MapSetup], found: Findings, memo: TableMemo
 ) -> ObjectWant | None:
-    by_name = {device.name: device.ifindex for device in have.devices.values()}
     encoded = hashlib.sha256(item.digest.encode())
     variables = {variable.name: variable.type for variable in file.rodata.fields} if file.rodata else {}
     for name, value in sorted(item.constants.items()):
@@ -142,7 +141,7 @@ def _object(  # noqa: PLR0917 - one step of resolve, with what it reads and writ
             found.frozen.add(item.name)
             return None
         try:
-            data = encode(variables[name], value, resolve=by_name.__getitem__, where=f"constant {name} of {item.name}")
+            data = encode(variables[name], value, resolve=have.index_of, where=f"constant {name} of {item.name}")
         except BpfError as error:
             found.problem(item.owners, "ConstantInvalid", str(error))
             found.frozen.add(item.name)

@@ -76,16 +76,12 @@ def resolve_tables(  # noqa: PLR0917 - one step of resolve, with what it reads a
     return (*filled, *_node_tables(maps, have, hooks, passing)), tuple(slots.values())
 
 
-def _resolver(have: Observed) -> Mapping[str, int]:
-    return {device.name: device.ifindex for device in have.devices.values()}
-
-
 def _encode_entries(
     table: Table, definition: MapSpec, have: Observed, found: Findings, memo: TableMemo
 ) -> Mapping[bytes, bytes] | None:
     """Encoded entries; None, with a problem, if one of them does not fit the map."""
     try:
-        return memo.entries(table, definition, _resolver(have))
+        return memo.entries(table, definition, have.index_of)
     except BpfError as error:
         found.problem(table.owners, "EntryInvalid", str(error))
         return None
@@ -130,7 +126,7 @@ def _slot(  # noqa: PLR0917 - one step of resolve_tables, with what it reads and
     assert inner is not None  # the caller looked
     try:
         outer = 0 if table.outer_key is None else table.outer_key
-        key = encode(definition.key, outer, resolve=_resolver(have).__getitem__, where=f"outer key of {table.map}")
+        key = encode(definition.key, outer, resolve=have.index_of, where=f"outer key of {table.map}")
     except BpfError as error:
         found.problem(table.owners, "EntryInvalid", str(error))
         found.frozen_maps.add(table.map)

@@ -15,14 +15,20 @@ from sixgate.errors import BpfError
 from sixgate.node import actions as act
 from sixgate.node import names
 from sixgate.node.bpf import info
+from sixgate.node.egress.ports import PortFinder, Ports
 from sixgate.node.mirror import Mirror
 from sixgate.node.model import Attached, Hook, InnerPin, LinkPin, MapPin, ProgName, ProgPin
+from sixgate.node.quiet import Quiet
 from sixgate.node.shapes import normal_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
+
+    from sixgate.api.nodeconfig import NodeConfigSpec
+    from sixgate.node.model import Desired, Device, Observed
+    from sixgate.node.quiet import Frame
 
 _TC_HOOKS = ("tc-ingress", "tc-egress")
 # These are of maps and objects, which every look reads.
@@ -39,28 +45,20 @@ class Pins(Generic[_T]):
 
     directory: Path
     read: Callable[[Path], _T]
-    _known: dict[str, tuple[int, _T]] = field(default_factory=dict)
+    known: dict[str, _T] = field(default_factory=dict)
+    _inodes: dict[str, int] = field(default_factory=dict)
 
     def forget(self) -> None:
-        self._known.clear()
+        self.known.clear()
+        self._inodes.clear()
 
     def drop(self, name: str) -> None:
-        self._known.pop(name, None)
-
-    def put(self, name: str, found: _T) -> None:
-        """What a known pin leads to now."""
-        self._known[name] = (self._known[name][0], found)
-
-    def has_lost(self) -> bool:
-        """Whether a pin that was read is gone."""
-        try:
-            return not self._known.keys() <= set(os.listdir(self.directory))
-        except FileNotFoundError:
-            return bool(self._known)
+        self.known.pop(name, None)
+        self._inodes.pop(name, None)
 
     def is_outdated(self) -> bool:
         """Whether a pin that was read leads to something else by now."""
-        for name, (_, found) in self._known.items():
+        for name, found in self.known.items():
             try:
                 if self.read(self.directory / name) != found:
                     return True
@@ -68,25 +66,32 @@ class Pins(Generic[_T]):
                 return True
         return False
 
-    def look(self) -> list[tuple[str, _T]]:
-        """Those that are there, by name; one that vanishes meanwhile is passed over."""
-        before, self._known = self._known, {}
-        if not self.directory.is_dir():
-            return []
-        with os.scandir(self.directory) as entries:
-            pins = sorted((entry.name, entry.inode()) for entry in entries)
-        for name, inode in pins:
-            known = before.get(name)
-            if known is not None and known[0] == inode:
-                self._known[name] = known
-                continue
+    def scan(self) -> frozenset[str]:
+        """Takes in what is there now. Names that are new, gone, or of something else; one that vanishes meanwhile is
+        passed over."""
+        try:
+            with os.scandir(self.directory) as entries:
+                inodes = {entry.name: entry.inode() for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            inodes = {}
+        changed = frozenset(name for name, _ in inodes.items() ^ self._inodes.items())
+        for name in changed:
+            self.drop(name)
+        for name in sorted(changed & inodes.keys()):
             try:
-                self._known[name] = (inode, self.read(self.directory / name))
+                self.known[name] = self.read(self.directory / name)
             except BpfError as error:
                 if (self.directory / name).exists():
                     raise
                 del error
-        return [(name, found) for name, (_, found) in self._known.items()]
+            else:
+                self._inodes[name] = inodes[name]
+        return changed
+
+    def look(self) -> list[tuple[str, _T]]:
+        """Those that are there now, by name."""
+        self.scan()
+        return sorted(self.known.items(), key=lambda item: item[0])
 
 
 def _map_info(path: Path) -> info.MapInfo:
@@ -116,7 +121,12 @@ class Sight:
         self._inner = Pins(root / names.INNER, _map_info)
         self._programs = Pins(root / names.PROGS, _program_info)
         self._links = Pins(root / names.LINKS, _link_info)
+        self._quiet = Quiet()
+        self._finder = PortFinder()
+        self._ports: tuple[object, Ports] = (None, Ports())
+        self.believed = Quiet()  # what was quiet until the last look, which was at everything as a matter of routine
         self._anew = True
+        self._routine = False
 
     def close(self) -> None:
         self.mirror.close()
@@ -127,23 +137,70 @@ class Sight:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def forget(self) -> None:
-        """The next look is at everything."""
+    def forget(self, *, routine: bool = False) -> None:
+        """The next look is at everything; as a matter of `routine`, or because there is reason to."""
+        self._routine = routine and (self._routine or not self._anew)
         self._anew = True
 
-    def look(self) -> None:
-        """Devices, addresses and routes as they are now."""
-        # With a pin that somebody removed its program went off its hook, and of XDP, too, no event tells.
-        self._anew = self._anew or self._links.has_lost()
+    def look(self, spec: NodeConfigSpec) -> None:
+        """Devices, addresses and routes as they are now, and which of them `spec` needs no look at."""
+        if self._routine or not self._anew:
+            self._look_at_changes()
+        if self._quiet.frame is not None and self._quiet.frame.spec is not spec:
+            self._quiet.wake_all()
+        self.believed = self._quiet.copy() if self._routine else Quiet()
         if self._anew:
             self._tcx.clear()
             for pins in (*self._maps, self._inner):
                 pins.forget()
             self._programs.forget()
             self._links.forget()
-        for index in self.mirror.look(anew=self._anew):
+            self._quiet.wake_all()
+            self.mirror.look(anew=True)
+        self._anew = self._routine = False
+
+    def _look_at_changes(self) -> None:
+        before = frozenset(self._links.known)
+        changed = self._links.scan()
+        if (changed & before) - self._links.known.keys():
+            # With a pin that somebody removed its program went off its hook, and of XDP, too, no event tells.
+            self._anew, self._routine = True, False
+            return
+        self._quiet.wake(names.split(name)[0] for name in changed)
+        indexes = self.mirror.look()
+        self._quiet.wake_indexes(indexes)
+        for index in indexes:
             self._tcx.pop(index, None)
-        self._anew = False
+
+    def ports(self, defaults: Iterable[str]) -> Ports:
+        """Devices that lead to pods; `defaults` are those of default routes."""
+        version = self.mirror.version, tuple(defaults)
+        if self._ports[0] != version:
+            hosts = frozenset(self.mirror.host_routes.values())
+            self._ports = version, self._finder.find(self.mirror.devices, hosts, version[1])
+        self._quiet.keep(self._ports[1].pods)
+        return self._ports[1]
+
+    def devices(self) -> tuple[dict[str, Device], dict[str, Device]]:
+        """By name: those to be looked at, and the quiet ones."""
+        quiet = dict(self._quiet.devices)
+        loud = sorted((self.mirror.devices[name] for name in self.mirror.devices.keys() - quiet.keys()), key=_by_index)
+        return {device.name: device for device in loud}, quiet
+
+    def is_quiet(self, key: bytes) -> bool:
+        """Whether a key of a map of devices is a quiet one's."""
+        return key in self._quiet.keys
+
+    def settle(self, frame: Frame, want: Desired, have: Observed) -> None:
+        """`have`, as it was seen last, is as `want` says."""
+        self._quiet.settle(frame, want, have)
+
+    def fits(self, frame: Frame) -> bool:
+        """Whether what is quiet is still wanted as it is; everything is loud where not."""
+        if self._quiet.frame is None or frame.same(self._quiet.frame):
+            return True
+        self._quiet.wake_all()
+        return False
 
     def touched(self, action: act.Action) -> None:
         """To be told of every action that was tried."""
@@ -152,9 +209,12 @@ class Sight:
                 device = self.mirror.devices.get(action.hook.device)
                 if device is not None:
                     self._tcx.pop(device.ifindex, None)
+                self._quiet.wake((action.hook.device,))
                 self._links.drop(names.join(action.hook.device, action.hook.hook))
             case _ if not isinstance(action, _SEEN_ANYWAY):
                 self.forget()
+            case act.LoadObject():
+                self._quiet.wake_all()  # its maps may be new ones, and empty
 
     def is_outdated(self) -> bool:
         """Whether a link was detached or has another program, which no event tells."""
@@ -187,16 +247,21 @@ class Sight:
                 yield program, ProgPin(program, found.id, found.map_ids)
 
     def links(self) -> Iterator[tuple[Hook, LinkPin]]:
-        """A link whose device is gone leads to the index 0, which only the link itself tells."""
-        alive = {device.ifindex for device in self.mirror.devices.values()}
-        for name, found in self._links.look():
+        """Of all but quiet devices. A link whose device is gone leads to the index 0, which only the link itself
+        tells."""
+        self._links.scan()
+        for name in sorted(self._links.known.keys() - self._quiet.pins):
+            found = self._links.known[name]
             parts = names.split(name)
-            if found.ifindex and found.ifindex not in alive:
-                found = replace(found, ifindex=0)  # noqa: PLW2901
-                self._links.put(name, found)
+            if found.ifindex and found.ifindex not in self.mirror.names:
+                found = self._links.known[name] = replace(found, ifindex=0)
             if len(parts) == 2:
                 hook = Hook(*parts)
                 yield hook, LinkPin(hook, found.id, found.prog_id, found.ifindex)
+
+
+def _by_index(device: Device) -> int:
+    return device.ifindex
 
 
 def _query(ifindex: int, hook: str) -> Iterator[Attached]:

@@ -37,22 +37,50 @@ class Ports:
 def find_ports(devices: Mapping[str, Device], host_routed: Set[int], defaults: Iterable[str]) -> Ports:
     """A veth or netkit whose other end is in another network namespace leads to a pod, unless it is this machine's own
     way out: then it has the default route, or an address and no host route, and is in no bridge."""
-    by_index = {device.ifindex: device for device in devices.values()}
-    ways_out = set(defaults)
-    pods: set[str] = set()
-    bridges: set[str] = set()
-    for device in devices.values():
-        if device.kind not in _KINDS or device.netnsid < 0 or device.ours or device.name in ways_out:
-            continue
-        master = by_index.get(device.master)
-        addressed = any(address.scope == _GLOBAL for address in device.addresses)
-        if master is not None and master.name in ways_out:
-            continue
-        if device.port or device.ifindex in host_routed or not addressed:
-            pods.add(device.name)
-            if device.port and master is not None and master.kind == "bridge":
-                bridges.add(master.name)
-    return Ports(frozenset(pods), frozenset(bridges))
+    return PortFinder().find(devices, host_routed, defaults)
+
+
+@dataclass(slots=True)
+class PortFinder:
+    """Finds ports again and again; a device is thought about where it, its bridge, or its having a route is not as it
+    was."""
+
+    _ways_out: frozenset[str] = frozenset()
+    _known: dict[int, tuple[Device, Device | None, bool, bool, str]] = field(default_factory=dict)
+
+    def find(self, devices: Mapping[str, Device], host_routed: Set[int], defaults: Iterable[str]) -> Ports:
+        ways_out = frozenset(defaults)
+        before = self._known if ways_out == self._ways_out else {}
+        by_index = {device.ifindex: device for device in devices.values() if device.kind not in _KINDS}
+        self._ways_out, self._known = ways_out, {}
+        pods: set[str] = set()
+        bridges: set[str] = set()
+        for device in devices.values():
+            if device.kind not in _KINDS:
+                continue
+            index = device.ifindex
+            master, routed = by_index.get(device.master), index in host_routed
+            known = before.get(index)
+            if known is None or known[0] is not device or known[1] is not master or known[2] is not routed:
+                leads, bridge = _leads_to_pod(device, master, ways_out, routed=routed)
+                known = (device, master, routed, leads, bridge)
+            self._known[index] = known
+            if known[3]:
+                pods.add(device.name)
+                if known[4]:
+                    bridges.add(known[4])
+        return Ports(frozenset(pods), frozenset(bridges))
+
+
+def _leads_to_pod(device: Device, master: Device | None, ways_out: Set[str], *, routed: bool) -> tuple[bool, str]:
+    """Whether a device leads to a pod, and the name of the bridge that is in between, if one is."""
+    if device.netnsid < 0 or device.ours or device.name in ways_out:
+        return False, ""
+    if master is not None and master.name in ways_out:
+        return False, ""
+    if not (device.port or routed or not any(address.scope == _GLOBAL for address in device.addresses)):
+        return False, ""
+    return True, master.name if device.port and master is not None and master.kind == "bridge" else ""
 
 
 def bind(

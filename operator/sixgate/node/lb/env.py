@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sixgate.node import devices
 from sixgate.node.lb import layout
+from sixgate.node.model import SCOPE_LINK
 
 if TYPE_CHECKING:
     from sixgate.node.model import Observed
@@ -31,7 +32,7 @@ def environment(have: Observed, numbers: Numbers) -> Env:
         address
         for device in have.devices.values()
         for address in device.addresses
-        if not (address.ours or address.floating)
+        if not (address.ours or address.floating) and address.scope != SCOPE_LINK
     )
     return Env(
         source4=str(default.get("addr4", "")),
