@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sixgate.node.model import Desired, Device, Observed
 
 _STANDING = frozenset({devices.AUTO, devices.PODS, BEHIND, FORWARDING})
+# Actions that say what they are about; what others do may concern all devices.
+_OF_DEVICES = (act.Attach, act.UpdateLink, act.Detach, act.WriteEntries, act.DeleteEntries)
 # Findings that may be about a pod's device: while there are such, everything is looked at.
 _ABOUT_HOOKS = frozenset({"HookOccupied", "Conflicted"})
 
@@ -62,18 +64,23 @@ class Quiet:
     frame: Frame | None = None
     _names: dict[int, str] = field(default_factory=dict)  # by index
 
-    def settle(self, frame: Frame, want: Desired, have: Observed) -> None:
-        """`have` is as `want` says, with nothing to be done or tried again."""
+    def settle(self, frame: Frame, want: Desired, have: Observed, plan: tuple[act.Action, ...]) -> None:
+        """`plan` is all that is to be done, or tried again, until `have` is as `want` says: devices that it is not
+        about are as they should be."""
         if not self._fits(frame, want, have):
             self.wake_all()
             return
+        if not all(isinstance(action, _OF_DEVICES) for action in plan):
+            return
         self.frame = frame
         named, patterns = _named(frame.spec)
-        for name in have.pod_ports.pods & have.devices.keys():
+        todo = {action.hook.device for action in plan if isinstance(action, act.Attach | act.UpdateLink | act.Detach)}
+        keys = {key for action in plan for key in _keys(action)}
+        for name in (have.pod_ports.pods & have.devices.keys()) - todo:
             device = have.devices[name]
             plain = not device.xdp and not device.ours and all(a.scope == SCOPE_LINK for a in device.addresses)
             spoken_of = name in named or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-            if plain and not spoken_of and name not in have.remembered.filters:
+            if plain and not spoken_of and _key(device.ifindex) not in keys and name not in have.remembered.filters:
                 self.devices[name] = device
                 self.keys.add(_key(device.ifindex))
                 self.pins.update(_pins(name))
@@ -91,11 +98,7 @@ class Quiet:
         match action:
             case act.Attach() | act.UpdateLink() | act.Detach():
                 return action.hook.device in self.devices
-            case act.WriteEntries() if action.map in NODE_MAPS:
-                return any(key in self.keys for key, _ in action.contents)
-            case act.DeleteEntries() if action.map in NODE_MAPS:
-                return any(key in self.keys for key in action.keys)
-        return False
+        return not self.keys.isdisjoint(_keys(action))
 
     def wake(self, names: Iterable[str]) -> None:
         for name in names:
@@ -134,6 +137,16 @@ def _named(spec: NodeConfigSpec) -> tuple[frozenset[str], tuple[str, ...]]:
     used = {item.device for item in spec.addresses} | {item.device for item in spec.routes if item.device}
     patterns = tuple(sorted(text for text in asked if set(text) & set("*?[")))
     return frozenset((asked | made | used) - set(patterns)), patterns
+
+
+def _keys(action: act.Action) -> tuple[bytes, ...]:
+    """Devices whose entries in tables of the node are not as wanted."""
+    match action:
+        case act.WriteEntries() if action.map in NODE_MAPS:
+            return tuple(key for key, _ in action.contents)
+        case act.DeleteEntries() if action.map in NODE_MAPS:
+            return action.keys
+    return ()
 
 
 def _pins(device: str) -> tuple[str, ...]:

@@ -140,9 +140,8 @@ class Reconciler:
                 plan = diff(want, have, self._blocked())
                 self._count_missed(sight.believed.missed(plan))
                 self._retries = {action: retry for action, retry in self._retries.items() if action in plan}
+                sight.settle(Frame.of(spec, want), want, have, plan)
                 if not self._run(plan, run):
-                    if not plan:
-                        sight.settle(Frame.of(spec, want), want, have)
                     return self._report(spec, want, have, ())
             have, want = self._compare(spec, files, netlink, sight)
             return self._report(spec, want, have, diff(want, have, self._blocked()))

@@ -191,9 +191,9 @@ class Sight:
         """Whether a key of a map of devices is a quiet one's."""
         return key in self._quiet.keys
 
-    def settle(self, frame: Frame, want: Desired, have: Observed) -> None:
-        """`have`, as it was seen last, is as `want` says."""
-        self._quiet.settle(frame, want, have)
+    def settle(self, frame: Frame, want: Desired, have: Observed, plan: tuple[act.Action, ...]) -> None:
+        """`plan` is what is to be done until `have`, as it was seen last, is as `want` says."""
+        self._quiet.settle(frame, want, have, plan)
 
     def fits(self, frame: Frame) -> bool:
         """Whether what is quiet is still wanted as it is; everything is loud where not."""
