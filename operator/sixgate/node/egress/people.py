@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sixgate.errors import ApplyError, BpfError
-from sixgate.node.egress.ports import Inside, Ports, bind, find_ports, text_of
+from sixgate.node.egress.ports import Inside, PortFinder, Ports, bind, routed
 from sixgate.node.egress.tables import Memo, contents
 from sixgate.node.events import KernelEvents
 from sixgate.node.mirror import Mirror
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sixgate.api.nodeconfig import EgressPolicy
     from sixgate.node.egress.maps import EgressMaps
     from sixgate.node.egress.pods import PodSource, Population
+    from sixgate.node.egress.tables import Pod
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,13 @@ class People:
     selected: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     _policies: tuple[EgressPolicy, ...] = ()
     _named: dict[str, list[str]] = field(default_factory=dict)
+    _named_of: tuple[Pod, ...] | None = None
     _population: Population | None = None
+    _seen: tuple[Population | None, tuple[Pod, ...], tuple[str, ...]] = (None, (), ())  # pods and their addresses
     _bound: dict[str, int] = field(default_factory=dict)
     _inside: Inside = field(default_factory=Inside)
     _ports: tuple[int, Ports] = (-1, Ports())  # as of a version of the mirror
+    _finder: PortFinder = field(default_factory=PortFinder)
     _memo: Memo = field(default_factory=Memo)
     _anew_due: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +60,7 @@ class People:
     def forget(self) -> None:
         """There are no policies any more, and no maps that anything was written to. Not while `run` runs."""
         self.selected, self._policies, self._population, self._bound = {}, (), None, {}
+        self._seen = (None, (), ())
         self._inside, self._ports, self._memo, self._anew_due = Inside(), (-1, Ports()), Memo(), 0.0
 
     def addresses(self) -> dict[str, list[str]]:
@@ -115,12 +120,14 @@ class People:
         population = self._population
         if population is None and self.source is not None:
             return False
-        pods = population.pods.values() if population is not None else ()
+        if self._seen[0] is not population or population is None:
+            pods = tuple(population.pods.values()) if population is not None else ()
+            self._seen = population, pods, tuple(address for pod in pods for address in pod.addresses)
+        _, pods, addresses = self._seen
         namespaces = population.namespaces if population is not None else {}
         anew = time.monotonic() >= self._anew_due
         try:
             mirror.look(anew=anew)
-            addresses = [address for pod in pods for address in pod.addresses]
             bound = self._bind(mirror, addresses)
             wanted = contents(self._policies, pods, namespaces, bound, self._memo)
             changed = self.maps.write(wanted, anew=anew)
@@ -133,27 +140,21 @@ class People:
         if changed:
             log.debug("Wrote %d entries for %d pods.", changed, len(wanted.pods))
         self.selected = wanted.selected
-        self._named = {str(pod): sorted(pod.addresses) for pod in pods}
-        return self._inside.overdue or any(address not in bound for address in addresses)
+        if self._named_of is not pods:
+            self._named, self._named_of = {str(pod): sorted(pod.addresses) for pod in pods}, pods
+        return self._inside.overdue or not bound.keys() >= set(addresses)
 
     def _bind(self, mirror: Mirror, addresses: Iterable[str]) -> dict[str, int]:
         """Which device leads to each address. Pods are asked only where a route does not tell of all that matter."""
         version, ports = self._ports
         if version != mirror.version:
-            by_index = {device.ifindex: device.name for device in mirror.devices.values()}
-            ways_out = (by_index.get(index, "") for index in mirror.default_devices)
-            ports = find_ports(mirror.devices, set(mirror.host_routes.values()), ways_out)
+            ways_out = (mirror.names.get(index, "") for index in mirror.default_devices)
+            ports = self._finder.find(mirror.devices, frozenset(mirror.host_routes.values()), ways_out)
             self._ports = mirror.version, ports
-        found = [mirror.devices[name] for name in ports.pods]
-        indexes = {device.ifindex for device in found}
-        routed = {text_of(packed) for packed, index in mirror.host_routes.items() if index in indexes}
-        self._inside.begin(found)
-        asks = any(address not in routed for address in addresses)
-        inside = self._inside.addresses if asks else _nobody
-        self._bound = bind(mirror.devices, ports.pods, mirror.host_routes, inside, self._bound)
-        return self._bound
-
-
-def _nobody(netnsid: int) -> tuple[tuple[int, bytes], ...]:
-    del netnsid
-    return ()
+        self._inside.overdue = False
+        bound = routed(mirror.devices, ports.pods, mirror.host_routes)
+        if not bound.keys() >= set(addresses):
+            self._inside.begin([mirror.devices[name] for name in ports.pods])
+            bound = bind(mirror.devices, ports.pods, mirror.host_routes, self._inside.addresses, self._bound)
+        self._bound = bound
+        return bound

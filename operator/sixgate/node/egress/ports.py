@@ -111,10 +111,13 @@ def bind(
             bound[address] = next(iter(indexes))
         elif before.get(address) in indexes:
             bound[address] = before[address]
-    for packed, index in host_routes.items():
-        if index in by_index:
-            bound[text_of(packed)] = index
-    return bound
+    return bound | routed(devices, pods, host_routes)
+
+
+def routed(devices: Mapping[str, Device], pods: Set[str], host_routes: Mapping[bytes, int]) -> dict[str, int]:
+    """The part of `bind` that routes tell."""
+    indexes = {devices[name].ifindex for name in pods}
+    return {text_of(packed): index for packed, index in host_routes.items() if index in indexes}
 
 
 @lru_cache(maxsize=65536)

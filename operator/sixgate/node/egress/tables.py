@@ -69,6 +69,15 @@ class Contents:
     selected: Mapping[str, Mapping[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """`Contents` but for devices: the set of each address."""
+
+    sets: tuple[tuple[str, int], ...]
+    destinations: Mapping[tuple[int, Prefix], Target]
+    selected: Mapping[str, Mapping[int, int]]
+
+
 _Key = tuple[tuple[str, int], ...]  # names of policies, and the pair of each: what pods of one set share
 
 
@@ -83,6 +92,14 @@ class Memo:
     )
     _tables: dict[_Key, Mapping[Prefix, Target]] = field(default_factory=dict)
     _numbers: dict[_Key, int] = field(default_factory=dict)
+    _sorted: tuple[tuple[Pod, ...], Mapping[str, Mapping[str, str]], _Sorted] | None = None
+
+    def sorted_into_sets(self, pods: tuple[Pod, ...], namespaces: Mapping[str, Mapping[str, str]]) -> _Sorted:
+        """What follows from pods alone; the same as before while they are the same tuple and mapping."""
+        known = self._sorted
+        if known is None or known[0] is not pods or known[1] is not namespaces:
+            known = self._sorted = (pods, namespaces, _sort(pods, namespaces, self))
+        return known[2]
 
     def follow(self, policies: tuple[EgressPolicy, ...], pods: Collection[Pod]) -> None:
         """Forgets what was worked out for other policies and for pods that are gone."""
@@ -91,6 +108,7 @@ class Memo:
             self._chosen.clear()
             self._tables.clear()
             self._numbers.clear()
+            self._sorted = None
         if len(self._chosen) > 2 * len(pods) + 64:
             alive = {id(pod) for pod in pods}
             self._chosen = {number: known for number, known in self._chosen.items() if number in alive}
@@ -127,7 +145,14 @@ def contents(
     """
     memo = memo or Memo()
     memo.follow(policies, pods)
-    entries: dict[str, tuple[int, int]] = {}
+    made = memo.sorted_into_sets(pods if isinstance(pods, tuple) else tuple(pods), namespaces)
+    entries = {address: (ports[address], number) for address, number in made.sets if address in ports}
+    return Contents(entries, made.destinations, made.selected)
+
+
+def _sort(pods: tuple[Pod, ...], namespaces: Mapping[str, Mapping[str, str]], memo: Memo) -> _Sorted:
+    policies = memo.policies
+    sets: list[tuple[str, int]] = []
     union = tuple((policy, policy.pairs[0].id if policy.pairs else _NO_PAIR) for policy in policies)
     destinations = {(SET_UNKNOWN, prefix): target for prefix, target in memo.table(_UNION, union).items()}
     numbers: dict[_Key, int] = {(): SET_NONE}
@@ -141,10 +166,8 @@ def contents(
             table = memo.table(key, chosen)
             number = numbers[key] = memo.number(key, table, set(numbers.values()))
             destinations.update({(number, prefix): target for prefix, target in table.items()})
-        for address in pod.addresses:
-            if address in ports:
-                entries[address] = (ports[address], number)
-    return Contents(entries, destinations, selected)
+        sets.extend((address, number) for address in pod.addresses)
+    return _Sorted(tuple(sets), destinations, selected)
 
 
 _NO_PAIR = 0x3FFFFF  # of a policy without pairs: no gateway ever owns it, so its packets are dropped
