@@ -184,9 +184,11 @@ def _attached(
 
 
 def _entries(root: Path, pin: str, sight: Sight) -> Contents:
-    of_devices = names.map_name(pin) in resolve_tables.NODE_MAPS
     with open_raw(root / pin) as found:
-        return tuple(sorted(each for each in found.lookup_batch() if not of_devices or not sight.is_quiet(each[0])))
+        if names.map_name(pin) not in resolve_tables.NODE_MAPS:
+            return tuple(sorted(found.lookup_batch()))
+        entries = dict(found.lookup_batch())
+    return tuple((key, entries[key]) for key in sorted(entries.keys() - sight.quiet_keys()))
 
 
 def _slots(root: Path, pin: MapPin) -> Iterator[SlotSeen]:

@@ -22,7 +22,7 @@ from sixgate.node.quiet import Quiet
 from sixgate.node.shapes import normal_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Set
     from pathlib import Path
     from types import TracebackType
 
@@ -74,6 +74,8 @@ class Pins(Generic[_T]):
                 inodes = {entry.name: entry.inode() for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
             inodes = {}
+        if inodes == self._inodes:
+            return frozenset()
         changed = frozenset(name for name, _ in inodes.items() ^ self._inodes.items())
         for name in changed:
             self.drop(name)
@@ -155,6 +157,7 @@ class Sight:
                 pins.forget()
             self._programs.forget()
             self._links.forget()
+            self._links.scan()
             self._quiet.wake_all()
             self.mirror.look(anew=True)
         self._anew = self._routine = False
@@ -187,9 +190,9 @@ class Sight:
         loud = sorted((self.mirror.devices[name] for name in self.mirror.devices.keys() - quiet.keys()), key=_by_index)
         return {device.name: device for device in loud}, quiet
 
-    def is_quiet(self, key: bytes) -> bool:
-        """Whether a key of a map of devices is a quiet one's."""
-        return key in self._quiet.keys
+    def quiet_keys(self) -> Set[bytes]:
+        """Keys of quiet devices in maps of devices."""
+        return self._quiet.keys
 
     def settle(self, frame: Frame, want: Desired, have: Observed, plan: tuple[act.Action, ...]) -> None:
         """`plan` is what is to be done until `have`, as it was seen last, is as `want` says."""
@@ -249,7 +252,6 @@ class Sight:
     def links(self) -> Iterator[tuple[Hook, LinkPin]]:
         """Of all but quiet devices. A link whose device is gone leads to the index 0, which only the link itself
         tells."""
-        self._links.scan()
         for name in sorted(self._links.known.keys() - self._quiet.pins):
             found = self._links.known[name]
             parts = names.split(name)
