@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from e2e.apiserver.cluster import Cluster
+from e2e.lab.egress import egress_gateway
 from tests.docs.blocks import ROOT, Command, all_commands
 
 # What reads, and what applies or labels; the others need kubelets (logs), or take the CRDs away from other tests.
@@ -35,6 +36,7 @@ def runnable() -> list[Command]:
 def test_a_command_of_the_documentation_works(cluster: Cluster, command: Command) -> None:
     cluster.node("n1", {})
     cluster.apply(NODE_CONFIG)
+    cluster.apply(egress_gateway("web"))  # what tests take NAME for (tests/docs/blocks.py)
     words = [str(ROOT / word) if word.startswith("examples/") else word for word in command.words[1:]]
     done = cluster.server.kubectl(*words, check=False)
     assert done.returncode == 0, done.stderr
