@@ -53,9 +53,11 @@ SG_INLINE int sg_uplink(struct xdp_md *ctx)
 
 	if (sg_feature(SG_F_LB)) {
 		act = sg_lb_fast(ctx, proto);
-		if (sg_feature(SG_F_STATEFUL) && (act == SG_LB_GENERAL || act == SG_LB_NO_PORT))
+		if (likely(act >= 0))
+			return act;
+		if (sg_feature(SG_F_STATEFUL) && act != SG_LB_FOREIGN)
 			act = sg_lb_nat_fast(ctx, act == SG_LB_GENERAL);
-		if (unlikely(act == SG_LB_GENERAL || act == SG_LB_NO_PORT))
+		if (act == SG_LB_GENERAL || act == SG_LB_NO_PORT)
 			act = sg_lb_general(ctx);
 		if (act != SG_LB_FOREIGN)
 			return act;

@@ -24,32 +24,20 @@ struct {
 	__uint(max_entries, SG_LB_RECENT);
 } sg_lb_recent SEC(".maps");
 
-/* The place of a copy, and whether it is of these and counts: `now` is the number of when it was looked at. */
-SG_INLINE bool sg_lb_is_copy(const struct sg_lb_recent *r, __u64 k0, __u64 k1, __u64 k2, __u32 now)
-{
-	return !((r->key[0] ^ k0) | (r->key[1] ^ k1) | (r->key[2] ^ k2)) && r->gen == now && !(now & 1);
-}
-
-SG_INLINE struct sg_lb_recent *sg_lb_place(__u64 k0, __u64 k1, __u64 k2)
-{
-	__u32 at = ((k0 ^ k1 ^ k2) * 0x9e3779b97f4a7c15ULL) >> (64 - SG_LB_RECENT_BITS);
-
-	return bpf_map_lookup_elem(&sg_lb_recent, &at);
-}
-
 /* What sg_lb_vip has for these. A key is only made where there is no copy: stored in parts and read as words, it would stall for 7 ns. */
 SG_INLINE const struct sg_lb_vip *sg_lb_vip_of(const struct sg_addr *addr, __be16 port, __u8 proto)
 {
 	__u64 k0 = addr->d[0], k1 = addr->d[1], k2 = port | ((__u64)proto << 16);
-	struct sg_lb_recent *r = sg_lb_place(k0, k1, k2);
-	__u32 zero = 0, now, *gen = bpf_map_lookup_elem(&sg_lb_gen, &zero);
+	__u32 at = ((k0 ^ k1 ^ k2) * 0x9e3779b97f4a7c15ULL) >> (64 - SG_LB_RECENT_BITS), zero = 0, now;
+	struct sg_lb_recent *r = bpf_map_lookup_elem(&sg_lb_recent, &at);
+	__u32 *gen = bpf_map_lookup_elem(&sg_lb_gen, &zero);
 	struct sg_lb_key key = {};
 	const struct sg_lb_vip *vip;
 
 	if (!r || !gen)
 		return NULL;
 	now = *(volatile __u32 *)gen;
-	if (likely(sg_lb_is_copy(r, k0, k1, k2, now)))
+	if (likely(!((r->key[0] ^ k0) | (r->key[1] ^ k1) | (r->key[2] ^ k2)) && r->gen == now && !(now & 1)))
 		return &r->vip;
 	/* Atomic, for its order: the VIP is read after the number, on every machine. */
 	now = __sync_fetch_and_add(gen, 0);
