@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bench import harness
 from bench.harness import Goal, Report, Row, progress
+from sixgate.node.bpf.layouts import SgStFlag
 from tests.bpf.frames import ACK, SYN, embed, tcp, udp
 from tests.bpf.nat_flood import Flood
 from tests.bpf.nat_lab import BLOCKS, Domain, NatLab, Pool
@@ -81,6 +82,28 @@ def measure_ports(report: Report) -> None:
     report.rows.append(Row(text, "packets", (float(left),), goal=Goal("value", "<=", 0.0)))
     text = "Ports: refusing a packet when all are taken"
     report.rows.append(Row(text, "ns", (float(spent),), goal=Goal("value", "<=", 1000.0)))
+
+
+def measure_new(report: Report, sessions: int = 200_000) -> None:
+    """What a new session costs, without and with address-dependent filtering, as egress has it."""
+    ids = (sessions + 511) // 512 * 512
+    kinds = (
+        ("datagram", 0, udp(BASE, 1024, REMOTE6, 80)),
+        ("datagram, address-dependent filtering", SgStFlag.SG_ST_ADF, udp(BASE, 1024, REMOTE6, 80)),
+        ("SYN, address-dependent filtering", SgStFlag.SG_ST_ADF, tcp(BASE, 1024, REMOTE6, 80, SYN)),
+    )
+    for name, more, packet in kinds:
+        progress(f"{sessions:,} new sessions: {name}")
+        flags = Domain().flags | more
+        domain = Domain(pools=(Pool("192.0.2.0", n=32),), max_sessions=ids, flags=flags, half_size=ids)
+        spent = []
+        for _ in range(3):
+            with NatLab((domain,), ids=ids) as lab, Flood(lab, packet) as flood:
+                spent.append(float(flood.each(0, sessions, ports=1000)))
+                have = lab.use()["sessions"]
+        if have != sessions:
+            raise RuntimeError(f"{have:,} sessions were made, not {sessions:,}.")
+        report.rows.append(Row(f"A new session: {name}", "ns", tuple(spent)))
 
 
 def measure_million(report: Report, sessions: int = 1_000_000) -> None:
@@ -153,6 +176,7 @@ def measure(report: Report, packets: int = 10_000_000, sessions: int = 1_000_000
     """All rows; about two minutes."""
     measure_flood(report, packets)
     measure_ports(report)
+    measure_new(report)
     measure_million(report, sessions)
 
 
