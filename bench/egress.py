@@ -5,7 +5,8 @@
                            [--pods N] [--trials N]
                            [--quiet-seconds N] [--rounds N] [--seconds S]
 
-Nodes are network namespaces on one segment; each runs `sixgate standalone`. `--only quiet --quiet-seconds 1800` is the
+Nodes are network namespaces on one segment; each runs `sixgate standalone`. Two parts run only if asked for:
+`--only takeover-scale` copies 10^5 and 10^6 connections to a standby, and `--only quiet --quiet-seconds 1800` is the
 long run that looks for false failovers, which nothing else does. The exit code is 0 when every goal is met, 1
 otherwise.
 """
