@@ -258,12 +258,14 @@ def configure(b: Balancer) -> None:
 
 
 def run(hooked: Hooked, case: Case) -> tuple[int, bytes, dict[str, int]]:
-    """The packet after those before it, and once more where XDP had to ask for the next hop first."""
+    """The packet after those before it, and again where XDP had to ask for the next hop first, or for one that is a
+    quarter of a second old."""
     for packet in (*case.before, *case.before):
         hooked.balancer.run(frame(packet))
     outcome = hooked.balancer.run(frame(case.packet))
-    if outcome.reasons == {"SG_SLOW_NEIGH": 1}:
-        outcome = hooked.balancer.run(frame(case.packet))
+    for _ in range(5):
+        if outcome.reasons == {"SG_SLOW_NEIGH": 1}:
+            outcome = hooked.balancer.run(frame(case.packet))
     return outcome.verdict, outcome.data, outcome.reasons
 
 
