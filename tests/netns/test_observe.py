@@ -147,4 +147,4 @@ def test_nothing_loaded_and_wrong_addresses_get_a_sentence(gateway: Gateway) -> 
     assert "sg_obs_conf" in done.stderr
     wrong = gateway.call(*gateway.words("observe", "--address", "nowhere"))
     assert wrong.returncode == 2
-    assert "An address or a CIDR is expected" in wrong.stderr
+    assert "It must be an address or a CIDR" in wrong.stderr
