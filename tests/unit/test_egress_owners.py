@@ -160,6 +160,29 @@ def test_an_owner_that_is_cut_off_inside_gives_up_and_a_standby_takes_over() -> 
     assert segment.most_owners == 1
 
 
+@pytest.mark.parametrize("fenced", [True, False])
+@pytest.mark.parametrize("away_ms", range(50, 1000, 50))
+def test_a_standby_whose_link_was_down_for_a_moment_moves_nothing(away_ms: int, fenced: bool) -> None:
+    """It hears nobody and nobody answers its probes, and what it hears first need not be of the owner."""
+    for phase in range(5):
+        segment = Segment(3, fenced=fenced)
+        segment.run(5.0 + phase * STEP_S)
+        owner = segment.best
+        epoch = segment.gateways[owner].owners.epoch(PAIR)
+        standby = max(segment.gateways.keys() - {owner}, key=lambda name: rendezvous(name, PAIR))
+        standby_link = segment.gateways[standby]
+        standby_link.inside = standby_link.outside = False
+        segment.run(away_ms / 1000)
+        standby_link.inside = standby_link.outside = True
+        for gateway in segment.gateways.values():
+            if gateway.name not in (owner, standby):
+                segment.act(standby_link, standby_link.owners.hear(gateway.name, (), segment.now))
+        segment.act(standby_link, standby_link.owners.tick(segment.now))
+        segment.run(5.0)
+        assert segment.owners() == [owner]
+        assert segment.gateways[owner].owners.epoch(PAIR) == epoch
+
+
 def test_a_segment_in_two_parts_has_one_owner_again_when_it_is_whole() -> None:
     segment = Segment(2)
     segment.run(5.0)

@@ -18,7 +18,7 @@ PROBE_PAUSE_S = 0.05
 ANSWERED_PAUSE_S = 0.2
 DOUBTS = 5  # probes in a row that a gateway without an agent must leave unanswered
 ASK_PAUSE_S = 0.1
-ISOLATED_S = 0.3  # silence after the first question to witnesses
+ISOLATED_S = 0.4  # silence after the first question to witnesses
 GRANT_S = 1.0  # a gateway that does not take what it was granted in that time does not get it
 WITNESS_S = 10.0  # a witness counts that was heard this recently
 LACKING_S = 2.0  # a pair that nobody has claimed for so long lacks an owner, whatever is being tried
@@ -110,7 +110,8 @@ class Owners:
     _witnesses: dict[str, float] = field(default_factory=dict)  # everybody else who was heard
     _static: dict[int, set[str]] = field(default_factory=dict)
     _asked_at: float = -1.0
-    _alone_since: float = -1.0
+    _alone_since: float = -1.0  # since when nobody has answered; negative while somebody does
+    _sure_since: float = -1e9  # when somebody answered after a doubt
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -266,20 +267,23 @@ class Owners:
             if state.mine:
                 effects += self._keep(pair, state, alone, now)
             elif not alone:
-                effects += self._seek(pair, state, now)
+                effects += self._seek(pair, state, now, doubt=self._alone_since >= 0)
         return effects
 
     def _alone(self, now: float, effects: list[Effect]) -> bool:
         """Whether this node is cut off: at least two others were there lately, and nobody answers any more. One silent
-        other is more likely dead itself."""
+        other is more likely dead itself. They are asked before an owner's silence has lasted long enough to take over,
+        so that a node whose own link is down takes nothing."""
         mine = [state for state in self._pairs.values() if self.me in state.want.members]
         if not mine:
             return False
-        timeout = max(state.want.timeout_s for state in mine)
+        patience = max(state.want.timeout_s - 2 * state.want.interval_s for state in mine)
         members = {node for state in mine for node in state.want.members if node != self.me}
         known = [at for at in self._witnesses.values() if now - at <= WITNESS_S]
-        silent = all(now - self._heard.get(node, -1e9) > timeout for node in members)
-        if len(known) < 2 or not silent or self._fresh(now, timeout):
+        silent = all(now - self._heard.get(node, -1e9) > patience for node in members)
+        if len(known) < 2 or not silent or self._fresh(now, patience):
+            if self._alone_since >= 0:
+                self._sure_since = now
             self._alone_since = -1.0
             return False
         if self._alone_since < 0:
@@ -289,10 +293,10 @@ class Owners:
             effects.append(Ask())
         return now - self._alone_since >= ISOLATED_S
 
-    def _fresh(self, now: float, timeout: float) -> bool:
+    def _fresh(self, now: float, patience: float) -> bool:
         """Whether anybody was heard since the last question, or so recently that nobody needs to be asked."""
         latest = max(self._witnesses.values(), default=-1e9)
-        return now - latest <= timeout or (self._alone_since >= 0 and latest >= self._alone_since)
+        return now - latest <= patience or (self._alone_since >= 0 and latest >= self._alone_since)
 
     def _keep(self, pair: int, state: _State, alone: bool, now: float) -> list[Effect]:
         want = state.want
@@ -311,7 +315,8 @@ class Owners:
         state.moving = True
         return [Move(pair, best)]
 
-    def _seek(self, pair: int, state: _State, now: float) -> list[Effect]:
+    def _seek(self, pair: int, state: _State, now: float, *, doubt: bool) -> list[Effect]:
+        """In `doubt` whether anybody can be heard, the holder's silence says nothing, and neither would a probe's."""
         want = state.want
         last = max(self.started, state.claimed_at)
         silence = now - last
@@ -327,14 +332,12 @@ class Owners:
         who = state.holder or "nobody"
         reason = f"{who} was silent for {silence * 1000:.0f} ms" if state.holder else "nobody has it"
         if not want.fenced:
-            return (
-                [self._take(pair, state, reason, now)]
-                if silence >= want.timeout_s and self._majority(want, now)
-                else []
-            )
+            heard = not doubt and now - self._sure_since >= 2 * want.interval_s  # the holder, too, had it been there
+            over = silence >= want.timeout_s and heard and self._majority(want, now)
+            return [self._take(pair, state, reason, now)] if over else []
         if silence >= want.timeout_s and state.quiet_at >= last and now - state.quiet_at <= want.timeout_s:
             return [self._take(pair, state, f"{reason}, and the segment does not know the address", now)]
-        if state.probing or now < state.pause_until or now - state.probed_at < PROBE_PAUSE_S:
+        if doubt or state.probing or now < state.pause_until or now - state.probed_at < PROBE_PAUSE_S:
             return []
         state.probing, state.probed_at = True, now
         return [Probe(pair)]
