@@ -96,6 +96,11 @@ class Owning:
     best: str = "g2"
     holders: dict[int, str] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+
+    def alive(self, node: str, timeout_s: float, now: float) -> bool:
+        del timeout_s, now
+        return node not in self.dead
 
     def mine(self) -> dict[int, int]:
         return self.own
@@ -118,4 +123,4 @@ def known(*gateways: str) -> Any:
 
 
 def standby_of(*gateways: str) -> Standby:
-    return Standby(Tables(), known(*gateways), Owning(), lambda _: False)  # type: ignore[arg-type]
+    return Standby(Tables(), known(*gateways), Owning(), lambda _: False, Clock())  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from sixgate.node.egress.copylink import PairCopies
 from sixgate.node.egress.copytables import Copied
 from sixgate.node.egress.copywire import GREETING, HEAD, MAGIC, RECORD, Frame, Kind, Reply, Verdict
 from sixgate.node.egress.sessions import Handover, SessionTables
-from sixgate.node.egress.standby import Standby
+from sixgate.node.egress.standby import FORGET_S, Standby
 from tests.unit.copies import PAIR, Clock, Owning, Tables, known, port_of, record, standby_of
 
 # -- what a standby believes
@@ -72,6 +72,37 @@ async def pruned(standby: Standby) -> list[Any]:
     if standby._pruning is not None:
         await standby._pruning
     return [call[2] for call in standby.tables.calls if call[0] == "prune"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("holder", "dead", "spoken", "mine", "forgotten"),
+    [
+        ("g2", False, False, False, True),
+        ("g2", False, True, False, False),  # it copies all the time
+        ("g2", True, False, False, False),  # nobody else may have them
+        ("", False, False, False, False),
+        ("g1", False, False, True, False),
+    ],
+)
+def test_copies_that_a_living_owner_does_not_speak_of_are_forgotten(  # noqa: PLR0917 - one row of a table
+    standby: Standby, holder: str, dead: bool, spoken: bool, mine: bool, forgotten: bool
+) -> None:
+    owners, clock = standby.owners, standby.clock
+    owners.holders[PAIR] = holder  # type: ignore[attr-defined]
+    owners.dead = {holder} if dead else set()  # type: ignore[attr-defined]
+    owners.own = {PAIR: 1} if mine else {}  # type: ignore[attr-defined]
+
+    async def scene() -> list[Any]:
+        for _ in range(int(FORGET_S)):
+            standby.look()
+            assert standby._pruning is None
+            clock.now += 1  # type: ignore[attr-defined]
+            if spoken:
+                said(standby, Frame(Kind.PING, PAIR, 1, 1))
+        standby.look()
+        return await pruned(standby)
+
+    assert asyncio.run(scene()) == ([{1, 2}] if forgotten else [])
 
 
 def test_what_a_copy_of_everything_left_out_is_over(standby: Standby) -> None:

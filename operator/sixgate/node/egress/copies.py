@@ -222,6 +222,8 @@ class Copies:
         mine = self.owners.mine()
         for pair in self._fine.keys() - mine.keys():
             del self._fine[pair]
+        for pair in self._better.keys() - mine.keys():
+            del self._better[pair]
         for pair in self._targets.keys() - mine.keys():
             del self._targets[pair]
             self._whole.pop(pair, None)

@@ -93,7 +93,7 @@ class EgressKeeper:
 
         tables = CopyTables(self.options.bpffs)
         self._copies = Copies(tables, self._known, self._owners, self.clock, draining)
-        self._standby = Standby(tables, self._known, self._owners, draining)
+        self._standby = Standby(tables, self._known, self._owners, draining, self.clock)
         self._handover.copies = self._standby.serve
         self._ways = Ways(self._maps, self._known, self._owners, self._floating)
         self._effects = Effects(
@@ -280,6 +280,7 @@ class EgressKeeper:
                     self._hello()
                     self._look_at_copies()
                     self._look_at_lacking(now)
+                    self._standby.look()
                 if now >= mtu_due:
                     mtu_due = now + MTU_S
                     self._ways.refresh()

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 SILENCE_S = 60.0  # of an owner, which asks once a second how many there are
 STRIDE = 512  # words of the bitmap that are looked through at once
 PAUSE_S = 0.002  # and then others may go on
+# Copies that a living owner has not spoken of for so long are not kept: it copies to another gateway, or did not hand
+# its connections over. Longer than an upgrade has owner and standby in two versions.
+FORGET_S = 120.0
 
 
 @dataclass(slots=True)
@@ -43,8 +46,10 @@ class Standby:
     known: Known
     owners: Owners
     draining: Callable[[int], bool]
+    clock: Callable[[], float]
     refused: int = 0  # records that found no room, or their port taken
     _begun: dict[int, int] = field(default_factory=dict)  # second at which a copy of everything began, by pair
+    _spoken: dict[int, float] = field(default_factory=dict)  # when its owner spoke of a pair last, or was not alive
     _talking: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
     _due: dict[int, tuple[int, int]] = field(default_factory=dict)  # pair and second, by object: to be pruned
     _pruned: dict[int, tuple[int, int]] = field(default_factory=dict)  # the same, just now
@@ -85,6 +90,7 @@ class Standby:
         verdict = self._judge(frame, peer)
         if verdict is not Verdict.TAKEN:
             return Reply(verdict, frame.sequence, 0, 0)
+        self._spoken[frame.pair] = self.clock()
         try:
             objects = self.tables.objects(frame.pair)
             if not objects or (frame.family and frame.family not in objects):
@@ -134,6 +140,29 @@ class Standby:
         self._due |= dict.fromkeys(objects.values(), (pair, since))
         if self._pruning is None or self._pruning.done():
             self._pruning = asyncio.create_task(self._look_through())
+
+    def look(self) -> None:
+        """To be called now and then: what nobody speaks of any more is forgotten."""
+        now = self.clock()
+        for pair, known in self.known.pairs.items():
+            holder = self.owners.holder(pair)
+            kept = pair in self.owners.mine() or self.draining(pair) or self.known.node not in known.gateways
+            if kept or not holder or not self.owners.alive(holder, FORGET_S / 10, now) or not self.tables.is_open:
+                self._spoken[pair] = now
+            elif now - self._spoken.setdefault(pair, now) >= FORGET_S:
+                self._spoken[pair] = now
+                self._forget(pair, holder)
+
+    def _forget(self, pair: int, holder: str) -> None:
+        try:
+            objects = self.tables.objects(pair)
+            count = self.tables.sessions(objects.values())
+        except BpfError as error:
+            log.error("Copies of pair %d that nobody speaks of are still here: %s", pair, error)
+            return
+        if count:
+            log.info("%s has not spoken of pair %d for %d s: its %d copies go.", holder, pair, FORGET_S, count)
+            self._prune(pair, objects, seconds() + 1)
 
     def _spare(self, objects: Iterable[int]) -> None:
         for number in objects:
