@@ -357,9 +357,8 @@ class EgressLab:
         return int(str(counted["packets"])) if isinstance(counted, dict) else 0
 
     def has_pod(self, node: str, address: str) -> bool:
-        """Whether a node has its rule for a pod's address."""
-        with Map.from_pin(self._bpffs / node / "maps" / "sg_eg_pod", spec=MAPS["sg_eg_pod"]) as pods:
-            return pods.get(address) is not None
+        """Whether a node has its rule for a pod's address, and the program that goes by it."""
+        return bool(self.ruled(node, [address], programmed=True))
 
     def ruled(self, node: str, addresses: Iterable[str], *, programmed: bool) -> set[str]:
         """Those of pods' addresses that a node has its rule for, if asked with the program of their device running."""
@@ -373,8 +372,13 @@ class EgressLab:
             return {a for a, index in found.items() if not programmed or devices.get(index) is not None}
 
     def wait_pods(self, node: str, count: int) -> None:
+        """Until the node tells of so many selected pods, and no device of a pod that has its rule lacks its program."""
+        addresses = [pod.ipv4 for pod in self.pods.values() if pod.node == node]
+
         def enough() -> bool:
-            return sum(int(row["pods"]) for row in self.reports(node)) >= count
+            if sum(int(row["pods"]) for row in self.reports(node)) < count:
+                return False
+            return self.ruled(node, addresses, programmed=True) == self.ruled(node, addresses, programmed=False)
 
         self.wait(enough, lambda: f"{node} has {self.reports(node)}, not {count} pods\n{self.tail(node)}")
 
